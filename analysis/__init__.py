@@ -1,0 +1,1 @@
+"""What we conclude: one method a file, each returns Scores or Directions."""

@@ -1,0 +1,1 @@
+"""What we change: one method a file, each returns an Edit."""

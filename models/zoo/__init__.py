@@ -1,0 +1,1 @@
+"""The embedded models: small, trained on openly licensed emoji."""
