@@ -1,1 +1,1 @@
-"""How we look: interventions, traces, directions, dictionaries."""
+"""How we look: traces, interventions, directions, sweeps."""

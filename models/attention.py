@@ -1,0 +1,99 @@
+"""Inside attention: q, k, v, probabilities and per-head values of one fused attention call.
+
+diffusers and transformers compute attention with ``scaled_dot_product_attention``. A tap is pushed just
+before a wanted attention module runs and popped just after; it sees that call and nothing else. Reading
+leaves the fused result untouched, so a traced image is bit-identical to an untraced one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+# Looks at a tensor (``x[rows]``, ``x.shape``) and returns (rows, new values of those rows), or None.
+Handler = Callable[[Any], "tuple[slice | list[int], Tensor] | None"]
+ATTENTION_KINDS = ("q", "k", "v", "probs", "z")
+
+
+def attention_probs(
+    q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """Return softmax(q kᵀ · scale + mask), shape [sample, head, query, key]; Vaswani et al. 2017, eq. 1."""
+    scores = (q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~past, float("-inf"))
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1)
+
+
+class AttentionTap(TorchFunctionMode):
+    """Shows one attention call to handlers, and puts back what they return.
+
+    Args:
+        handlers: (kind, handler) pairs; kind is one of q, k, v, probs, z.
+    """
+
+    def __init__(self, handlers: Iterable[tuple[str, Handler]]) -> None:
+        super().__init__()
+        self.handlers = list(handlers)
+        self.calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Intercept scaled_dot_product_attention; pass everything else on."""
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        self.calls += 1
+        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+        call = {**dict(zip(names, args, strict=False)), **kwargs}
+        for kind, name in (("q", "query"), ("k", "key"), ("v", "value")):
+            for handler in self._of(kind):
+                call[name] = put(call[name], handler(call[name]))
+        out: Tensor = func(**call)
+        for handler in self._of("probs"):
+            probs = _Probs(call)
+            change = handler(probs)
+            if change is not None:
+                rows, new = change
+                out = put(out, (rows, new.to(out) @ call["value"][rows]))
+        for handler in self._of("z"):
+            out = put(out, handler(out))
+        return out
+
+    def _of(self, kind: str) -> list[Handler]:
+        return [h for k, h in self.handlers if k == kind]
+
+
+class _Probs:
+    """The probabilities of one call, computed only for the rows asked for."""
+
+    def __init__(self, call: dict[str, Any]) -> None:
+        self.call = call
+        self.shape = (*call["query"].shape[:-1], call["key"].shape[-2])
+
+    def __getitem__(self, rows: slice | list[int]) -> Tensor:
+        q, k, mask = self.call["query"][rows], self.call["key"][rows], self.call.get("attn_mask")
+        if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
+            mask = mask[rows]
+        return attention_probs(q, k, mask, bool(self.call.get("is_causal")), self.call.get("scale"))
+
+
+def put(x: Tensor, change: tuple[slice | list[int], Tensor] | None) -> Tensor:
+    """Return x with some rows replaced; x itself is never written to."""
+    if change is None:
+        return x
+    rows, new = change
+    if new.shape == x.shape:
+        return new.to(x)
+    y = x.clone()
+    y[rows] = new.to(y)
+    return y

@@ -1,0 +1,327 @@
+"""The model under study: one sampling loop, owned by us, for every family."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .prompt import Prompt
+from .resolve import Place, resolve
+from .schedule import begin, check_scheduler, noise_level, scheduler_rows, step_kwargs
+from .site import Site, match_sites, near
+from .sites import Sites
+from .time import Branch, Now, Step
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything needed to go on from one moment of a run; rows can be taken out of it.
+
+    Args:
+        index: the next step's index.
+        latents: [sample, ...], in the scheduler's own scale.
+        scheduler: a private copy, with its memory of earlier steps.
+        noise_states: the state of each sample's noise source.
+    """
+
+    index: int
+    latents: Tensor
+    scheduler: Any
+    noise_states: tuple[Tensor, ...]
+
+    def rows(self, rows: Sequence[int]) -> Checkpoint:
+        """Return the checkpoint of some samples, in the order given; samples may repeat."""
+        scheduler = scheduler_rows(self.scheduler, rows, self.latents.shape)
+        noise = tuple(self.noise_states[i] for i in rows)
+        return Checkpoint(self.index, self.latents[list(rows)], scheduler, noise)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run just after one step.
+
+    Args:
+        step: the step that was made.
+        latents: after the step, [sample, ...], in the scheduler's own scale.
+        seen: what the network was given at this step, [sample, ...].
+        output: the guided network output at this step, [sample, ...].
+    """
+
+    step: Step
+    latents: Tensor
+    seen: Tensor
+    output: Tensor
+    _run: tuple[Any, list[torch.Generator]] = field(repr=False)
+
+    def checkpoint(self) -> Checkpoint:
+        """Freeze the run here, to be continued by ``sample(start=...)``; call it before the next step."""
+        scheduler, generators = self._run
+        noise = tuple(g.get_state() for g in generators)
+        return Checkpoint(self.step.index + 1, self.latents, copy.deepcopy(scheduler), noise)
+
+
+class Model(ABC):
+    """A generator, opened. A family's adapter fills in encode, predict, noise shape and decode.
+
+    Args:
+        pipe: the diffusers pipeline; it is held, not changed.
+        name: how the model was called when it was loaded.
+        default_guidance: guidance used when none is given.
+    """
+
+    conditional = True
+
+    def __init__(self, pipe: Any, name: str = "", default_guidance: float = 7.5) -> None:
+        self.pipe = pipe
+        self.name = name or type(pipe).__name__
+        self.default_guidance = default_guidance
+        self.now: Now | None = None
+        self.components: Mapping[str, nn.Module] = {
+            k: m.eval() for k, m in pipe.components.items() if isinstance(m, nn.Module)
+        }
+        self._places = resolve(self.components)
+        self._shapes: dict[Site, tuple[int, ...]] = {}
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
+        return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
+
+    # what a family fills in ---------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """The network that is called at every step."""
+
+    @property
+    def entry(self) -> Site:
+        """The one place through which the noisy latents enter the network."""
+        return Site("unet/in/conv.out")
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latents."""
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]: ...
+
+    @abstractmethod
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+        """The network's own output for network inputs x [sample, ...]; differentiable."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Float[Tensor, "sample channel height width"]:
+        """Turn final latents into pictures in 0..1; differentiable."""
+
+    # places -------------------------------------------------------------------------------------------
+
+    def sites(self, pattern: str = "**") -> Sites:
+        """Return the sites whose address matches a glob, as a sequence that shows itself as a table.
+
+        Raises:
+            LookupError: if nothing matches; the message names near misses.
+        """
+        return Sites(match_sites(pattern, list(self._places)), self)
+
+    def place(self, site: Site | str) -> Place:
+        """Return where a site lies: module, port and item.
+
+        Raises:
+            LookupError: if this model has no such site; the message names near misses.
+        """
+        site = Site(str(site))
+        if site not in self._places:
+            raise LookupError(f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, self._places))}")
+        return self._places[site]
+
+    def module(self, site: Site | str) -> nn.Module:
+        """Return the module that carries a site."""
+        return self.place(site).module
+
+    def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
+        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``)."""
+        place, component = self.place(site), Site(str(site)).component
+        return {f"{component}.{place.path}.{n}": p for n, p in place.module.named_parameters()}
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """Return one parameter by the full name that ``weights`` gives.
+
+        Raises:
+            LookupError: if there is none; the message names near misses.
+        """
+        component, _, path = name.partition(".")
+        try:
+            return self.components[component].get_parameter(path)
+        except (KeyError, AttributeError):
+            names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
+            raise LookupError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+
+    # text and noise -----------------------------------------------------------------------------------
+
+    @property
+    def scheduler(self) -> Any:
+        """The pipeline's scheduler; runs work on copies of it."""
+        return self.pipe.scheduler
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser lives."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's number format."""
+        return next(self.denoiser.parameters()).dtype
+
+    def encode(self, texts: Sequence[str], branch: Branch = "cond") -> list[Prompt]:
+        """Encode texts in one batch; sites in text encoders see this call, as rows of ``branch``."""
+        if isinstance(texts, str):
+            raise TypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
+        with self.during(Now(None, {branch: slice(0, len(texts))})):
+            return self._encode(list(texts))
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""
+        return self._draw([torch.Generator().manual_seed(s) for s in seeds])
+
+    def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
+        shape = (1, *self.latent_shape)
+        rows = [torch.randn(shape, generator=g, dtype=self.dtype) for g in generators]
+        return torch.cat(rows).to(self.device)
+
+    # sampling -----------------------------------------------------------------------------------------
+
+    def steps(self, n: int) -> list[Step]:
+        """Return the steps of a run of n steps: one for each call of the network."""
+        scheduler = begin(self.scheduler, n, self.device)
+        return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
+
+    def guided(
+        self, x: Tensor, step: Step, prompts: Sequence[Prompt], null: Sequence[Prompt], scale: float
+    ) -> Tensor:
+        """Classifier-free guidance (Ho & Salimans 2022, eq. 6) in one doubled batch [uncond | cond]."""
+        n = len(prompts)
+        if not null:
+            with self.during(Now(step, {"cond": slice(0, n)})):
+                return self.predict(x, step, prompts)
+        with self.during(Now(step, {"uncond": slice(0, n), "cond": slice(n, 2 * n)})):
+            free, told = self.predict(torch.cat([x, x]), step, [*null, *prompts]).chunk(2)
+        return free + scale * (told - free)
+
+    def sample(
+        self,
+        prompts: Sequence[str | Prompt],
+        *,
+        seeds: Sequence[int],
+        steps: int = 20,
+        guidance: float | None = None,
+        negative: str | Sequence[Prompt] = "",
+        start: Checkpoint | None = None,
+    ) -> Iterator[State]:
+        """Yield the state after each step, so that watching needs no callback.
+
+        Equals the diffusers pipeline to the bit. Nothing is decoded, and gradients flow if they are on.
+
+        Args:
+            prompts: one text (or encoded Prompt) for each sample.
+            seeds: one seed for each sample; row i depends on seed i alone.
+            steps: number of steps.
+            guidance: guidance scale; 1 or less samples without guidance. None is the model's default.
+            negative: the text of the unconditional branch, or its encoded Prompts.
+            start: go on from here instead of from noise.
+
+        Raises:
+            ValueError: for steps below 1, guidance below 0, NaN, or seeds that do not fit the prompts.
+        """
+        guidance = self.default_guidance if guidance is None else guidance
+        check_run(len(prompts), seeds, steps, guidance)
+        scheduler = begin(self.scheduler, steps, self.device)
+        told = self.prompts(prompts)
+        null: Sequence[Prompt] = []
+        if guidance > 1 and self.conditional:
+            given = isinstance(negative, str)
+            null = self.encode([str(negative)] * len(told), "uncond") if given else list(negative)  # type: ignore[arg-type]
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        if start is None:
+            x = self._draw(generators) * scheduler.init_noise_sigma
+        else:
+            x, scheduler = start.latents, copy.deepcopy(start.scheduler)
+            for generator, state in zip(generators, start.noise_states, strict=True):
+                generator.set_state(state)
+        first = 0 if start is None else start.index
+        for i, t in list(enumerate(scheduler.timesteps))[first:]:
+            step = Step(i, float(t), noise_level(scheduler, i))
+            seen = scheduler.scale_model_input(x, t)
+            output = self.guided(seen, step, told, null, guidance)
+            x = scheduler.step(output, t, x, return_dict=False, **step_kwargs(scheduler, generators))[0]
+            yield State(step, x, seen, output, (scheduler, generators))
+
+    def prompts(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
+        """Encode those that are still texts, in one batch."""
+        texts = [p for p in prompts if isinstance(p, str)]
+        encoded = iter(self.encode(texts)) if texts else iter(())
+        return [next(encoded) if isinstance(p, str) else p for p in prompts]
+
+    def during(self, now: Now) -> _During:
+        """Set ``now`` for the length of a with block: what hooks may know about the call they sit in."""
+        return _During(self, now)
+
+    # one conversion between the three things a network may predict -----------------------------------
+
+    def to_x0(self, seen: Tensor, output: Tensor, step: Step) -> Tensor:
+        """The clean latents implied by a network output; ``x_t = a x_0 + s eps`` with a² + s² = 1."""
+        a = 1 / math.sqrt(1 + step.sigma**2)
+        s = step.sigma * a
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return (seen - s * output) / a
+        if kind == "v_prediction":
+            return a * seen - s * output
+        return output
+
+    def to_eps(self, seen: Tensor, output: Tensor, step: Step) -> Tensor:
+        """The noise implied by a network output."""
+        a = 1 / math.sqrt(1 + step.sigma**2)
+        return (seen - a * self.to_x0(seen, output, step)) / (step.sigma * a)
+
+    def to_v(self, seen: Tensor, output: Tensor, step: Step) -> Tensor:
+        """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
+        a = 1 / math.sqrt(1 + step.sigma**2)
+        return a * self.to_eps(seen, output, step) - step.sigma * a * self.to_x0(seen, output, step)
+
+
+class _During:
+    """Context that sets ``model.now`` and puts the old one back, error or not."""
+
+    def __init__(self, model: Model, now: Now) -> None:
+        self.model, self.now = model, now
+
+    def __enter__(self) -> None:
+        self.before, self.model.now = self.model.now, self.now
+
+    def __exit__(self, *_: object) -> None:
+        self.model.now = self.before
+
+
+def check_run(n_prompts: int, seeds: Sequence[int], steps: int, guidance: float) -> None:
+    """Raise ValueError or TypeError, with the fix, if a run cannot be made."""
+    if isinstance(seeds, int):
+        raise TypeError(f"seeds is the single number {seeds}; give one for each prompt: [{seeds}]")
+    if not n_prompts or len(seeds) != n_prompts:
+        raise ValueError(f"{n_prompts} prompts but {len(seeds)} seeds; give one seed for each prompt")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; a run needs at least 1")
+    if not guidance >= 0 or math.isinf(guidance):
+        raise ValueError(f"guidance is {guidance}; it is a number from 0 up (1 or less: no guidance)")
+
+
+__all__ = ["Checkpoint", "Model", "Prompt", "State", "check_scheduler"]

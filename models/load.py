@@ -1,0 +1,111 @@
+"""Turn a name, a folder, a hub id or a pipeline object into an opened model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import nn
+
+from . import zoo
+from .base import Model
+from .schedule import check_scheduler
+from .site import near
+from .stable_diffusion import StableDiffusion
+from .unconditional import Unconditional
+
+ADAPTERS: dict[str, type[Model]] = {
+    "StableDiffusionPipeline": StableDiffusion,
+    "DDPMPipeline": Unconditional,
+    "DDIMPipeline": Unconditional,
+}
+
+
+def load(source: Any, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
+    """Open a model.
+
+    Args:
+        source: a name from the zoo (``"emoji"``), a local folder in diffusers' layout, a hub id
+            (``"owner/name"``), or a diffusers pipeline object (which is held as it is).
+        dtype: number format to load the weights in; ignored for pipeline objects.
+        device: where to put the weights; ignored for pipeline objects.
+
+    Returns:
+        The opened model. The pipeline keeps working; nothing in it is changed.
+
+    Raises:
+        LookupError: for a name that is neither in the zoo nor a folder; it names near misses.
+        ValueError: for damaged, pickled or non-finite weights, and for unsupported pipelines.
+
+    >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
+    'self_attn.out'
+    """
+    guidance = 7.5
+    if isinstance(source, (str, Path)):
+        name = str(source)
+        folder = _folder(name)
+        pipe = _read(folder, dtype, name).to(device)
+        guidance = _default_guidance(folder)
+    else:
+        pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
+    adapter = _adapter(pipe)
+    check_scheduler(pipe.scheduler)
+    for part, module in pipe.components.items():
+        if isinstance(module, nn.Module):
+            _check_finite(part, module)
+    return adapter(pipe, name, guidance)
+
+
+def _folder(name: str) -> str:
+    if name in zoo.ZOO:
+        return str(zoo.folder(name))
+    if (Path(name) / "model_index.json").is_file():
+        return name
+    if Path(name).is_dir():
+        raise ValueError(f"{name!r} is a folder without model_index.json; give a folder saved by save_pretrained()")
+    if name.count("/") == 1 and not name.startswith((".", "/")):
+        return name  # a hub id
+    raise LookupError(f"there is no model {name!r}, neither in the zoo nor as a folder; {near(name, zoo.ZOO)}")
+
+
+def _read(folder: str, dtype: torch.dtype, name: str) -> Any:
+    try:
+        options: dict[str, Any] = {"safety_checker": None} if _has_safety_checker(folder) else {}
+        return diffusers.DiffusionPipeline.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
+        )
+    except Exception as error:  # diffusers raises many kinds; each becomes one line that names the input
+        reason = str(error).strip().splitlines()
+        raise ValueError(
+            f"could not open {name!r}: {reason[0] if reason else type(error).__name__} "
+            "(weights must be whole safetensors files; pickled .bin or .ckpt weights are refused)"
+        ) from error
+
+
+def _has_safety_checker(folder: str) -> bool:
+    index = Path(folder) / "model_index.json"
+    return not index.is_file() or "safety_checker" in json.loads(index.read_text())
+
+
+def _default_guidance(folder: str) -> float:
+    world = Path(folder) / "world.json"
+    return float(json.loads(world.read_text()).get("guidance", 7.5)) if world.is_file() else 7.5
+
+
+def _adapter(pipe: Any) -> type[Model]:
+    name = type(pipe).__name__
+    if name not in ADAPTERS:
+        raise ValueError(
+            f"{name} is not supported; supported are {', '.join(ADAPTERS)}. "
+            "For another family write an adapter: subclass denoscope.Model (docs/adapters.md)"
+        )
+    return ADAPTERS[name]
+
+
+def _check_finite(part: str, module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if not parameter.is_meta and not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+            raise ValueError(f"{part}.{name} holds NaN or infinite values; the weights are damaged")

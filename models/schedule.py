@@ -1,0 +1,86 @@
+"""Schedulers: begin a run, tell the noise level, take rows out of a scheduler's memory.
+
+A run works on a private copy, so that the pipeline's own scheduler is never changed and two runs can
+be interleaved. Schedulers that call the network several times per step (Heun, KDPM2, PNDM) work: each call is
+a Step. Stochastic ones draw from each sample's own generator, so a batch still equals its parts.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Their noise does not come from the generators they are given, or their step needs more than a sample.
+REFUSED = {
+    "DPMSolverSDEScheduler": "draws from one Brownian path for the whole batch",
+    "CosineDPMSolverMultistepScheduler": "draws from one Brownian path for the whole batch",
+    "TCDScheduler": "is for distilled models",
+    "LCMScheduler": "is for distilled models",
+    "EDMEulerScheduler": "rescales the network's output itself",
+    "EDMDPMSolverMultistepScheduler": "rescales the network's output itself",
+    "IPNDMScheduler": "does not follow x_t = a x_0 + s eps",
+    "KarrasVeScheduler": "has a step of its own",
+    "ScoreSdeVeScheduler": "has a step of its own",
+}
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise ValueError if a run with this scheduler would not equal its pipeline's."""
+    name = type(scheduler).__name__
+    if name in REFUSED:
+        raise ValueError(
+            f"{name} is not supported: it {REFUSED[name]}. Use for example "
+            "pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)"
+        )
+
+
+def begin(scheduler: Any, n: int, device: torch.device) -> Any:
+    """Return a copy of the scheduler, set to a run of n steps."""
+    if n < 1:
+        raise ValueError(f"steps is {n}; a run needs at least 1")
+    check_scheduler(scheduler)
+    scheduler = copy.deepcopy(scheduler)
+    limit = scheduler.config.num_train_timesteps
+    if n > limit:
+        raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
+    scheduler.set_timesteps(n, device=device)
+    return scheduler
+
+
+def noise_level(scheduler: Any, index: int) -> float:
+    """Return sigma = s_t / a_t before step ``index`` of a begun scheduler."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None and len(sigmas) == len(scheduler.timesteps) + 1:
+        return float(sigmas[index])
+    t = scheduler.timesteps[index]
+    alpha = float(scheduler.alphas_cumprod[int(t)])
+    return ((1 - alpha) / alpha) ** 0.5
+
+
+def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+    """Return what ``scheduler.step`` needs beyond output, time and sample."""
+    accepts = inspect.signature(scheduler.step).parameters
+    return {"generator": list(generators)} if "generator" in accepts else {}
+
+
+def scheduler_rows(scheduler: Any, rows: Sequence[int], shape: Sequence[int]) -> Any:
+    """Return a copy whose memory of earlier steps holds only some samples.
+
+    Multistep schedulers keep earlier outputs; these are the tensors shaped like the latents.
+    """
+    index = list(rows)
+
+    def take(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.shape == torch.Size(shape):
+            return value[index]
+        return [take(v) for v in value] if isinstance(value, list) else value
+
+    picked = copy.copy(scheduler)
+    for name, value in vars(scheduler).items():
+        setattr(picked, name, take(value))
+    return picked

@@ -1,0 +1,47 @@
+"""Adapter: unconditional pixel-space UNet2DModel (diffusers' DDPMPipeline and DDIMPipeline)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .base import Model
+from .prompt import Prompt
+from .time import Step
+
+
+class Unconditional(Model):
+    """A denoiser that reads no prompt; prompts are empty strings, guidance does nothing."""
+
+    conditional = False
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The UNet."""
+        unet: nn.Module = self.pipe.unet
+        return unet
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the pictures."""
+        size = self.pipe.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return (self.pipe.unet.config.in_channels, height, width)
+
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+        for text in texts:
+            if text:
+                raise ValueError(f"{self.name} reads no prompt, but got {text!r}; leave prompts out, or give ''")
+        return [Prompt("", (), torch.zeros(0, 0))] * len(texts)
+
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+        """The UNet's output for network inputs x [sample, channel, height, width]."""
+        t = torch.tensor(int(step.t), device=self.device)
+        out: Tensor = self.denoiser(x, t, return_dict=False)[0]
+        return out
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1; there is no autoencoder."""
+        return (latents / 2 + 0.5).clamp(0, 1)

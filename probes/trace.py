@@ -1,0 +1,190 @@
+"""Run a model and keep what passed through chosen sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..models.base import Model, Prompt, State, check_run
+from ..models.site import Site, near
+from ..models.time import Step, When
+from .intervene import Intervention, intervening
+from .keep import Keeper, StoreKeeper
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Reduce = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping[Site, Tensor]):
+    """What a run left behind: ``trace[site]`` is [step, sample, ...] ([sample, ...] in text encoders).
+
+    Args:
+        acts: the kept activations; tensors, or arrays on disk that are read when asked for.
+        kept_steps: the steps kept at denoiser sites.
+        steps: all steps of the run.
+        prompts: the encoded prompts, one for each sample.
+        seeds: one for each sample.
+        latents: the final latents, [sample, ...].
+        about: provenance: model, scheduler, guidance, versions.
+    """
+
+    acts: Mapping[Site, Any]
+    kept_steps: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    prompts: tuple[Prompt, ...]
+    seeds: tuple[int, ...]
+    latents: Float[Tensor, "sample ..."]
+    about: Mapping[str, Any]
+    _decode: Callable[[Tensor], Tensor]
+
+    def __getitem__(self, site: Site | str) -> Tensor:
+        site = Site(str(site))
+        if site not in self.acts:
+            raise LookupError(f"{site} was not traced; {near(str(site), map(str, self.acts))}")
+        value = self.acts[site]
+        return value if isinstance(value, Tensor) else torch.from_numpy(value[:])
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.acts)
+
+    def __len__(self) -> int:
+        return len(self.acts)
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.seeds)} samples, {len(self.steps)} steps, {len(self.acts)} sites, {self.about['model']})"
+
+    def at(self, site: Site | str, step: Step | int) -> Tensor:
+        """Return the activation at one step, [sample, ...].
+
+        Raises:
+            LookupError: if that step was not kept.
+        """
+        index = step.index if isinstance(step, Step) else step
+        kept = [s.index for s in self.kept_steps]
+        if index not in kept:
+            raise LookupError(f"step {index} was not kept; there are steps {kept}")
+        return self[site][kept.index(index)]
+
+    @cached_property
+    def images(self) -> Float[Tensor, "sample 3 height width"]:
+        """The pictures, in 0..1; decoded when first asked for."""
+        with torch.no_grad():
+            return self._decode(self.latents)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Return a labelled dataset: one variable for each site, plus latents."""
+        from .export import trace_to_xarray
+
+        return trace_to_xarray(self)
+
+
+def trace(
+    model: Model,
+    prompts: Sequence[str | Prompt] | None = None,
+    *,
+    seeds: Sequence[int],
+    steps: int = 20,
+    guidance: float | None = None,
+    negative: str = "",
+    sites: Sequence[Site | str] | Site | str = (),
+    when: When = When(),
+    interventions: Sequence[Intervention] = (),
+    reduce: Reduce | None = None,
+    dtype: torch.dtype | None = None,
+    store: str | Path | None = None,
+    progress: Callable[[State], None] | None = None,
+) -> Trace:
+    """Generate pictures and keep the activations at some sites; the pictures equal those of a plain run.
+
+    Args:
+        model: an opened model.
+        prompts: one for each sample; leave out for an unconditional model.
+        seeds: one for each sample.
+        steps: number of steps.
+        guidance: guidance scale; None is the model's default.
+        negative: text of the unconditional branch.
+        sites: what to keep: sites, addresses or globs.
+        when: which steps, branch and samples to keep. One branch only.
+        interventions: what to change on the way; they act before anything is kept.
+        reduce: applied to each activation [sample, ...] as it comes, to keep less of it.
+        dtype: number format to keep, for example ``torch.float16``.
+        store: a new folder for a zarr store; activations stream there instead of into memory.
+        progress: called with each State.
+
+    Returns:
+        A Trace.
+
+    Raises:
+        LookupError: for unknown sites.
+        ValueError: for runs that cannot be made, and for a ``when`` or an intervention that would never act.
+        FileExistsError: if the store is there already.
+
+    >>> from denoscope.models.tiny import tiny_sd
+    >>> run = trace(load(tiny_sd()), ["a cat"], seeds=[0], steps=2, sites="unet/mid.attn.*/cross_attn.out")
+    >>> {str(site): tuple(x.shape) for site, x in run.items()}
+    {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
+    """
+    prompts = [""] * len(seeds) if prompts is None else prompts
+    if isinstance(prompts, str):
+        raise TypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
+    guidance = model.default_guidance if guidance is None else guidance
+    check_run(len(prompts), seeds, steps, guidance)
+    plan, wanted = model.steps(steps), expand(model, sites)
+    _check_when([when, *(i.when for i in interventions)], len(plan), len(prompts), guidance, model)
+    if when.branch is None:
+        raise ValueError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
+    kept_steps = tuple(s for s in plan if s in when)
+    keeper = Keeper(len(kept_steps), dtype) if store is None else StoreKeeper(len(kept_steps), dtype, Path(store))
+    watch = [_watch(site, when, keeper, reduce) for site in wanted]
+    with torch.no_grad(), keeper, intervening(model, *interventions, *watch):
+        told = model.prompts(prompts)
+        run = model.sample(told, seeds=seeds, steps=steps, guidance=guidance, negative=negative)
+        for state in run:
+            keeper.announce()
+            if progress:
+                progress(state)
+    about = provenance(model, steps=steps, guidance=guidance, negative=negative)
+    return Trace(
+        keeper.result(), kept_steps, tuple(plan), tuple(told), tuple(seeds), state.latents, about, model.decode
+    )
+
+
+def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]:
+    """Return the sites that sites, addresses or globs speak of; each once, in the order given."""
+    given = [sites] if isinstance(sites, (str, Site)) else sites
+    found = [s for g in given for s in ([g] if isinstance(g, Site) else model.sites(g))]
+    for site in found:
+        model.place(site)
+    return list(dict.fromkeys(found))
+
+
+def provenance(model: Model, **settings: Any) -> dict[str, Any]:
+    """Return what is needed to say where a result came from: model, scheduler, settings, versions."""
+    versions = {p: version(p) for p in ("denoscope", "torch", "diffusers", "transformers")}
+    return {"model": model.name, "scheduler": type(model.scheduler).__name__, **settings, "versions": versions}
+
+
+def _check_when(whens: Sequence[When], n_steps: int, n_rows: int, guidance: float, model: Model) -> None:
+    for when in whens:
+        when.check(n_steps, n_rows, guidance > 1 and model.conditional)
+
+
+def _watch(site: Site, when: When, keeper: Keeper, reduce: Reduce | None) -> Intervention:
+    if site.component.startswith("text_encoder"):
+        when = replace(when, steps=None)
+
+    def keep(x: Tensor, step: Step | None) -> None:
+        keeper.add(site, step is not None, reduce(x) if reduce else x)
+
+    return Intervention(site, keep, when)
