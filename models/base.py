@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .prompt import Prompt
 from .resolve import Place, resolve
-from .schedule import begin, check_scheduler, noise_level, scheduler_rows, step_kwargs
+from .schedule import begin, check_scheduler, noise_level, scheduler_join, scheduler_rows, step_kwargs
 from .site import Site, match_sites, near
 from .sites import Sites
 from .time import Branch, Now, Step
@@ -42,6 +42,13 @@ class Checkpoint:
         scheduler = scheduler_rows(self.scheduler, rows, self.latents.shape)
         noise = tuple(self.noise_states[i] for i in rows)
         return Checkpoint(self.index, self.latents[list(rows)], scheduler, noise)
+
+    @staticmethod
+    def join(parts: Sequence[Checkpoint]) -> Checkpoint:
+        """Return one checkpoint of the samples of several, all taken at the same step of the same schedule."""
+        scheduler = scheduler_join([(p.scheduler, p.latents.shape) for p in parts])
+        noise = tuple(s for p in parts for s in p.noise_states)
+        return Checkpoint(parts[0].index, torch.cat([p.latents for p in parts]), scheduler, noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +129,12 @@ class Model(ABC):
     def decode(self, latents: Tensor) -> Float[Tensor, "sample channel height width"]:
         """Turn final latents into pictures in 0..1; differentiable."""
 
+    @abstractmethod
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Float[Tensor, "sample channel height width"]:
+        """Pictures from the diffusers pipeline's own loop; what ours is checked against."""
+
     # places -------------------------------------------------------------------------------------------
 
     def sites(self, pattern: str = "**") -> Sites:
@@ -140,7 +153,9 @@ class Model(ABC):
         """
         site = Site(str(site))
         if site not in self._places:
-            raise LookupError(f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, self._places))}")
+            raise LookupError(
+                f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, self._places))}"
+            )
         return self._places[site]
 
     def module(self, site: Site | str) -> nn.Module:

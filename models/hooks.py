@@ -66,7 +66,9 @@ def _attach(module: nn.Module, site: Site, port: str, item: int | str | None, ha
 
 
 def _several(site: Site, values: Any) -> Any:
-    shapes = [tuple(v.shape) for v in values if isinstance(v, Tensor)] if isinstance(values, tuple) else values
+    shapes = (
+        [tuple(v.shape) for v in values if isinstance(v, Tensor)] if isinstance(values, tuple) else values
+    )
     raise ValueError(f"{site} carries several values of shapes {shapes}; name one, with @img or @txt")
 
 

@@ -65,10 +65,14 @@ def _folder(name: str) -> str:
     if (Path(name) / "model_index.json").is_file():
         return name
     if Path(name).is_dir():
-        raise ValueError(f"{name!r} is a folder without model_index.json; give a folder saved by save_pretrained()")
+        raise ValueError(
+            f"{name!r} is a folder without model_index.json; give a folder saved by save_pretrained()"
+        )
     if name.count("/") == 1 and not name.startswith((".", "/")):
         return name  # a hub id
-    raise LookupError(f"there is no model {name!r}, neither in the zoo nor as a folder; {near(name, zoo.ZOO)}")
+    raise LookupError(
+        f"there is no model {name!r}, neither in the zoo nor as a folder; {near(name, zoo.ZOO)}"
+    )
 
 
 def _read(folder: str, dtype: torch.dtype, name: str) -> Any:

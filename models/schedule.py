@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -69,18 +69,30 @@ def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[s
 
 
 def scheduler_rows(scheduler: Any, rows: Sequence[int], shape: Sequence[int]) -> Any:
-    """Return a copy whose memory of earlier steps holds only some samples.
+    """Return a copy whose memory of earlier steps holds only some samples."""
+    return _with_memory([(scheduler, shape)], lambda parts: parts[0][list(rows)])
 
-    Multistep schedulers keep earlier outputs; these are the tensors shaped like the latents.
-    """
-    index = list(rows)
 
-    def take(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.shape == torch.Size(shape):
-            return value[index]
-        return [take(v) for v in value] if isinstance(value, list) else value
+def scheduler_join(parts: Sequence[tuple[Any, Sequence[int]]]) -> Any:
+    """Return a copy whose memory holds the samples of several (scheduler, shape of latents) after each other."""
+    return _with_memory(parts, torch.cat)
 
-    picked = copy.copy(scheduler)
-    for name, value in vars(scheduler).items():
-        setattr(picked, name, take(value))
-    return picked
+
+def _with_memory(
+    parts: Sequence[tuple[Any, Sequence[int]]], combine: Callable[[list[Tensor]], Tensor]
+) -> Any:
+    """Copy a scheduler; what multistep schedulers remember are the tensors shaped like the latents."""
+
+    def walk(values: list[Any]) -> Any:
+        if isinstance(values[0], list):
+            return [walk(list(v)) for v in zip(*values, strict=True)]
+        remembered = all(
+            isinstance(v, Tensor) and v.shape == torch.Size(shape)
+            for v, (_, shape) in zip(values, parts, strict=True)
+        )
+        return combine(values) if remembered else values[0]
+
+    joined = copy.copy(parts[0][0])
+    for name in vars(joined):
+        setattr(joined, name, walk([vars(scheduler)[name] for scheduler, _ in parts]))
+    return joined

@@ -40,7 +40,11 @@ class StableDiffusion(Model):
                     "cut off; shorten the prompt"
                 )
         read = tokenizer(
-            list(texts), padding="max_length", max_length=limit, return_tensors="pt", return_offsets_mapping=True
+            list(texts),
+            padding="max_length",
+            max_length=limit,
+            return_tensors="pt",
+            return_offsets_mapping=True,
         )
         uses_mask = getattr(encoder.config, "use_attention_mask", False)
         mask = read.attention_mask.to(self.device) if uses_mask else None
@@ -61,6 +65,19 @@ class StableDiffusion(Model):
         vae: Any = self.pipe.vae
         images: Tensor = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return (images / 2 + 0.5).clamp(0, 1)
+
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Tensor:
+        """Pictures from StableDiffusionPipeline itself."""
+        images = self.pipe(
+            list(prompts),
+            generator=generators,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="np",
+        ).images
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def _time(self, step: Step) -> Tensor:
         whole = float(step.t).is_integer()

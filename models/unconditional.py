@@ -33,7 +33,9 @@ class Unconditional(Model):
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         for text in texts:
             if text:
-                raise ValueError(f"{self.name} reads no prompt, but got {text!r}; leave prompts out, or give ''")
+                raise ValueError(
+                    f"{self.name} reads no prompt, but got {text!r}; leave prompts out, or give ''"
+                )
         return [Prompt("", (), torch.zeros(0, 0))] * len(texts)
 
     def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
@@ -45,3 +47,12 @@ class Unconditional(Model):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1; there is no autoencoder."""
         return (latents / 2 + 0.5).clamp(0, 1)
+
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Tensor:
+        """Pictures from the pipeline itself, which knows neither prompts nor guidance."""
+        images = self.pipe(
+            len(prompts), generator=generators, num_inference_steps=steps, output_type="np"
+        ).images
+        return torch.from_numpy(images).permute(0, 3, 1, 2)

@@ -33,7 +33,9 @@ class Direction:
         norm = self.vector.norm()
         if self.vector.ndim != 1 or not norm > 0 or not norm.isfinite():
             shape = tuple(self.vector.shape)
-            raise ValueError(f"a direction needs one finite, non-zero vector [channel]; got shape {shape}, norm {norm}")
+            raise ValueError(
+                f"a direction needs one finite, non-zero vector [channel]; got shape {shape}, norm {norm}"
+            )
         object.__setattr__(self, "site", Site(str(self.site)))
         object.__setattr__(self, "vector", self.vector / norm)
 

@@ -78,7 +78,9 @@ def _handler(model: Model, intervention: Intervention) -> Any:
         if new is None:
             return None
         if new.shape != seen.shape:
-            raise ValueError(f"intervention at {site} returned {tuple(new.shape)}, expected {tuple(seen.shape)}")
+            raise ValueError(
+                f"intervention at {site} returned {tuple(new.shape)}, expected {tuple(seen.shape)}"
+            )
         return where, new
 
     return handle
@@ -95,7 +97,10 @@ def zero(site: Site | str, when: When = When()) -> Intervention:
 
 
 def patch(
-    site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = When(), tokens: Sequence[int] | None = None
+    site: Site | str,
+    values: Mapping[Site, Any] | Tensor,
+    when: When = When(),
+    tokens: Sequence[int] | None = None,
 ) -> Intervention:
     """Put activations of another run in place (activation patching).
 
@@ -155,7 +160,9 @@ def _lookup(site: Site, values: Mapping[Site, Any] | Tensor) -> Callable[[Step |
         if step is None:
             return tensor
         if step.index not in indices:
-            raise LookupError(f"no activation of {site} at step {step.index}; there are steps {sorted(indices)}")
+            raise LookupError(
+                f"no activation of {site} at step {step.index}; there are steps {sorted(indices)}"
+            )
         return tensor[indices[step.index]]
 
     return at

@@ -60,7 +60,12 @@ class Keeper:
         self.announced = True
         size = self.bytes()
         level = logging.WARNING if size >= LOUD else logging.INFO
-        log.log(level, "this trace keeps %.1f MB at %d sites (reduce=, dtype=, store= keep less)", size / 1e6, len(self.kept))
+        log.log(
+            level,
+            "this trace keeps %.1f MB at %d sites (reduce=, dtype=, store= keep less)",
+            size / 1e6,
+            len(self.kept),
+        )
 
     def result(self) -> Mapping[Site, Any]:
         """Return the activations, stacked over steps."""
@@ -97,7 +102,10 @@ class StoreKeeper(Keeper):
             self.kept[site] = [x[:0]]
             steps = (self.n_steps,) if site in self.stepped else ()
             self.arrays[site] = self.group.create_array(
-                str(site), shape=(*steps, *x.shape), chunks=(*(1 for _ in steps), *x.shape), dtype=str(x.numpy().dtype)
+                str(site),
+                shape=(*steps, *x.shape),
+                chunks=(*(1 for _ in steps), *x.shape),
+                dtype=str(x.numpy().dtype),
             )
             self.filled[site] = 0
         array, i = self.arrays[site], self.filled[site]

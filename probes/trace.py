@@ -145,7 +145,9 @@ def trace(
     if when.branch is None:
         raise ValueError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
     kept_steps = tuple(s for s in plan if s in when)
-    keeper = Keeper(len(kept_steps), dtype) if store is None else StoreKeeper(len(kept_steps), dtype, Path(store))
+    keeper = (
+        Keeper(len(kept_steps), dtype) if store is None else StoreKeeper(len(kept_steps), dtype, Path(store))
+    )
     watch = [_watch(site, when, keeper, reduce) for site in wanted]
     with torch.no_grad(), keeper, intervening(model, *interventions, *watch):
         told = model.prompts(prompts)
@@ -156,7 +158,14 @@ def trace(
                 progress(state)
     about = provenance(model, steps=steps, guidance=guidance, negative=negative)
     return Trace(
-        keeper.result(), kept_steps, tuple(plan), tuple(told), tuple(seeds), state.latents, about, model.decode
+        keeper.result(),
+        kept_steps,
+        tuple(plan),
+        tuple(told),
+        tuple(seeds),
+        state.latents,
+        about,
+        model.decode,
     )
 
 
@@ -172,7 +181,12 @@ def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]
 def provenance(model: Model, **settings: Any) -> dict[str, Any]:
     """Return what is needed to say where a result came from: model, scheduler, settings, versions."""
     versions = {p: version(p) for p in ("denoscope", "torch", "diffusers", "transformers")}
-    return {"model": model.name, "scheduler": type(model.scheduler).__name__, **settings, "versions": versions}
+    return {
+        "model": model.name,
+        "scheduler": type(model.scheduler).__name__,
+        **settings,
+        "versions": versions,
+    }
 
 
 def _check_when(whens: Sequence[When], n_steps: int, n_rows: int, guidance: float, model: Model) -> None:

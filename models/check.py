@@ -1,0 +1,129 @@
+"""``check_model``: what every adapter has to hold, measured on the model at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import diffusers
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .base import Model
+from .hooks import hooked
+from .site import Site
+
+SCHEDULERS = ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
+TOLERANCE = 1e-4  # batched and single kernels may round differently
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing held: its name, the largest error seen, and the error allowed."""
+
+    name: str
+    error: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is within what is allowed; NaN is not."""
+        return self.error <= self.allowed
+
+
+class ModelCheckError(ValueError):
+    """An adapter does not do what it promises."""
+
+
+def check_model(
+    model: Model, prompts: Sequence[str] = ("a cat", "a red dog"), steps: int = 3, guidance: float = 7.5
+) -> pd.DataFrame:
+    """Measure an adapter: equal to its pipeline to the bit, batch equal to parts, sites, gradients.
+
+    Args:
+        model: the opened model; its pipeline is called too.
+        prompts: what to generate; seeds are 0, 1, ...
+        steps: steps of each run.
+        guidance: guidance scale of the guided runs.
+
+    Returns:
+        A table of what was checked, with the errors measured.
+
+    Raises:
+        ModelCheckError: naming each thing that does not hold.
+    """
+    prompts = list(prompts) if model.conditional else [""] * len(prompts)
+    checks = [
+        *_equals_pipeline(model, prompts, steps, guidance),
+        _batch_equals_parts(model, prompts, steps, guidance),
+        _sites_fire(model),
+        _gradients_flow(model, prompts),
+    ]
+    wrong = [f"{c.name} (error {c.error:.3g}, allowed {c.allowed:.3g})" for c in checks if not c.ok]
+    if wrong:
+        raise ModelCheckError(f"{model!r} does not hold: {'; '.join(wrong)}")
+    return pd.DataFrame([(c.name, c.error, c.allowed) for c in checks], columns=["check", "error", "allowed"])
+
+
+def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: float) -> list[Check]:
+    scales = (1.0, guidance) if model.conditional else (1.0,)
+    original, checks = model.pipe.scheduler, []
+    names = [type(original).__name__, *SCHEDULERS] if model.conditional else [type(original).__name__]
+    try:
+        for name in dict.fromkeys(names):
+            model.pipe.scheduler = getattr(diffusers, name).from_config(original.config)
+            for scale in scales:
+                error = _difference(model, prompts, steps, scale)
+                checks.append(
+                    Check(f"equals the pipeline to the bit: {name}, guidance {scale:g}", error, 0.0)
+                )
+    finally:
+        model.pipe.scheduler = original
+    return checks
+
+
+def _difference(model: Model, prompts: list[str], steps: int, guidance: float) -> float:
+    seeds = list(range(len(prompts)))
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    with torch.no_grad():
+        theirs = model.run_pipeline(prompts, generators, steps, guidance)
+        ours = model.decode(_final(model, prompts, seeds, steps, guidance))
+    return float((ours - theirs).abs().max())
+
+
+def _final(model: Model, prompts: list[str], seeds: list[int], steps: int, guidance: float) -> Tensor:
+    *_, state = model.sample(prompts, seeds=seeds, steps=steps, guidance=guidance)
+    return state.latents
+
+
+def _batch_equals_parts(model: Model, prompts: list[str], steps: int, guidance: float) -> Check:
+    with torch.no_grad():
+        together = _final(model, prompts, list(range(len(prompts))), steps, guidance)
+        alone = [_final(model, [p], [i], steps, guidance) for i, p in enumerate(prompts)]
+    error = (together - torch.cat(alone)).abs().max() / together.abs().max()
+    return Check("a batch equals its parts", float(error), TOLERANCE)
+
+
+def _sites_fire(model: Model) -> Check:
+    """Each site is seen exactly once in a run of one step."""
+    seen = dict.fromkeys(model.sites(), 0)
+
+    def count(site: Site) -> None:
+        seen[site] += 1
+
+    with torch.no_grad(), hooked(model, [(s, lambda _, s=s: count(s)) for s in seen]):
+        next(model.sample([""], seeds=[0], steps=1, guidance=1))
+    return Check("every site is seen once in a step", float(sum(n != 1 for n in seen.values())), 0.0)
+
+
+def _gradients_flow(model: Model, prompts: list[str]) -> Check:
+    x = model.noise(range(len(prompts))).requires_grad_()
+    step = model.steps(2)[0]
+    with torch.no_grad():
+        told = model.encode(prompts)
+    model.guided(x, step, told, [], 1).square().sum().backward()
+    reached = x.grad is not None and bool(x.grad.isfinite().all()) and bool(x.grad.abs().sum() > 0)
+    for part in model.components.values():
+        part.zero_grad(set_to_none=True)
+    return Check("gradients reach the input", 0.0 if reached else 1.0, 0.0)
