@@ -59,11 +59,12 @@ class AttentionTap(TorchFunctionMode):
             for handler in self._of(kind):
                 call[name] = put(call[name], handler(call[name]))
         out: Tensor = func(**call)
+        probs = _Probs(call)
         for handler in self._of("probs"):
-            probs = _Probs(call)
             change = handler(probs)
             if change is not None:
                 rows, new = change
+                probs[rows] = new
                 out = put(out, (rows, new.to(out) @ call["value"][rows]))
         for handler in self._of("z"):
             out = put(out, handler(out))
@@ -74,17 +75,27 @@ class AttentionTap(TorchFunctionMode):
 
 
 class _Probs:
-    """The probabilities of one call, computed only for the rows asked for."""
+    """The probabilities of one call, computed only for the rows asked for; changed rows stay changed."""
 
     def __init__(self, call: dict[str, Any]) -> None:
         self.call = call
         self.shape = (*call["query"].shape[:-1], call["key"].shape[-2])
+        self.changed: dict[int, Tensor] = {}
+
+    def __setitem__(self, rows: slice | list[int], new: Tensor) -> None:
+        self.changed.update(zip(self._indices(rows), new, strict=True))
 
     def __getitem__(self, rows: slice | list[int]) -> Tensor:
         q, k, mask = self.call["query"][rows], self.call["key"][rows], self.call.get("attn_mask")
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
             mask = mask[rows]
-        return attention_probs(q, k, mask, bool(self.call.get("is_causal")), self.call.get("scale"))
+        probs = attention_probs(q, k, mask, bool(self.call.get("is_causal")), self.call.get("scale"))
+        if not self.changed:
+            return probs
+        return torch.stack([self.changed.get(r, p) for r, p in zip(self._indices(rows), probs, strict=True)])
+
+    def _indices(self, rows: slice | list[int]) -> list[int]:
+        return list(range(self.shape[0])[rows]) if isinstance(rows, slice) else rows
 
 
 def put(x: Tensor, change: tuple[slice | list[int], Tensor] | None) -> Tensor:

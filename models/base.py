@@ -45,7 +45,7 @@ class Checkpoint:
 
     @staticmethod
     def join(parts: Sequence[Checkpoint]) -> Checkpoint:
-        """Return one checkpoint of the samples of several, all taken at the same step of the same schedule."""
+        """Return one checkpoint of the samples of several, taken at the same step of one schedule."""
         scheduler = scheduler_join([(p.scheduler, p.latents.shape) for p in parts])
         noise = tuple(s for p in parts for s in p.noise_states)
         return Checkpoint(parts[0].index, torch.cat([p.latents for p in parts]), scheduler, noise)

@@ -56,7 +56,7 @@ def _attach(module: nn.Module, site: Site, port: str, item: int | str | None, ha
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
 
-    def after(_: nn.Module, args: Any, out: Any) -> Any:
+    def after(_module: nn.Module, _args: Any, out: Any) -> Any:
         if not isinstance(out, tuple):
             return change(out)
         i = item if isinstance(item, int) else (0 if len(out) == 1 else None)

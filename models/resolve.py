@@ -113,11 +113,11 @@ def _resnet(block: _Block) -> Found:
 
 
 def _transformer_block(block: _Block) -> Found:
-    """diffusers' BasicTransformerBlock: self-attention, cross-attention, MLP, each added to the stream."""
+    """A BasicTransformerBlock of diffusers: self-attention, cross-attention, MLP, each added to the stream."""
     module = block.module
     yield from block("resid.pre", port="in", item="hidden_states")
     if isinstance(getattr(module, "attn1", None), _ATTENTION):
-        kind = "cross_attn" if module.attn1.is_cross_attention else "self_attn"
+        kind = "cross_attn" if getattr(module.attn1, "is_cross_attention", False) else "self_attn"
         yield from _attention(block, kind, "attn1")
     crosses = isinstance(getattr(module, "attn2", None), _ATTENTION)
     if crosses and isinstance(module, BasicTransformerBlock) and module.norm2 is not None:

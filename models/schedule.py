@@ -59,7 +59,7 @@ def noise_level(scheduler: Any, index: int) -> float:
         return float(sigmas[index])
     t = scheduler.timesteps[index]
     alpha = float(scheduler.alphas_cumprod[int(t)])
-    return ((1 - alpha) / alpha) ** 0.5
+    return float(((1 - alpha) / alpha) ** 0.5)
 
 
 def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def scheduler_rows(scheduler: Any, rows: Sequence[int], shape: Sequence[int]) ->
 
 
 def scheduler_join(parts: Sequence[tuple[Any, Sequence[int]]]) -> Any:
-    """Return a copy whose memory holds the samples of several (scheduler, shape of latents) after each other."""
+    """Return a copy whose memory holds the samples of several (scheduler, shape of latents)."""
     return _with_memory(parts, torch.cat)
 
 

@@ -36,8 +36,8 @@ class StableDiffusion(Model):
             if len(ids) > limit:
                 lost = tokenizer.decode(ids[limit - 1 : -1])
                 raise ValueError(
-                    f"the prompt {text!r} has {len(ids)} tokens, {self.name} reads {limit}: {lost!r} would be "
-                    "cut off; shorten the prompt"
+                    f"the prompt {text!r} has {len(ids)} tokens, {self.name} reads {limit}: "
+                    f"{lost!r} would be cut off; shorten the prompt"
                 )
         read = tokenizer(
             list(texts),

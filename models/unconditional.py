@@ -38,7 +38,7 @@ class Unconditional(Model):
                 )
         return [Prompt("", (), torch.zeros(0, 0))] * len(texts)
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:  # noqa: ARG002
         """The UNet's output for network inputs x [sample, channel, height, width]."""
         t = torch.tensor(int(step.t), device=self.device)
         out: Tensor = self.denoiser(x, t, return_dict=False)[0]
@@ -49,7 +49,11 @@ class Unconditional(Model):
         return (latents / 2 + 0.5).clamp(0, 1)
 
     def run_pipeline(
-        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+        self,
+        prompts: Sequence[str],
+        generators: list[torch.Generator],
+        steps: int,
+        guidance: float,  # noqa: ARG002
     ) -> Tensor:
         """Pictures from the pipeline itself, which knows neither prompts nor guidance."""
         images = self.pipe(

@@ -59,7 +59,8 @@ class Direction:
         channels = x.shape[self.axis]
         if channels != len(self.vector):
             raise ValueError(
-                f"direction at {self.site} has {len(self.vector)} channels, axis {self.axis} there has {channels}"
+                f"the direction at {self.site} has {len(self.vector)} channels, but axis {self.axis} of the "
+                f"activation {tuple(x.shape)} has {channels}"
             )
         shape = [1] * x.ndim
         shape[self.axis] = channels

@@ -10,7 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -97,35 +97,29 @@ def sweep(
         for i in run.interventions:
             model.place(i.site)
             i.when.check(n_steps, 1 + len(run.companions), guidance > 1 and model.conditional)
-    work = _Work(model, steps, guidance, negative, batch, progress, len({_key(r) for r in encoded}))
+    settings = {"steps": steps, "guidance": guidance, "negative": negative}
+    work = _Work(model, settings, batch, guidance > 1 and model.conditional)
+    if progress:
+        total = len({_key(r) for r in encoded})
+        work.report = lambda done: progress(done, total)
     return work.make(encoded)
 
 
 class _Work:
     """The state of one sweep: what is done, and what it cost."""
 
-    def __init__(
-        self,
-        model: Model,
-        steps: int,
-        guidance: float,
-        negative: str,
-        batch: int,
-        progress: Progress | None,
-        n: int,
-    ) -> None:
-        self.model, self.batch, self.progress, self.total = model, batch, progress, n
-        self.settings = {"steps": steps, "guidance": guidance, "negative": negative}
-        self.doubled = 2 if guidance > 1 and model.conditional else 1
+    def __init__(self, model: Model, settings: dict[str, Any], batch: int, doubled: bool) -> None:
+        self.model, self.settings, self.batch, self.doubled = model, settings, batch, doubled
         self.rows = 0
         self.finals: dict[Key, Tensor] = {}
         self.starts: dict[tuple[Key, int], Checkpoint] = {}
+        self.report: Callable[[int], None] = lambda done: None
 
     def make(self, runs: Sequence[Run]) -> Swept:
         unique = {_key(r): r for r in runs}
         changed = {k: r for k, r in unique.items() if r.interventions}
         with torch.no_grad():
-            self._plain(unique, changed)
+            self._plain(unique)
             by_start: dict[int, dict[Key, Run]] = defaultdict(dict)
             for key, run in changed.items():
                 by_start[run.start][key] = run
@@ -134,7 +128,7 @@ class _Work:
                     self._changed(dict(chunk), start)
         return Swept(torch.stack([self.finals[_key(r)] for r in runs]), self.rows)
 
-    def _plain(self, unique: dict[Key, Run], changed: dict[Key, Run]) -> None:
+    def _plain(self, unique: dict[Key, Run]) -> None:
         """Make the runs nothing is done to, and keep the moments from which others start."""
         moments: dict[Key, set[int]] = defaultdict(set)
         plain: dict[Key, Run] = {}
@@ -183,13 +177,12 @@ class _Work:
         self, prompts: Sequence[str | Prompt], seeds: Sequence[int], start: Checkpoint | None = None
     ) -> Iterator[State]:
         for state in self.model.sample(prompts, seeds=seeds, start=start, **self.settings):
-            self.rows += self.doubled * len(seeds)
+            self.rows += (2 if self.doubled else 1) * len(seeds)
             yield state
 
     def _done(self, finals: dict[Key, Tensor]) -> None:
         self.finals.update(finals)
-        if self.progress:
-            self.progress(len(self.finals), self.total)
+        self.report(len(self.finals))
 
 
 def _encode(model: Model, runs: Sequence[Run]) -> list[Run]:
@@ -203,7 +196,7 @@ def _encode(model: Model, runs: Sequence[Run]) -> list[Run]:
 
 
 def _key(run: Run) -> Key:
-    """Two runs of equal key give equal pictures: same embeddings to the bit, same seed, same interventions."""
+    """Runs of equal key give equal pictures: same embeddings to the bit, seed and interventions."""
     done = tuple((i.site, str(i.when), id(i.fn)) for i in run.interventions)
     return (run.seed, tuple(_digest(p) for p in (run.prompt, *run.companions)), done)
 

@@ -62,7 +62,8 @@ class Trace(Mapping[Site, Tensor]):
         return len(self.acts)
 
     def __repr__(self) -> str:
-        return f"Trace({len(self.seeds)} samples, {len(self.steps)} steps, {len(self.acts)} sites, {self.about['model']})"
+        sizes = f"{len(self.seeds)} samples, {len(self.steps)} steps, {len(self.acts)} sites"
+        return f"Trace({sizes}, {self.about['model']})"
 
     def at(self, site: Site | str, step: Step | int) -> Tensor:
         """Return the activation at one step, [sample, ...].
@@ -89,7 +90,7 @@ class Trace(Mapping[Site, Tensor]):
         return trace_to_xarray(self)
 
 
-def trace(
+def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     model: Model,
     prompts: Sequence[str | Prompt] | None = None,
     *,
