@@ -1,1 +1,85 @@
-"""denoscope: look inside a diffusion model while it samples, and change exactly what you find."""
+"""denoscope: look inside a diffusion model while it samples, and change exactly what you find.
+
+>>> import denoscope
+>>> model = denoscope.load("emoji")
+>>> run = denoscope.trace(model, ["a noto emoji of a dog"], seeds=[0], steps=4, sites="unet/mid.*/cross_attn.out")
+>>> run.images.shape
+torch.Size([1, 3, 64, 64])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import analysis, editing, models, probes
+    from .editing.edit import Edit
+    from .models.base import Model, State
+    from .models.load import load
+    from .models.prompt import Prompt
+    from .models.site import Site
+    from .models.time import Step, When
+    from .probes.direction import Direction
+    from .probes.intervene import Intervention, intervening
+    from .probes.sweep import Run, sweep
+    from .probes.trace import Trace, trace
+
+__version__ = version("denoscope")
+
+__all__ = [
+    "Direction",
+    "Edit",
+    "Intervention",
+    "Model",
+    "Prompt",
+    "Run",
+    "Site",
+    "State",
+    "Step",
+    "Trace",
+    "When",
+    "analysis",
+    "editing",
+    "intervening",
+    "load",
+    "models",
+    "probes",
+    "sweep",
+    "trace",
+]
+
+# Where each public name lives. They are imported when first asked for: torch and diffusers take seconds, and
+# `denoscope --help` should not.
+_HOMES = {
+    "Direction": "probes.direction",
+    "Edit": "editing.edit",
+    "Intervention": "probes.intervene",
+    "Model": "models.base",
+    "Prompt": "models.prompt",
+    "Run": "probes.sweep",
+    "Site": "models.site",
+    "State": "models.base",
+    "Step": "models.time",
+    "Trace": "probes.trace",
+    "When": "models.time",
+    "intervening": "probes.intervene",
+    "load": "models.load",
+    "sweep": "probes.sweep",
+    "trace": "probes.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("analysis", "editing", "models", "probes"):
+        return import_module(f".{name}", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module 'denoscope' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
