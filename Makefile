@@ -1,0 +1,74 @@
+# `make help` lists what there is. Everything lives in $(VENV); remove that folder to start afresh.
+PYTHON ?= python3
+VENV ?= .venv
+WHEEL_VENV ?= $(VENV)-wheel
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+PIP_ARGS ?= --quiet --disable-pip-version-check
+
+PY := $(VENV)/bin/python
+PIP = -m pip install $(PIP_ARGS) --no-build-isolation -c constraints.txt
+READY := $(VENV)/.ready
+WHEEL_READY := $(WHEEL_VENV)/.ready
+SOURCES := denoscope models probes analysis editing tests notebooks benchmarks
+
+.PHONY: help setup demo test lint format types bench docs notebooks wheel wheel-demo clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## the environment in .venv, with exactly the versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "denoscope needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
+	@test -x $(PY) || { echo "Making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing denoscope and what it needs (the first time this takes some minutes)"
+	@$(PY) -m pip install $(PIP_ARGS) -c constraints.txt setuptools
+	@$(PY) $(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## the main job on the embedded model; says where its page is
+	@$(VENV)/bin/denoscope demo $(DEMO_ARGS)
+
+test: $(READY)  ## all tests, the layer test and the examples in docs/ and docstrings included
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)  ## ruff: rules and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+format: $(READY)  ## let ruff rewrite what it can
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+types: wheel  ## mypy on the installed wheel: what a user's type checker sees
+	@$(PY) -m mypy --python-executable $(WHEEL_VENV)/bin/python -p denoscope
+
+bench: $(READY)  ## benchmarks: ratios on this machine, never seconds
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+docs: $(READY)  ## the programming reference as pages in build/docs
+	@$(PY) $(PIP) '.[docs]'
+	@$(VENV)/bin/pdoc --docformat google --output-directory build/docs denoscope
+
+# The wheel goes into an environment of its own, which holds nothing but what the wheel asks for.
+$(WHEEL_READY): $(READY) pyproject.toml constraints.txt
+	@test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
+	@rm -rf build/lib dist
+	@$(PY) -m pip wheel $(PIP_ARGS) --no-build-isolation --no-deps --wheel-dir dist .
+	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt dist/denoscope-*.whl
+	@touch $@
+
+wheel: $(WHEEL_READY)  ## a wheel in dist/, also installed into an empty environment
+	@rm -rf build/lib build/bdist* dist
+	@$(PY) -m pip wheel $(PIP_ARGS) --no-build-isolation --no-deps --wheel-dir dist .
+	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps --force-reinstall dist/denoscope-*.whl
+
+wheel-demo: wheel  ## the demo from the installed wheel, outside the checkout
+	@folder=$$(mktemp -d) && cd $$folder && \
+	  $(abspath $(WHEEL_VENV))/bin/denoscope demo --quick $(DEMO_ARGS) && rm -rf $$folder
+
+clean:  ## remove built things, the environments too
+	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV)

@@ -1,0 +1,94 @@
+"""The watch of conftest.py must see what it is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+pytest_plugins = ["pytester"]
+
+
+class Toy:
+    """As much of a model as the watch looks at."""
+
+    def __init__(self) -> None:
+        self.now = None
+        self.scheduler = nn.Module()
+        self.components = {"net": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).half()).eval()}
+
+
+def _write_and_restore(net: nn.Sequential) -> None:
+    weight = net[0].weight
+    old = weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(1)
+        weight.copy_(old)
+
+
+LEAKS: dict[str, Callable[[nn.Sequential], Any]] = {
+    "forward hook": lambda net: net[0].register_forward_hook(lambda *_: None),
+    "pre-hook": lambda net: net[0].register_forward_pre_hook(lambda *_: None),
+    "backward hook": lambda net: net.register_full_backward_hook(lambda *_: None),
+    "backward pre-hook": lambda net: net.register_full_backward_pre_hook(lambda *_: None),
+    "own forward": lambda net: setattr(net[0], "forward", lambda x: x),
+    "written through data": lambda net: net[0].weight.data.mul_(1.0001),
+    "half precision": lambda net: net[1].weight.data.mul_(1.01),
+    "buffer": lambda net: net[1].running_mean.add_(1),
+    "new parameter": lambda net: setattr(net[0], "weight", nn.Parameter(net[0].weight.detach().clone())),
+    "grad": lambda net: net[0].bias.sum().backward(),
+    "requires_grad": lambda net: net[0].weight.requires_grad_(False),
+    "training": lambda net: net.train(),
+}
+
+
+@pytest.mark.parametrize("leak", LEAKS)
+def test_watch_sees(leak: str, watch: Any) -> None:
+    model = Toy()
+    seen = watch(model)
+    assert seen.changes() == []
+    LEAKS[leak](model.components["net"])
+    assert seen.changes()
+    seen.reset()
+    assert seen.changes() == []
+
+
+def test_watch_lets_restored_weights_pass(watch: Any) -> None:
+    model = Toy()
+    seen = watch(model)
+    _write_and_restore(model.components["net"])
+    assert seen.changes() == seen.changes(thorough=False) == []
+    with torch.no_grad():
+        model.components["net"][0].weight.add_(1)
+    assert seen.changes(thorough=False) == ["net.0.weight: values changed"]
+
+
+def test_global_leftovers_are_seen(leftovers: Callable[[], list[str]]) -> None:
+    with ExitStack() as stack:
+        stack.callback(nn.modules.module.register_module_forward_hook(lambda *_: None).remove)
+        stack.enter_context(TorchFunctionMode())
+        assert leftovers() == ["1 global forward hooks", "1 torch function modes"]
+    assert leftovers() == []
+
+
+@pytest.mark.slow
+def test_a_leaking_test_fails(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
+    pytester.makepyfile(
+        """
+        def test_clean(tiny): pass
+        def test_hook(tiny): tiny.denoiser.register_forward_hook(lambda *_: None)
+        def test_after_hook(tiny): pass
+        def test_weight(tiny): next(tiny.denoiser.parameters()).data.add_(1)
+        def test_after_weight(tiny): pass
+        """
+    )
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=5, errors=2)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_hook*", "*ERROR at teardown of test_weight*"])
