@@ -1,0 +1,120 @@
+"""What a picture is scored by: CLIP score, a judge's probability, latent distance, or any callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..models.prompt import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Some finished runs, as a metric sees them.
+
+    Args:
+        latents: final latents, [sample, ...].
+        prompts: what each sample should show: the clean prompt, also where the run was corrupted.
+        decode: turns latents into pictures; called only if a metric asks for ``images``.
+        clean: final latents of the clean run with the same prompt and seed, [sample, ...].
+    """
+
+    latents: Float[Tensor, "sample ..."]
+    prompts: tuple[Prompt, ...]
+    decode: Callable[[Tensor], Tensor]
+    clean: Float[Tensor, "sample ..."] | None = None
+
+    @cached_property
+    def images(self) -> Float[Tensor, "sample 3 height width"]:
+        """The pictures, in 0..1; decoded when first asked for."""
+        return self.decode(self.latents)
+
+
+Metric = Callable[[Outcome], Tensor]
+"""Gives one number for each sample of an Outcome, [sample]."""
+
+
+class Scorer(Protocol):
+    """What metrics ask of a judge; ``models.judges.Judge`` is one."""
+
+    def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """CLIP cosine of picture i with text i, [sample]."""
+
+    def probability(self, images: Tensor, attribute: str, label: str) -> Tensor:
+        """Probability of one label of an attribute, [sample]."""
+
+
+def clip_score(judge: Scorer, text: str | None = None) -> Metric:
+    """CLIP cosine of each picture with a text, or (None) with its own clean prompt; Hessel et al. 2021.
+
+    >>> from denoscope.models.judges import load_judge
+    >>> clip_score(load_judge("emoji"), "a firefighter").__name__
+    "clip_score('a firefighter')"
+    """
+
+    def metric(outcome: Outcome) -> Tensor:
+        texts = [p.text if text is None else text for p in outcome.prompts]
+        return judge.clip_score(outcome.images, texts)
+
+    return _named(metric, f"clip_score({text!r})" if text is not None else "clip_score(own prompt)")
+
+
+def judge_probability(judge: Scorer, attribute: str, label: str) -> Metric:
+    """Probability that a judge gives to one label of an attribute, like ("concept", "firefighter")."""
+
+    def metric(outcome: Outcome) -> Tensor:
+        return judge.probability(outcome.images, attribute, label)
+
+    return _named(metric, f"judge_probability({attribute!r}, {label!r})")
+
+
+def latent_distance(reference: Tensor | None = None) -> Metric:
+    """Root mean square difference of the final latents from reference latents, or from the clean run's.
+
+    Needs no judge and decodes nothing. It falls as a run is restored, so read ``normalised`` (1 is restored).
+
+    Args:
+        reference: [sample, ...] or the latents of one sample; None is the clean run of the same prompt and seed.
+    """
+
+    def metric(outcome: Outcome) -> Tensor:
+        target = outcome.clean if reference is None else reference
+        if target is None:
+            raise ValueError(
+                "latent_distance needs reference latents here: there is no clean run to compare with"
+            )
+        return (outcome.latents - target.to(outcome.latents)).square().flatten(1).mean(1).sqrt()
+
+    return _named(metric, "latent_distance(clean run)" if reference is None else "latent_distance(reference)")
+
+
+def measure(metric: Metric, outcome: Outcome) -> Float[Tensor, " sample"]:
+    """Apply a metric and check what it returns.
+
+    Raises:
+        TypeError: if it does not return a tensor.
+        ValueError: if it does not return one finite number for each sample.
+    """
+    with torch.no_grad():
+        scores = metric(outcome)
+    name, n = getattr(metric, "__name__", repr(metric)), len(outcome.latents)
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"the metric {name} returned {type(scores).__name__}; return a tensor of shape [{n}]")
+    if scores.shape != (n,):
+        raise ValueError(
+            f"the metric {name} returned shape {list(scores.shape)} for {n} samples; return [{n}]"
+        )
+    if not scores.isfinite().all():
+        raise ValueError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
+    return scores
+
+
+def _named(metric: Metric, name: str) -> Metric:
+    metric.__name__ = name  # type: ignore[attr-defined]  # provenance says what was measured
+    return metric

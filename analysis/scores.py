@@ -1,0 +1,151 @@
+"""Labelled scores of places in a network, with confidence intervals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..models.site import Site
+from .intervals import bootstrap
+
+UNITS = ("prompt", "seed", "draw")
+"""Dimensions of repetition: what means and intervals are taken over."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """One score for each site (and token, and step window) and each repetition (prompt, seed, noise draw).
+
+    Args:
+        values: dims ``site``, any others such as ``token`` or ``window``, and repetitions from ``UNITS``.
+        per: what the mean is divided by, on repetitions only; None divides by nothing. Means of ratios explode
+            where one denominator is near zero, so the ratio is always one of means.
+    """
+
+    values: xr.DataArray
+    per: xr.DataArray | None = None
+
+    def __repr__(self) -> str:
+        return f"Scores({dict(self.values.sizes)}; best: {self.best()})"
+
+    @property
+    def places(self) -> list[str]:
+        """The dimensions that are not repetitions: ``site`` and perhaps ``token`` or ``window``."""
+        return [str(d) for d in self.values.dims if d not in UNITS]
+
+    def mean(self) -> xr.DataArray:
+        """Mean over the repetitions, as an array over places."""
+        mean = self.values.mean(_units(self.values))
+        return mean if self.per is None else mean / self.per.mean(_units(self.per))
+
+    def interval(
+        self, level: float = 0.95, over: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
+    ) -> xr.Dataset:
+        """Return ``mean``, ``low`` and ``high`` over places: a bootstrap over the repetitions.
+
+        Args:
+            level: share of bootstrap means inside the interval.
+            over: which repetitions to resample; None is all: prompts, seeds and noise draws. The mean is always
+                over all; those not resampled are taken as fixed.
+            draws: number of bootstrap samples.
+            seed: of the resampling.
+
+        Raises:
+            LookupError: for a dimension that the scores do not have.
+        """
+        over = _units(self.values) if over is None else list(over)
+        fixed = [d for d in _units(self.values) if d not in over]
+        per = None if self.per is None else self.per.mean([d for d in fixed if d in self.per.dims])
+        return bootstrap(self.values.mean(fixed), over, level, draws, seed, per=per)
+
+    def top(self, k: int) -> list[Site]:
+        """Return the k sites of highest mean score; a site with tokens or windows counts by its best one."""
+        mean = self.mean()
+        mean = mean.max([d for d in mean.dims if d != "site"])
+        order = np.argsort(-mean.values, kind="stable")[:k]
+        return [Site(str(mean["site"].values[i])) for i in order]
+
+    def best(self) -> dict[str, Any]:
+        """Return the place of highest mean score, by dimension, and that ``mean``."""
+        mean = self.mean()
+        place = mean.argmax(...)
+        found = {d: str(mean[d].values[int(i)]) for d, i in place.items()}
+        return {**found, "mean": float(mean.isel(place))}
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return a table of places with mean, low and high; the best first."""
+        frame = self.interval(level).to_dataframe().reset_index()[[*self.places, "mean", "low", "high"]]
+        return frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write a zarr store; it appears under its name only when whole.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        data = {"values": self.values} if self.per is None else {"values": self.values, "per": self.per}
+        save_store(xr.Dataset(data, attrs=self.values.attrs), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: if there is nothing at the path.
+            ValueError: if it holds no scores.
+        """
+        data = load_store(path)
+        if "values" not in data:
+            raise ValueError(
+                f"{path} holds {sorted(map(str, data))}, not scores; give a store written by Scores.save"
+            )
+        return cls(data["values"].assign_attrs(data.attrs), data.get("per"))
+
+
+def save_store(data: xr.Dataset, path: str | Path) -> None:
+    """Write a dataset as a zarr store, whole or not at all.
+
+    Raises:
+        FileExistsError: if the path exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists; name a new store, or delete it")
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        # version 2 of the format: version 3 has no standard for strings yet
+        data.to_zarr(part, mode="w", zarr_format=2, consolidated=False)
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def load_store(path: str | Path) -> xr.Dataset:
+    """Read a dataset written by ``save_store`` into memory.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if it is not such a store, or is damaged.
+    """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"there is no store at {path}")
+    try:
+        with xr.open_zarr(path, consolidated=False) as data:
+            return data.load()
+    except (
+        Exception
+    ) as error:  # zarr and its codecs raise many kinds; each becomes one line that names the input
+        raise ValueError(f"could not read {path}: {type(error).__name__}: {error}") from error
+
+
+def _units(values: xr.DataArray) -> list[str]:
+    return [d for d in UNITS if d in values.dims]

@@ -1,0 +1,91 @@
+"""Scores: means, ranking, tables, and going to disk and back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from denoscope.analysis.scores import Scores
+from denoscope.models.site import Site
+
+SITES = ["unet/mid.attn.0.0/mlp.out", "unet/mid.attn.0.0/self_attn.out"]
+
+
+def scores(**settings: xr.DataArray) -> Scores:
+    base = np.array([[0.0, 3.0, 1.0], [2.0, 0.0, 2.5]])  # site x token
+    noise = np.array([-1.0, 0.0, 1.0, 0.0]).reshape(2, 2)  # prompt x seed, mean zero
+    coords = {"site": SITES, "token": ["1:a", "2:red", "3:cat"], "seed": [7, 8]}
+    values = base[:, :, None, None] + noise
+    dims = ("site", "token", "prompt", "seed")
+    return Scores(xr.DataArray(values, dims=dims, coords=coords, attrs={"model": "tiny"}), **settings)
+
+
+def test_mean_is_over_repetitions_and_keeps_places() -> None:
+    mean = scores().mean()
+    assert mean.dims == ("site", "token")
+    assert mean.sel(site=SITES[1], token="3:cat") == 2.5
+
+
+def test_best_top_and_table_agree() -> None:
+    s = scores()
+    assert s.best() == {"site": SITES[0], "token": "2:red", "mean": 3.0}
+    assert s.top(2) == [Site(SITES[0]), Site(SITES[1])]
+    frame = s.to_frame()
+    assert list(frame.columns) == ["site", "token", "mean", "low", "high"]
+    assert frame["mean"].tolist() == [3.0, 2.5, 2.0, 1.0, 0.0, 0.0]
+    assert (frame["low"] < frame["mean"]).all() and (frame["mean"] < frame["high"]).all()
+
+
+def test_per_divides_the_means() -> None:
+    per = xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))
+    assert scores(per=per).mean().sel(site=SITES[0], token="2:red") == 0.75
+    interval = scores(per=per).interval()
+    xr.testing.assert_allclose(interval["mean"], scores().mean() / 4)
+
+
+def test_interval_over_some_repetitions_takes_the_others_as_fixed() -> None:
+    s = scores()
+    over_seeds = s.interval(over=["seed"])
+    xr.testing.assert_allclose(over_seeds["mean"], s.mean())
+    # averaged over prompts, the noise is 0 for both seeds: nothing varies
+    assert np.allclose(over_seeds["low"], s.mean())
+    assert (s.interval(over=["prompt"])["low"] < s.mean()).all()
+
+
+@pytest.mark.parametrize("with_per", [True, False])
+def test_saved_and_loaded_is_the_same(tmp_path: Path, with_per: bool) -> None:
+    per = {"per": xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))} if with_per else {}
+    s = scores(**per)
+    s.save(tmp_path / "scores.zarr")
+    back = Scores.load(tmp_path / "scores.zarr")
+    xr.testing.assert_equal(back.values, s.values)
+    assert back.values.attrs == {"model": "tiny"}
+    xr.testing.assert_equal(back.interval(), s.interval())
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.zarr"]
+
+
+def test_a_store_is_not_overwritten(tmp_path: Path) -> None:
+    scores().save(tmp_path / "scores.zarr")
+    with pytest.raises(FileExistsError, match="scores.zarr exists; name a new store"):
+        scores().save(tmp_path / "scores.zarr")
+
+
+def test_a_failed_save_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        (tmp_path / "scores.zarr.part").mkdir()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    with pytest.raises(OSError, match="No space left"):
+        scores().save(tmp_path / "scores.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_loading_nothing_something_else_or_a_damaged_store(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no store at"):
+        Scores.load(tmp_path / "none.zarr")
+    scores().save(tmp_path / "scores.zarr")
+    (tmp_path / "scores.zarr" / "values" / ".zarray").write_text("{ cut")
+    with pytest.raises(ValueError, match=r"could not read .*scores.zarr"):
+        Scores.load(tmp_path / "scores.zarr")
