@@ -1,12 +1,19 @@
-"""A trace as a labelled dataset, and back."""
+"""A trace as a labelled dataset, and as a zarr store on disk (arrays and JSON, never pickle)."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
 import xarray as xr
+import zarr
 
+from ..models.prompt import Prompt
 from ..models.site import Site
+from ..models.time import Step
 
 
 def trace_to_xarray(trace: Any) -> xr.Dataset:
@@ -42,3 +49,70 @@ def _axes(name: str, n: int) -> list[str]:
     elif name.endswith((".q", ".k", ".v", ".z")):
         known[3] = ("head", "token", "channel")
     return [f"{axis} of {name}" for axis in known.get(n, [f"axis{i}" for i in range(n)])]
+
+
+def save_trace(trace: Any, path: Path) -> None:
+    """Write a trace to a new folder; it appears under its name only when it is whole.
+
+    Raises:
+        FileExistsError: if the folder is there already.
+    """
+    if path.exists():
+        raise FileExistsError(f"{path} exists; name a new folder, or delete it")
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        group = zarr.open_group(str(part), mode="w")
+        _write(group, "latents", trace.latents)
+        for site in trace:
+            _write(group, f"sites/{site}", trace[site])
+        for i, prompt in enumerate(trace.prompts):
+            _write(group, f"prompts/{i}", prompt.embeds)
+        group.attrs["denoscope trace"] = {
+            "sites": [str(s) for s in trace],
+            "steps": [asdict(s) for s in trace.steps],
+            "kept_steps": [s.index for s in trace.kept_steps],
+            "seeds": list(trace.seeds),
+            "prompts": [{"text": p.text, "tokens": p.tokens, "spans": p.spans} for p in trace.prompts],
+            "about": dict(trace.about),
+        }
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def load_trace(path: Path) -> dict[str, Any]:
+    """Read what ``save_trace`` wrote: the fields of a Trace, activations left on disk until asked for.
+
+    Raises:
+        ValueError: if the folder holds no trace.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        about: Any = group.attrs["denoscope trace"]
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no trace; give a folder written by Trace.save()") from error
+    prompts = tuple(
+        Prompt(p["text"], tuple(p["tokens"]), _read(group, f"prompts/{i}"), tuple(map(tuple, p["spans"])))
+        for i, p in enumerate(about["prompts"])
+    )
+    steps = tuple(Step(**s) for s in about["steps"])
+    return {
+        "acts": {Site(s): group[f"sites/{s}"] for s in about["sites"]},
+        "kept_steps": tuple(steps[i] for i in about["kept_steps"]),
+        "steps": steps,
+        "prompts": prompts,
+        "seeds": tuple(about["seeds"]),
+        "latents": _read(group, "latents"),
+        "about": about["about"],
+    }
+
+
+def _write(group: Any, name: str, x: torch.Tensor) -> None:
+    x = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu()  # numpy has no bfloat16
+    group.create_array(name, data=x.numpy())
+
+
+def _read(group: Any, name: str) -> torch.Tensor:
+    return torch.from_numpy(group[name][:])

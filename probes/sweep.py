@@ -113,7 +113,7 @@ class _Work:
         self.rows = 0
         self.finals: dict[Key, Tensor] = {}
         self.starts: dict[tuple[Key, int], Checkpoint] = {}
-        self.report: Callable[[int], None] = lambda done: None
+        self.report: Callable[[int], None] = lambda _: None
 
     def make(self, runs: Sequence[Run]) -> Swept:
         unique = {_key(r): r for r in runs}

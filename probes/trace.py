@@ -16,6 +16,7 @@ from torch import Tensor
 from ..models.base import Model, Prompt, State, check_run
 from ..models.site import Site, near
 from ..models.time import Step, When
+from .export import load_trace, save_trace, trace_to_xarray
 from .intervene import Intervention, intervening
 from .keep import Keeper, StoreKeeper
 
@@ -85,9 +86,30 @@ class Trace(Mapping[Site, Tensor]):
 
     def to_xarray(self) -> xr.Dataset:
         """Return a labelled dataset: one variable for each site, plus latents."""
-        from .export import trace_to_xarray
-
         return trace_to_xarray(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to a new folder (a zarr store).
+
+        Raises:
+            FileExistsError: if the folder is there already.
+        """
+        save_trace(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path, model: Model | None = None) -> Trace:
+        """Read a saved trace; pictures need the model that made it.
+
+        Raises:
+            ValueError: if the folder holds no trace.
+        """
+
+        def no_model(_: Tensor) -> Tensor:
+            raise ValueError(
+                f"the trace {path} was loaded without its model; Trace.load(path, model) decodes pictures"
+            )
+
+        return Trace(**load_trace(Path(path)), _decode=model.decode if model else no_model)
 
 
 def trace(  # noqa: PLR0913 - what one run is, and what of it is kept

@@ -1,0 +1,218 @@
+"""Interventions: no-ops change nothing, rows and branches are respected, nothing is left behind."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from denoscope.models.site import Site
+from denoscope.models.time import When
+from denoscope.probes.intervene import Intervention, intervening, mean, patch, resample, scale, zero
+from denoscope.probes.trace import trace
+
+MID = Site("unet/mid.attn.0.0/resid.post")
+PROMPTS, RUN = ["a cat", "a red dog"], {"seeds": [0, 1], "steps": 3}
+
+
+def hooks(model):
+    modules = [m for part in model.components.values() for m in part.modules()]
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny):
+    return trace(tiny, PROMPTS, sites="**", **RUN)
+
+
+def test_a_no_op_at_every_site_changes_nothing(tiny, plain):
+    same = [Intervention(s, lambda x, _: x.clone()) for s in tiny.sites() if not s.kind.endswith("probs")]
+    assert torch.equal(trace(tiny, PROMPTS, interventions=same, **RUN).latents, plain.latents)
+
+
+def test_a_no_op_at_the_probabilities_changes_only_rounding(tiny, plain):
+    same = [Intervention(s, lambda x, _: x.clone()) for s in tiny.sites("**/*.probs")]
+    changed = trace(tiny, PROMPTS, interventions=same, **RUN).latents
+    torch.testing.assert_close(
+        changed, plain.latents, atol=1e-5, rtol=1e-4
+    )  # P'v in place of the fused kernel
+
+
+def test_every_site_can_be_changed(tiny, plain):
+    """Doubling any one site moves the picture; q, k, v reach it through the fused call."""
+    for site in tiny.sites():
+        moved = trace(tiny, PROMPTS, interventions=[scale(site, 2.0)], **RUN).latents
+        assert not torch.equal(moved, plain.latents), site
+
+
+@given(
+    steps=st.sets(st.integers(0, 2), min_size=1),
+    branch=st.sampled_from(["cond", "uncond", None]),
+    rows=st.one_of(st.none(), st.sampled_from([(0,), (1,), (1, 0)])),
+)
+def test_steps_branch_and_rows_are_respected(tiny, plain, steps, branch, rows):
+    seen = []
+    look = Intervention(MID, lambda x, step: seen.append((step.index, x.clone())), When(steps, branch, rows))
+    with torch.no_grad(), intervening(tiny, look):
+        list(tiny.sample(PROMPTS, **RUN))
+    picked = rows or (0, 1)
+    assert [i for i, _ in seen] == sorted(steps)
+    assert all(len(x) == len(picked) * (1 if branch else 2) for _, x in seen)
+    if branch == "cond":
+        for i, x in seen:
+            assert torch.equal(x, plain[MID][i][list(picked)])
+
+
+@pytest.mark.parametrize(
+    "site", [MID, "unet/mid.attn.0.0/cross_attn.probs", "unet/mid.attn.0.0/cross_attn.v"]
+)
+def test_the_other_branch_is_untouched(tiny, site):
+    keep = When(branch="cond")
+    a = trace(tiny, PROMPTS, sites=[MID], when=keep, **RUN)
+    b = trace(tiny, PROMPTS, sites=[MID], when=keep, interventions=[zero(site, When({0}, "uncond"))], **RUN)
+    assert torch.equal(a[MID][0], b[MID][0]) and not torch.equal(a[MID][1], b[MID][1])
+
+
+def test_one_sample_can_be_changed_alone(tiny, plain):
+    changed = trace(tiny, PROMPTS, interventions=[zero(MID).on(1)], **RUN).latents
+    assert torch.equal(changed[0], plain.latents[0]) and not torch.equal(changed[1], plain.latents[1])
+
+
+def test_nothing_happens_before_its_step(tiny, plain):
+    late = trace(tiny, PROMPTS, sites=[MID], interventions=[zero(MID, When({2}))], **RUN)
+    assert torch.equal(late[MID][:2], plain[MID][:2]) and late[MID][2].abs().max() == 0
+
+
+def test_interventions_at_one_site_act_in_order(tiny):
+    add, double = Intervention(MID, lambda x, _: x + 1), scale(MID, 2.0)
+    a = trace(tiny, PROMPTS, sites=[MID], interventions=[zero(MID), add, double], **RUN)
+    b = trace(tiny, PROMPTS, sites=[MID], interventions=[zero(MID), double, add], **RUN)
+    assert (a[MID] == 2).all() and (b[MID] == 1).all()
+
+
+def test_editing_probabilities_is_recomputed_by_hand(tiny):
+    """P' v, written out, at a site whose inputs are untouched: the first one of the first step."""
+    stem = str(tiny.sites("unet/**/cross_attn.probs")[0]).removesuffix("probs")
+    even = Intervention(stem + "probs", lambda p, _: torch.full_like(p, 1 / p.shape[-1]))
+    run = trace(tiny, PROMPTS, sites=[stem + "v", stem + "z"], interventions=[even], seeds=[0, 1], steps=1)
+    expected = run[stem + "v"].mean(-2, keepdim=True).expand_as(run[stem + "z"])
+    torch.testing.assert_close(run[stem + "z"], expected)
+
+
+def test_patching_every_site_restores_the_other_run(tiny, plain):
+    put = [patch(s, plain) for s in tiny.sites("unet/**/resid.post")] + [patch("unet/out/eps", plain)]
+    start = trace(tiny, PROMPTS[::-1], interventions=put, guidance=1, **RUN)
+    clean = trace(tiny, PROMPTS, guidance=1, sites="unet/out/eps", **RUN)
+    put = [patch("unet/out/eps", clean)]
+    assert not torch.equal(start.latents, clean.latents)
+    assert torch.equal(
+        trace(tiny, PROMPTS[::-1], guidance=1, interventions=put, **RUN).latents, clean.latents
+    )
+
+
+def test_patching_the_final_text_states_gives_the_other_prompt(tiny, plain):
+    put = patch("text_encoder/out/embeds", plain)
+    assert torch.equal(trace(tiny, ["x", "y"], interventions=[put], **RUN).latents, plain.latents)
+
+
+def test_patching_some_tokens_leaves_the_others(tiny, plain):
+    put = patch("text_encoder/layer.0/mlp.out", plain, tokens=[1, 2])
+    run = trace(tiny, ["dog", "dog"], sites=[put.site], interventions=[put], **RUN)
+    alone = trace(tiny, ["dog", "dog"], sites=[put.site], **RUN)
+    assert torch.equal(run[put.site][:, 1:3], plain[put.site][:, 1:3])
+    assert torch.equal(run[put.site][:, 3:], alone[put.site][:, 3:])
+
+
+def test_mean_and_resample_take_what_the_other_run_had(tiny, plain):
+    run = trace(tiny, PROMPTS, sites=[MID], interventions=[mean(MID, plain)], **RUN)
+    torch.testing.assert_close(run[MID], plain[MID].mean(1, keepdim=True).expand_as(plain[MID]))
+    run = trace(tiny, PROMPTS, sites=[MID], interventions=[resample(MID, plain, seed=1)], **RUN)
+    for step in range(3):
+        for row in run[MID][step]:
+            assert any(torch.equal(row, other) for other in plain[MID][step])
+
+
+@pytest.mark.parametrize(
+    "site", [MID, Site("unet/mid.attn.0.0/cross_attn.probs"), Site("unet/up.0.res.0/resid.pre")]
+)
+def test_no_hook_survives_an_error(tiny, site):
+    with pytest.raises(ZeroDivisionError):
+        trace(tiny, PROMPTS, interventions=[Intervention(site, lambda x, _: 1 / 0)], **RUN)
+    assert hooks(tiny) == 0 and tiny.now is None
+    q = torch.randn(1, 1, 2, 4)  # and no tap sits on the stack: the fused call is the plain one again
+    assert torch.nn.functional.scaled_dot_product_attention(q, q, q).shape == q.shape
+
+
+def test_no_hook_survives_a_wrong_later_site(tiny):
+    with (
+        pytest.raises(LookupError, match="did you mean"),
+        intervening(tiny, zero(MID), zero("unet/mid.attn.0.0/resid.pots")),
+    ):
+        pass
+    assert hooks(tiny) == 0
+
+
+def test_no_hook_survives_a_run_that_is_dropped(tiny):
+    with torch.no_grad(), intervening(tiny, zero(MID)):
+        next(tiny.sample(PROMPTS, **RUN))
+    assert hooks(tiny) == 0 and tiny.now is None
+
+
+def test_a_wrong_shape_is_refused(tiny):
+    with pytest.raises(ValueError, match=r"returned \(1, 16, 16\), expected \(2, 16, 16\)"):
+        trace(tiny, PROMPTS, interventions=[Intervention(MID, lambda x, _: x[:1])], **RUN)
+
+
+def test_steps_in_a_text_encoder_are_refused(tiny):
+    with (
+        pytest.raises(ValueError, match="which has no steps"),
+        intervening(tiny, zero("text_encoder/layer.0/mlp.out", When({0}))),
+    ):
+        pass
+
+
+def test_a_site_reached_outside_a_run_is_an_error(tiny):
+    with torch.no_grad(), pytest.raises(RuntimeError, match="outside a run"), intervening(tiny, zero(MID)):
+        tiny.predict(tiny.noise([0]), tiny.steps(2)[0], tiny.encode(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        (When({7}), "steps 0 to 2"),
+        (When(rows=(2,)), "samples 0 to 1"),
+    ],
+)
+def test_an_intervention_that_would_never_act_is_an_error(tiny, when, message):
+    with pytest.raises(ValueError, match=message):
+        trace(tiny, PROMPTS, interventions=[zero(MID, when)], **RUN)
+
+
+def test_the_unconditional_branch_of_an_unguided_run_is_an_error(tiny):
+    with pytest.raises(ValueError, match="set guidance above 1"):
+        trace(tiny, PROMPTS, interventions=[zero(MID, When(branch="uncond"))], guidance=1, **RUN)
+
+
+def test_a_compiled_model_is_refused(tiny, monkeypatch):
+    monkeypatch.setattr(tiny.denoiser, "_compiled_call_impl", lambda: None)
+    with pytest.raises(RuntimeError, match="compiled"), intervening(tiny, zero(MID)):
+        pass
+
+
+def test_eager_attention_is_noticed(tiny):
+    from diffusers.models.attention_processor import AttnProcessor
+
+    attention = tiny.module("unet/mid.attn.0.0/cross_attn.probs")
+    fused = attention.processor
+    attention.set_processor(AttnProcessor())
+    try:
+        with pytest.raises(RuntimeError, match="did not use fused attention"):
+            trace(tiny, PROMPTS, sites="unet/mid.attn.0.0/cross_attn.probs", **RUN)
+    finally:
+        attention.set_processor(fused)
+    assert hooks(tiny) == 0
+
+
+def test_patching_from_steps_that_were_not_kept_is_an_error(tiny):
+    some = trace(tiny, PROMPTS, sites=[MID], when=When({0}), **RUN)
+    with pytest.raises(LookupError, match="no activation .* at step 1"):
+        trace(tiny, PROMPTS, interventions=[patch(MID, some)], **RUN)

@@ -1,0 +1,179 @@
+"""Traces: the picture is bit-identical, shapes are as promised, stores are whole or absent."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from denoscope.models.load import load
+from denoscope.models.time import When
+from denoscope.models.tiny import tiny_ddpm
+from denoscope.probes.intervene import Intervention
+from denoscope.probes.trace import Trace, trace
+
+PROMPTS, RUN = ["a cat", "a red dog"], {"seeds": [4, 9], "steps": 3}
+OUT = "unet/mid.attn.0.0/cross_attn.out"
+PROBS = "unet/mid.attn.0.0/cross_attn.probs"
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_tracing_every_site_leaves_the_picture_as_it_is(tiny, guidance):
+    generators = [torch.Generator().manual_seed(s) for s in RUN["seeds"]]
+    theirs = tiny.run_pipeline(PROMPTS, generators, 3, guidance)
+    run = trace(tiny, PROMPTS, sites="**", guidance=guidance, **RUN)
+    assert torch.equal(run.images, theirs) and len(run) == len(tiny.sites())
+
+
+def test_shapes(tiny):
+    run = trace(tiny, PROMPTS, sites=[OUT, "text_encoder/layer.0/mlp.out"], **RUN)
+    assert run[OUT].shape == (3, 2, 16, 16)
+    assert run["text_encoder/layer.0/mlp.out"].shape == (2, 32, 16)
+    assert run.latents.shape == (2, 4, 8, 8) and run.images.shape == (2, 3, 16, 16)
+    assert run.images.min() >= 0 and run.images.max() <= 1
+    assert [p.text for p in run.prompts] == PROMPTS and run.seeds == (4, 9)
+
+
+def test_a_batch_equals_its_parts(tiny):
+    both = trace(tiny, PROMPTS, sites=[OUT, PROBS], **RUN)
+    for i in range(2):
+        one = trace(tiny, [PROMPTS[i]], sites=[OUT, PROBS], seeds=[RUN["seeds"][i]], steps=3)
+        for site in one:
+            torch.testing.assert_close(both[site][:, i : i + 1], one[site], atol=1e-5, rtol=1e-4)
+
+
+def test_when_cuts_steps_and_picks_a_branch(tiny):
+    some = trace(tiny, PROMPTS, sites=[OUT], when=When({1, 2}), **RUN)
+    every = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    other = trace(tiny, PROMPTS, sites=[OUT], when=When(branch="uncond"), **RUN)
+    assert torch.equal(some[OUT], every[OUT][1:]) and torch.equal(
+        some.at(OUT, 2), every.at(OUT, every.steps[2])
+    )
+    assert torch.equal(other[OUT][:, 0][0], other[OUT][0, 0]) and not torch.equal(other[OUT], every[OUT])
+    with pytest.raises(LookupError, match=r"step 0 was not kept; there are steps \[1, 2\]"):
+        some.at(OUT, 0)
+
+
+def test_the_unconditional_rows_read_the_negative_prompt(tiny):
+    """One negative prompt, two samples of one seed: equal rows, whatever the prompts say."""
+    run = trace(
+        tiny,
+        PROMPTS,
+        sites=["unet/mid.attn.0.0/cross_attn.k"],
+        when=When({0}, "uncond"),
+        seeds=[0, 0],
+        steps=2,
+    )
+    told = trace(
+        tiny, PROMPTS, sites=["unet/mid.attn.0.0/cross_attn.k"], when=When({0}), seeds=[0, 0], steps=2
+    )
+    k, c = next(iter(run.values())), next(iter(told.values()))
+    assert torch.equal(k[0, 0], k[0, 1]) and not torch.equal(c[0, 0], c[0, 1])
+
+
+def test_reduce_and_dtype_keep_less(tiny):
+    every = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    less = trace(tiny, PROMPTS, sites=[OUT], reduce=lambda x: x.mean(1), dtype=torch.float16, **RUN)
+    assert less[OUT].dtype == torch.float16 and torch.equal(less[OUT], every[OUT].mean(2).half())
+
+
+def test_what_is_kept_is_a_copy(tiny):
+    """A later intervention that writes in place cannot reach what was kept before it."""
+    seen = []
+    early = Intervention(OUT, lambda x, _: seen.append(x))
+    run = trace(tiny, PROMPTS, sites=[OUT], interventions=[early], **RUN)
+    before = run[OUT].clone()
+    for x in seen:
+        x.zero_()
+    assert torch.equal(run[OUT], before)
+
+
+def test_a_store_holds_the_same(tiny, tmp_path):
+    memory = trace(tiny, PROMPTS, sites=[OUT, "text_encoder/layer.1/resid.post"], **RUN)
+    disk = trace(
+        tiny, PROMPTS, sites=[OUT, "text_encoder/layer.1/resid.post"], store=tmp_path / "acts.zarr", **RUN
+    )
+    assert sorted(map(str, disk)) == sorted(map(str, memory))
+    assert all(torch.equal(disk[s], memory[s]) for s in memory)
+    assert torch.equal(disk.latents, memory.latents)
+    assert [p.name for p in tmp_path.iterdir()] == ["acts.zarr"]
+
+
+def test_a_run_that_fails_leaves_no_store(tiny, tmp_path):
+    def fail(x, step):
+        if step.index == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trace(
+            tiny,
+            PROMPTS,
+            sites=[OUT],
+            store=tmp_path / "acts.zarr",
+            interventions=[Intervention(OUT, fail)],
+            **RUN,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_not_overwritten(tiny, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="mine exists"):
+        trace(tiny, PROMPTS, sites=[OUT], store=tmp_path / "mine", **RUN)
+
+
+def test_save_and_load(tiny, tmp_path):
+    run = trace(tiny, PROMPTS, sites=[OUT, "text_encoder/layer.0/mlp.out"], when=When({0, 2}), **RUN)
+    run.save(tmp_path / "run.zarr")
+    back = Trace.load(tmp_path / "run.zarr", tiny)
+    assert all(torch.equal(back[s], run[s]) for s in run) and list(back) == list(run)
+    assert torch.equal(back.images, run.images)
+    assert (back.steps, back.kept_steps, back.seeds, back.about) == (
+        run.steps,
+        run.kept_steps,
+        run.seeds,
+        run.about,
+    )
+    assert back.prompts[1].find("dog") == run.prompts[1].find("dog")
+    with pytest.raises(ValueError, match="without its model"):
+        _ = Trace.load(tmp_path / "run.zarr").images
+    with pytest.raises(FileExistsError):
+        run.save(tmp_path / "run.zarr")
+    with pytest.raises(ValueError, match="holds no trace"):
+        Trace.load(tmp_path)
+
+
+def test_the_dataset_is_labelled(tiny):
+    run = trace(tiny, PROMPTS, sites=[OUT, PROBS], **RUN)
+    data = run.to_xarray()
+    assert data[OUT].dims[:2] == ("step", "sample") and data[PROBS].sizes["step"] == 3
+    assert list(data["prompt"].values) == PROMPTS and list(data["seed"].values) == [4, 9]
+    np.testing.assert_array_equal(data[PROBS].values, run[PROBS].numpy())
+    assert data["sigma"].values[0] > data["sigma"].values[-1]
+
+
+def test_the_bytes_are_announced(tiny, caplog):
+    with caplog.at_level(logging.INFO, "denoscope"):
+        run = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    kept = run[OUT].numel() * 4 / 1e6
+    assert f"{kept:.1f} MB at 1 sites" in caplog.text
+
+
+def test_an_unconditional_stochastic_model_traces():
+    model = load(tiny_ddpm())
+    run = trace(model, seeds=[0, 1], steps=3, sites="unet/mid.attn.0/self_attn.out")
+    theirs = model.run_pipeline(["", ""], [torch.Generator().manual_seed(s) for s in (0, 1)], 3, 1.0)
+    assert torch.equal(run.images, theirs) and len(run) == 1
+
+
+def test_wrong_calls_say_what_to_write(tiny):
+    with pytest.raises(LookupError, match="did you mean"):
+        trace(tiny, PROMPTS, sites="unet/mid.attn.0.0/cros_attn.out", **RUN)
+    with pytest.raises(TypeError, match=r"\['a cat'\]"):
+        trace(tiny, "a cat", seeds=[0])
+    with pytest.raises(ValueError, match="one guidance branch"):
+        trace(tiny, PROMPTS, sites=[OUT], when=When(branch=None), **RUN)
+    with pytest.raises(LookupError, match="was not traced"):
+        _ = trace(tiny, PROMPTS, sites=[OUT], **RUN)["unet/mid.attn.0.0/mlp.out"]
+    with pytest.raises(ValueError, match="2 prompts but 3 seeds"):
+        trace(tiny, PROMPTS, seeds=[0, 1, 2])
