@@ -1,0 +1,223 @@
+"""A change of weights as a value: look at it, add it, scale it, save it, apply it, take it back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ..models.base import Model
+from ..probes.trace import provenance
+from . import edit_file, weights
+from .lowrank import Delta, LowRank, add, dense, tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A change of some weights of one model. Methods make edits; ``Edit.of`` makes one by hand.
+
+    ``e + f``, ``e - f``, ``0.5 * e`` and ``-e`` are edits; two edits are equal if they change the same weights by
+    the same amounts. An edit acts on the very weights it was made for, in any number format, and on no others.
+
+    Args:
+        deltas: for each parameter, by full name (``text_encoder.encoder...weight``), what is added to it.
+        base: for each of them, the fingerprint of the weight that the edit was made for.
+        note: where the edit comes from: method, requests, model, versions. JSON.
+
+    Raises:
+        ValueError: if deltas and base name different weights, or a delta is not finite.
+        TypeError: if the note is no JSON.
+
+    >>> import torch
+    >>> from denoscope.models.tiny import tiny_sd
+    >>> model = load(tiny_sd())
+    >>> name, weight = next(iter(model.weights("text_encoder/layer.0/self_attn.out").items()))
+    >>> edit = Edit.of(model, {name: -weight.detach()})
+    >>> with edit.applied(model):
+    ...     float(weight.abs().max())
+    0.0
+    >>> bool(weight.abs().max() > 0)
+    True
+    """
+
+    deltas: Mapping[str, Delta]
+    base: Mapping[str, str]
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.deltas or set(self.deltas) != set(self.base):
+            raise ValueError(
+                f"an edit needs deltas and their base for the same weights; got {sorted(self.deltas)} and "
+                f"{sorted(self.base)}. Edit.of(model, deltas) fills in the base"
+            )
+        for name, delta in self.deltas.items():
+            if not all(bool(t.isfinite().all()) for t in tensors(delta).values()):
+                raise ValueError(f"the change of {name} holds NaN or infinite values")
+        object.__setattr__(self, "deltas", {n: _still(d) for n, d in self.deltas.items()})
+        object.__setattr__(self, "base", dict(self.base))
+        object.__setattr__(self, "note", json.loads(json.dumps(dict(self.note))))
+
+    @classmethod
+    def of(cls, model: Model, deltas: Mapping[str, Delta], **note: Any) -> Edit:
+        """Make an edit for a model's weights as they are now; nothing is changed.
+
+        Raises:
+            LookupError: if the model has no such parameter; the message names near misses.
+            ValueError: if a delta does not have its parameter's shape.
+        """
+        for name, delta in deltas.items():
+            shape = tuple(model.parameter(name).shape)
+            if tuple(delta.shape) != shape:
+                raise ValueError(
+                    f"the change of {name} has shape {tuple(delta.shape)}, the weight has {shape}"
+                )
+        base = {name: weights.fingerprint(model.parameter(name)) for name in deltas}
+        return cls(deltas, base, {**note, **provenance(model)})
+
+    # a value ------------------------------------------------------------------------------------------
+
+    def __add__(self, other: Edit) -> Edit:
+        if not isinstance(other, Edit):
+            return NotImplemented
+        both = [n for n in self.deltas if n in other.deltas]
+        wrong = [n for n in both if self.base[n] != other.base[n]]
+        if wrong:
+            raise ValueError(
+                f"the edits were made for different weights of {wrong[0]} ({self.model!r} and {other.model!r}); "
+                "make both on the same unedited model"
+            )
+        deltas = {**self.deltas, **other.deltas, **{n: add(self.deltas[n], other.deltas[n]) for n in both}}
+        note = {"method": "sum", "model": self.model, "parts": [*self._parts(), *other._parts()]}
+        return Edit(deltas, {**self.base, **other.base}, note)
+
+    def __mul__(self, factor: float) -> Edit:
+        if not isinstance(factor, int | float):
+            return NotImplemented
+        note = {**self.note, "scale": factor * self.note.get("scale", 1)}
+        return Edit({n: factor * d for n, d in self.deltas.items()}, self.base, note)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Edit:
+        return -1 * self
+
+    def __sub__(self, other: Edit) -> Edit:
+        return self + -other
+
+    def _parts(self) -> list[Mapping[str, Any]]:
+        flat = "parts" in self.note and "scale" not in self.note
+        return list(self.note["parts"]) if flat else [self.note]
+
+    @cached_property
+    def id(self) -> str:
+        """A hash of what is changed, from what, and by how much; the note does not count."""
+        digest = hashlib.sha256()
+        for name, delta in sorted(self.deltas.items(), key=lambda item: item[0]):
+            prints = [weights.fingerprint(t) for t in tensors(delta).values()]
+            digest.update(json.dumps([name, self.base[name], prints]).encode())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Edit) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # to look at ---------------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> str:
+        """Name of the model the edit was made for."""
+        return str(self.note.get("model", "unknown"))
+
+    def size(self) -> int:
+        """Return how many single numbers of the model are touched."""
+        return sum(d.shape.numel() for d in self.deltas.values())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of the touched weights: shape, size, rank and Frobenius norm of the change."""
+        rows = [
+            (n, tuple(d.shape), d.shape.numel(), _rank(d), float(torch.linalg.vector_norm(dense(d))))
+            for n, d in self.deltas.items()
+        ]
+        return pd.DataFrame(rows, columns=["weight", "shape", "size", "rank", "norm"]).set_index("weight")
+
+    def __repr__(self) -> str:
+        requests = ", ".join(f"{a} -> {b}" for p in self._parts() for a, b in p.get("requests", {}).items())
+        what = f"{self.note.get('method', 'by hand')}{': ' + requests if requests else ''}"
+        what = what if len(what) <= 80 else f"{what[:77]}..."
+        scale = f"{self.note['scale']:g} x " if "scale" in self.note else ""
+        where = next(iter(self.deltas)) if len(self.deltas) == 1 else f"{len(self.deltas)} weights"
+        return f"Edit({scale}{what}; {self.size():,} numbers in {where}; for {self.model!r})"
+
+    # on a model ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def applied(self, model: Model) -> Iterator[None]:
+        """Apply for the length of a with block; the weights come back to the bit, error or not.
+
+        Edits that were put on top of the same weights inside the block, and not taken back, go as well.
+        """
+        self.apply(model)
+        try:
+            yield
+        finally:
+            weights.unwind(self, model)
+
+    def apply(self, model: Model) -> None:
+        """Change the model's weights: all of the edit, or nothing.
+
+        Computed in float64 and rounded once to the weight's number format. An edit that was made for the weights
+        as they are with this edit may follow on top of it; it comes off first.
+
+        Raises:
+            ValueError: if the weights are not those the edit was made for, or are edited already.
+        """
+        weights.apply(self, model)
+
+    def revert(self, model: Model) -> None:
+        """Take the edit back: the weights are again, to the bit, what they were before.
+
+        Raises:
+            ValueError: if the edit is not applied to this model, or another one lies on top of it.
+        """
+        weights.revert(self, model)
+
+    # on disk ------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, with base and note in its header; it is whole, or not there.
+
+        Raises:
+            OSError: if it cannot be written (disk full, read-only, no such folder); an older file stays as it was.
+        """
+        edit_file.write(Path(path), self.deltas, self.base, self.note)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Edit:
+        """Read an edit.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is truncated, pickled, or something else than an edit.
+        """
+        deltas, base, note = edit_file.read(Path(path))
+        return cls(deltas, base, note)
+
+
+def _still(delta: Delta) -> Delta:
+    if isinstance(delta, LowRank):
+        return LowRank(delta.left.detach().cpu(), delta.right.detach().cpu())
+    return delta.detach().cpu()
+
+
+def _rank(delta: Delta) -> int:
+    return delta.right.shape[0] if isinstance(delta, LowRank) else min(delta.shape)

@@ -1,0 +1,130 @@
+"""The one solver behind every closed-form edit: ridge regression that stays near the old weight.
+
+For old weights W0 [out, in], keys K [row, in], wanted changes R = V - K W0ᵀ [row, out], row weights S, kept
+keys C and ridge λ::
+
+    min_W  ‖S^½ (K Wᵀ - V)‖² + ‖C (W - W0)ᵀ‖² + λ ‖W - W0‖² + tr (W - W0) C0 (W - W0)ᵀ
+    W - W0 = Rᵀ S K M⁻¹,   M = λ I + Kᵀ S K + Cᵀ C + C0                      [in, in]
+           = Rᵀ S^½ (λ I + S^½ K Kᵀ S^½)⁻¹ S^½ K                             [row, row], no C and no C0
+
+TIME (Orgad et al. 2023, eq. 4), UCE (Gandikota et al. 2024, eq. 7), Diff-QuickFix and LocoEdit (Basu et al. 2024)
+and MEMIT (Meng et al. 2023, eq. 14) are this formula with other rows. M does not depend on the layer: one
+Cholesky factorisation in float64 serves all layers that read the same keys; with fewer rows than inputs the
+smaller dual system is solved (Woodbury). Costs min(row, in)³ once, and one matrix product for each layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .lowrank import Delta, LowRank
+
+
+def solve(
+    keys: Float[Tensor, "row in"],
+    residuals: Mapping[str, Float[Tensor, "row out"]],
+    ridge: float,
+    *,
+    weights: Float[Tensor, " row"] | None = None,
+    preserve: Float[Tensor, "kept in"] | None = None,
+    covariance: Float[Tensor, "in in"] | None = None,
+) -> dict[str, Delta]:
+    """Return the change of each layer's weight that maps the keys to the wanted outputs.
+
+    Many requests are solved at once by stacking their rows; the order of rows does not matter, and a row
+    given twice counts like one row of twice the weight.
+
+    Args:
+        keys: what the layers read, [row, in]; shared by all layers.
+        residuals: for each layer, by any name, wanted minus present output, [row, out].
+        ridge: λ ≥ 0; how strongly the weights are held where they are. Large gives no change; with small λ the
+            wanted outputs are met exactly, as far as the keys are independent.
+        weights: s ≥ 0 for each row; None is 1.
+        preserve: keys whose output must stay, [kept, in]. Scale a row by √p to give it the weight p.
+        covariance: C0 [in, in], symmetric: the uncentred second moment of the keys of ordinary text, times a weight.
+
+    Returns:
+        For each layer the change W - W0 in float64: two thin factors [out, row] and [row, in], the second
+        shared by all layers; or the full matrix [out, in] where that is smaller.
+
+    Raises:
+        ValueError: for shapes that do not fit, values that are not finite, and systems that are singular.
+    """
+    keys, scale = keys.double(), _scale(keys, weights)
+    _check(keys, residuals, ridge, preserve, covariance)
+    scaled = scale[:, None] * keys
+    if preserve is None and covariance is None and len(keys) < keys.shape[1]:
+        gram = scaled @ scaled.T
+        right = torch.cholesky_solve(scaled, _cholesky(gram, ridge))
+    else:
+        moment = scaled.T @ scaled
+        if preserve is not None:
+            moment += preserve.double().T @ preserve.double()
+        if covariance is not None:
+            moment += covariance.double()
+        factor = _cholesky(moment, ridge)
+        if len(keys) >= keys.shape[1]:  # rank is full: solve for each layer's [out, in], not for every row
+            return {
+                name: torch.cholesky_solve(scaled.T @ (scale[:, None] * r.double()), factor).T.contiguous()
+                for name, r in residuals.items()
+            }
+        right = torch.cholesky_solve(scaled.T, factor).T.contiguous()
+    lefts = {name: (scale[:, None] * r.double()).T.contiguous() for name, r in residuals.items()}
+    return {name: LowRank(left, right).compact() for name, left in lefts.items()}
+
+
+def _scale(keys: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return torch.ones(len(keys), dtype=torch.float64, device=keys.device)
+    if (
+        weights.shape != keys.shape[:1]
+        or not bool((weights >= 0).all())
+        or not bool(weights.isfinite().all())
+    ):
+        raise ValueError(
+            f"weights has shape {tuple(weights.shape)}; give {len(keys)} finite numbers from 0 up"
+        )
+    return weights.double().sqrt()
+
+
+def _check(
+    keys: Tensor,
+    residuals: Mapping[str, Tensor],
+    ridge: float,
+    preserve: Tensor | None,
+    covariance: Tensor | None,
+) -> None:
+    if keys.ndim != 2 or not keys.numel():
+        raise ValueError(f"keys has shape {tuple(keys.shape)}; give at least one row, [row, in]")
+    n, d = keys.shape
+    if not 0 <= ridge < float("inf"):
+        raise ValueError(f"ridge is {ridge}; it is a finite number from 0 up")
+    if not residuals:
+        raise ValueError("residuals is empty; name at least one layer")
+    wanted = {"preserve": (preserve, (None, d)), "covariance": (covariance, (d, d)), "keys": (keys, (n, d))}
+    wanted |= {f"residuals[{name!r}]": (r, (n, None)) for name, r in residuals.items()}
+    for name, (x, shape) in wanted.items():
+        if x is None:
+            continue
+        if x.ndim != 2 or any(b is not None and a != b for a, b in zip(x.shape, shape, strict=True)):
+            need = ", ".join("any" if b is None else str(b) for b in shape)
+            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected [{need}]")
+        if not bool(x.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinite values")
+
+
+def _cholesky(gram: Tensor, ridge: float) -> Tensor:
+    """Factor gram + ridge I; singular to float64 is an error, not a wild answer."""
+    gram.diagonal().add_(ridge)
+    factor, info = torch.linalg.cholesky_ex(gram)
+    pivots = factor.diagonal()
+    if int(info) or bool(pivots.min() ** 2 <= len(gram) * torch.finfo(gram.dtype).eps * pivots.max() ** 2):
+        raise ValueError(
+            f"the keys are linearly dependent, so ridge {ridge} leaves the edit undetermined; "
+            "give a larger ridge, for example 0.01, or fewer keys"
+        )
+    return factor

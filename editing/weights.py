@@ -1,0 +1,138 @@
+"""Put an edit on a model's weights, and take it back to the bit. The only code that writes to weights.
+
+What was there before is kept beside each parameter, oldest first, for as long as the parameter lives; so an edit
+can be taken back by anyone who holds an equal edit, and edits of the same weights come off in reverse order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..models.base import Model
+from ..models.site import near
+from .lowrank import dense
+
+if TYPE_CHECKING:
+    from .edit import Edit
+
+_before: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # parameter -> [(edit, the bits before it), ...]
+
+
+def fingerprint(tensor: Tensor) -> str:
+    """Return a hash of a tensor's shape and values; equal values in another number format hash equally."""
+    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    values = tensor.detach().to("cpu", wide).contiguous().reshape(-1)
+    digest = hashlib.sha256(json.dumps(list(tensor.shape)).encode())
+    digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def apply(edit: Edit, model: Model) -> None:
+    """Put an edit on a model: all of it, or nothing.
+
+    The sum of old weight and change is computed in float64 and rounded once.
+
+    Raises:
+        ValueError: if the weights are not those the edit was made for, or cannot hold the result.
+    """
+    _check(edit, model)
+    params = {name: model.parameter(name) for name in edit.deltas}
+    after = {n: p.detach().cpu().double() + dense(edit.deltas[n]) for n, p in params.items()}
+    after = {n: values.to(params[n].dtype) for n, values in after.items()}
+    for name, values in after.items():
+        if not bool(values.isfinite().all()):
+            raise ValueError(
+                f"{name} cannot hold the edited values in {values.dtype}; scale the edit: 0.5 * edit"
+            )
+    try:
+        for name, p in params.items():
+            _before.setdefault(p, []).append((edit, p.detach().clone()))
+            _write(p, after[name])
+    except BaseException:  # Ctrl-C halfway too
+        for p in params.values():
+            if _on_top(p) is edit:
+                _pop(p)
+        raise
+
+
+def revert(edit: Edit, model: Model) -> None:
+    """Take an edit back.
+
+    Raises:
+        ValueError: if it is not on this model, or another one lies on top of it.
+    """
+    for name in edit.deltas:
+        top = _on_top(_find(edit, model, name))
+        if not carries(model, edit):
+            raise ValueError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
+        if top != edit:
+            raise ValueError(f"{top!r} was applied on top of it to {name}; take that one back first")
+    for name in edit.deltas:
+        _pop(model.parameter(name))
+
+
+def unwind(edit: Edit, model: Model) -> None:
+    """Take an edit back, and first what lies on top of it; nothing happens if it is not there any more."""
+    while carries(model, edit):
+        tops = [_on_top(model.parameter(name)) for name in edit.deltas]
+        other = next((top for top in tops if top is not None and top != edit), None)
+        if other is None:
+            revert(edit, model)
+        else:
+            unwind(other, model)
+
+
+def carries(model: Model, edit: Edit) -> bool:
+    """Return whether an edit is on a model."""
+    return any(done == edit for name in edit.deltas for done, _ in _before.get(_find(edit, model, name), []))
+
+
+def _check(edit: Edit, model: Model) -> None:
+    if carries(model, edit):
+        raise ValueError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
+    for name, base in edit.base.items():
+        p = model.parameter(name)
+        if fingerprint(p) == base:
+            continue
+        top = _on_top(p)
+        if top is not None:
+            raise ValueError(
+                f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight without it; "
+                "revert that one first, or apply the sum of both: (e + f).apply(model)"
+            )
+        raise ValueError(
+            f"this edit is for other weights: it was made for {edit.model!r}, and {name} of {model.name!r} is "
+            "different; open the model it was made for, or make the edit again on this one"
+        )
+
+
+def _find(edit: Edit, model: Model, name: str) -> nn.Parameter:
+    try:
+        return model.parameter(name)
+    except LookupError:
+        known = (f"{c}.{n}" for c, m in model.components.items() for n, _ in m.named_parameters())
+        raise ValueError(
+            f"this edit is for other weights: it was made for {edit.model!r} and changes {name}, which "
+            f"{model.name!r} does not have; {near(name, known)}"
+        ) from None
+
+
+def _on_top(parameter: Tensor) -> Edit | None:
+    done = _before.get(parameter)
+    return done[-1][0] if done else None
+
+
+def _pop(parameter: Tensor) -> None:
+    _write(parameter, _before[parameter][-1][1])
+    _before[parameter].pop()
+
+
+def _write(parameter: Tensor, values: Tensor) -> None:
+    with torch.no_grad():
+        parameter.copy_(values)
