@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from . import zoo
+from .quiet import no_bars
 from .site import near
 
 SIZE = 64
@@ -154,7 +155,8 @@ def read_judge(folder: Path) -> Judge:
     tower.load_state_dict(clip)
     classifier = Attributes(**config["attributes"], labels=config["labels"])
     classifier.load_state_dict(_weights(folder / "judge" / "attributes.safetensors"))
-    text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+    with no_bars():
+        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     for part in (tower, classifier, text_encoder):
         part.eval().requires_grad_(False)
     return Judge(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
-from diffusers.utils import logging as diffusers_logging
 from torch import nn
-from transformers.utils import logging as transformers_logging
 
 from . import zoo
 from .base import Model
+from .quiet import no_bars
 from .schedule import check_scheduler
 from .site import near
 from .stable_diffusion import StableDiffusion
@@ -82,7 +79,7 @@ def _folder(name: str) -> str:
 def _read(folder: str, dtype: torch.dtype, name: str) -> Any:
     try:
         options: dict[str, Any] = {"safety_checker": None} if _has_safety_checker(folder) else {}
-        with _no_bars():
+        with no_bars():
             return diffusers.DiffusionPipeline.from_pretrained(
                 folder,
                 dtype=dtype,
@@ -97,19 +94,6 @@ def _read(folder: str, dtype: torch.dtype, name: str) -> Any:
             f"could not open {name!r}: {reason[0] if reason else type(error).__name__} "
             "(weights must be whole safetensors files; pickled .bin or .ckpt weights are refused)"
         ) from error
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep the two libraries' own progress bars away while a pipeline is read."""
-    loggers = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
-    for log in loggers:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in loggers:
-            log.enable_progress_bar()
 
 
 def _has_safety_checker(folder: str) -> bool:
