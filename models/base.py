@@ -94,7 +94,7 @@ class Model(ABC):
         self.components: Mapping[str, nn.Module] = {
             k: m.eval() for k, m in pipe.components.items() if isinstance(m, nn.Module)
         }
-        self._places = resolve(self.components)
+        self._places = self._resolve()
         self._shapes: dict[Site, tuple[int, ...]] = {}
 
     def __repr__(self) -> str:
@@ -107,6 +107,9 @@ class Model(ABC):
     @abstractmethod
     def denoiser(self) -> nn.Module:
         """The network that is called at every step."""
+
+    def _resolve(self) -> dict[Site, Place]:
+        return resolve(self.components)
 
     @property
     def entry(self) -> Site:

@@ -113,7 +113,7 @@ def _resnet(block: _Block) -> Found:
 
 
 def _transformer_block(block: _Block) -> Found:
-    """A BasicTransformerBlock of diffusers: self-attention, cross-attention, MLP, each added to the stream."""
+    """A BasicTransformerBlock: self-attention, cross-attention and MLP, each added to the stream."""
     module = block.module
     yield from block("resid.pre", port="in", item="hidden_states")
     if isinstance(getattr(module, "attn1", None), _ATTENTION):
