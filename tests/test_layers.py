@@ -1,0 +1,270 @@
+"""The shape of the code: who may import whom, which library lives in which file, how long things may be."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tokenize
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# folder -> folders it may import; analysis and editing meet in values from models and probes
+LAYERS = {
+    "models": {"models"},
+    "probes": {"models", "probes"},
+    "analysis": {"models", "probes", "analysis"},
+    "editing": {"models", "probes", "editing"},
+    "denoscope": {"models", "probes", "analysis", "editing", "denoscope"},
+}
+
+# library -> the one folder or file that may import it
+HOMES = {
+    "diffusers": "models/",
+    "transformers": "models/",
+    "captum": "analysis/attribution.py",
+    "matplotlib": "analysis/plots.py",
+    "nnsight": "probes/nnsight.py",
+    "plotly": "analysis/plots.py",
+    "ray": "probes/ray.py",
+}
+
+# import name -> name on the package index, where they differ
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "resvg_py": "resvg_py"}
+# what declared packages always bring along and what we may therefore use
+BROUGHT_ALONG = {"scipy": "scikit-learn", "tokenizers": "transformers", "huggingface_hub": "diffusers"}
+
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {("torch", "load"), ("torch", "save")}
+
+MOST_LINES = 200
+# files that may be longer, 300 lines at most, and why
+LONGER = {
+    "models/base.py": "the one contract that a family fills in, with its loop",
+}
+MOST_CODE_LINES = 50  # in one function
+
+Source = tuple[str, str]  # path from the root, text
+
+
+def sources() -> list[Source]:
+    """Every Python file of the package, as (path from the root, text)."""
+    files = sorted(f for folder in LAYERS for f in (ROOT / folder).rglob("*.py"))
+    return [(str(f.relative_to(ROOT)), f.read_text(encoding="utf-8")) for f in files]
+
+
+def module_name(path: str) -> list[str]:
+    """The import name of a file, in parts: ["denoscope", "models", "site"]."""
+    parts = list(Path(path).with_suffix("").parts)
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    return parts if parts[0] == "denoscope" else ["denoscope", *parts]
+
+
+def imports(path: str, text: str) -> Iterator[tuple[int, str, bool]]:
+    """Every import of a file, wherever it stands: (line, full dotted name, was it relative)."""
+    package = module_name(path)[: None if Path(path).name == "__init__.py" else -1]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            yield from ((node.lineno, ".".join([*base, alias.name]), node.level > 0) for alias in node.names)
+
+
+def layer_of(name: str) -> str:
+    """The folder that a dotted name inside the package comes from."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else "denoscope"
+
+
+def layers(path: str, text: str) -> Iterator[str]:
+    folder = Path(path).parts[0]
+    for line, name, relative in imports(path, text):
+        if name.split(".")[0] != "denoscope":
+            continue
+        if not relative:
+            yield f"{path}:{line} imports {name} absolutely; inside the package imports are relative"
+        if layer_of(name) not in LAYERS[folder]:
+            yield f"{path}:{line} imports {name}, but {folder} may import only {sorted(LAYERS[folder])}"
+
+
+def homes(path: str, text: str) -> Iterator[str]:
+    for line, name, _ in imports(path, text):
+        home = HOMES.get(name.split(".")[0], "")
+        if not path.startswith(home):
+            yield f"{path}:{line} imports {name}, which only {home} may"
+
+
+def declared() -> set[str]:
+    """Names of all packages that pyproject.toml asks for."""
+    project = PROJECT["project"]
+    wanted = [
+        *project["dependencies"],
+        *(w for extra in project["optional-dependencies"].values() for w in extra),
+    ]
+    names = ("".join(c if c.isalnum() or c in "-_." else " " for c in w).split()[0] for w in wanted)
+    return {name.lower() for name in names}
+
+
+def undeclared(path: str, text: str) -> Iterator[str]:
+    for line, name, relative in imports(path, text):
+        top = name.split(".")[0]
+        if relative or top in sys.stdlib_module_names or top == "denoscope":
+            continue
+        package = BROUGHT_ALONG.get(top, DISTRIBUTIONS.get(top, top))
+        if package.lower() not in declared():
+            yield f"{path}:{line} imports {name}, which pyproject.toml does not ask for"
+
+
+def unsafe(path: str, text: str) -> Iterator[str]:
+    for line, name, _ in imports(path, text):
+        if name.split(".")[0] in UNSAFE_MODULES:
+            yield f"{path}:{line} imports {name}; files we write are safetensors and JSON"
+        if tuple(name.split(".")) in UNSAFE_CALLS:
+            yield f"{path}:{line} imports {name}; files we read and write are safetensors and JSON"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) in UNSAFE_CALLS:
+                yield f"{path}:{node.lineno} uses {node.value.id}.{node.attr}"
+        elif (
+            isinstance(node, ast.keyword)
+            and node.arg == "allow_pickle"
+            and ast.unparse(node.value) != "False"
+        ):
+            yield f"{path}:{node.value.lineno} allows pickles"
+
+
+def printing(path: str, text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            yield f"{path}:{node.lineno} prints; library code returns values or logs"
+
+
+def long_files(path: str, text: str) -> Iterator[str]:
+    most = 300 if path in LONGER else MOST_LINES
+    if (n := len(text.splitlines())) > most:
+        yield f"{path} has {n} lines; {most} at most"
+
+
+def code_lines(text: str) -> set[int]:
+    """The lines that hold code: not blank, not only a comment, not a docstring."""
+    empty = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    tokens = tokenize.generate_tokens(iter(text.splitlines(keepends=True)).__next__)
+    lines = {n for t in tokens if t.type not in empty for n in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        if (
+            isinstance(first, ast.Expr)
+            and isinstance(first.value, ast.Constant)
+            and isinstance(first.value.value, str)
+        ):
+            lines -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    return lines
+
+
+def long_functions(path: str, text: str) -> Iterator[str]:
+    code = code_lines(text)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            n = len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
+            if n > MOST_CODE_LINES:
+                yield f"{path}:{node.lineno} {node.name} has {n} code lines; {MOST_CODE_LINES} at most"
+
+
+Check = Callable[[str, str], Iterator[str]]
+CHECKS: list[Check] = [layers, homes, undeclared, unsafe, printing, long_files, long_functions]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_code_keeps_to(check: Check) -> None:
+    found = [problem for path, text in sources() for problem in check(path, text)]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_folder_with_code_is_installed() -> None:
+    folders = {str(Path(path).parent) for path, _ in sources()}
+    mapped = PROJECT["tool"]["setuptools"]["package-dir"]
+    assert folders == set(mapped.values())
+    assert set(mapped) == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_long_files_are_named_only_while_they_are_long() -> None:
+    lengths = {path: len(text.splitlines()) for path, text in sources()}
+    assert not [path for path in LONGER if lengths.get(path, 0) <= MOST_LINES]
+
+
+def test_torch_is_pinned_exactly() -> None:
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=")]
+    assert pins == ["torch==2.13.0"]
+
+
+PLANTED = [
+    (layers, "models/x.py", "from ..probes.trace import trace", "models may import only"),
+    (layers, "models/x.py", "def f():\n    from .. import probes", "models may import only"),
+    (layers, "models/zoo/x.py", "from ...analysis import scores", "models may import only"),
+    (layers, "models/zoo/__init__.py", "from ...editing import edit", "models may import only"),
+    (layers, "models/x.py", "from .. import __version__", "models may import only"),
+    (layers, "analysis/x.py", "from ..editing.edit import Edit", "analysis may import only"),
+    (layers, "analysis/x.py", "from .. import editing", "analysis may import only"),
+    (layers, "editing/x.py", "import denoscope.analysis.scores", "editing may import only"),
+    (layers, "editing/x.py", "from denoscope.models import site", "relative"),
+    (layers, "probes/x.py", "from ..cli import app", "probes may import only"),
+    (homes, "probes/x.py", "import diffusers", "only models/ may"),
+    (homes, "editing/x.py", "def f():\n    from plotly import graph_objects", "only analysis/plots.py may"),
+    (homes, "probes/x.py", "import nnsight.intervention", "only probes/nnsight.py may"),
+    (undeclared, "probes/x.py", "import einops", "does not ask for"),
+    (unsafe, "editing/x.py", "import pickle", "safetensors"),
+    (unsafe, "editing/x.py", "from torch import save", "safetensors"),
+    (unsafe, "editing/x.py", "import torch\ntorch.load('x')", "torch.load"),
+    (unsafe, "editing/x.py", "np.load('x', allow_pickle=True)", "allows pickles"),
+    (printing, "editing/x.py", "print('here')", "prints"),
+    (long_files, "editing/x.py", "x = 1\n" * 201, "200 at most"),
+    (long_files, "models/base.py", "x = 1\n" * 301, "300 at most"),
+    (long_functions, "editing/x.py", "def f():\n" + "    x = 1\n" * 50, "51 code lines"),
+]
+
+
+@pytest.mark.parametrize(("check", "path", "text", "expected"), PLANTED)
+def test_a_planted_violation_is_found(check: Check, path: str, text: str, expected: str) -> None:
+    found = list(check(path, text))
+    assert expected in "\n".join(found)
+
+
+CLEAN = [
+    (
+        layers,
+        "denoscope/x.py",
+        "from . import analysis, editing\nfrom .cli import app\nfrom .models.site import Site",
+    ),
+    (layers, "analysis/x.py", "from ..probes.trace import trace\nfrom .scores import Scores"),
+    (layers, "models/zoo/x.py", "from ..site import near\nfrom . import folder"),
+    (homes, "models/zoo/x.py", "import diffusers, torch"),
+    (undeclared, "models/x.py", "import json, PIL.Image, sklearn.linear_model\nfrom .json import x"),
+    (printing, "denoscope/cli.py", "console.print('x')"),
+    (unsafe, "probes/x.py", "np.load('x', allow_pickle=False)\nsafetensors.torch.load('x')"),
+    (
+        long_functions,
+        "editing/x.py",
+        'def f():\n    """Doc.\n\n    More."""\n' + "    x = 1\n\n    # y\n" * 49,
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "path", "text"), CLEAN)
+def test_what_is_allowed_passes(check: Check, path: str, text: str) -> None:
+    assert list(check(path, text)) == []
