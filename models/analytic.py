@@ -110,7 +110,8 @@ class AnalyticDenoiser(nn.Module):
 
     def eps(self, x: Tensor, sigma: Tensor | float, conditions: Sequence[Condition] | None = None) -> Tensor:
         """Return the expected noise, E[eps | x, condition]."""
-        return (x - self(x, sigma, conditions)) / self._sigma(x, sigma)[:, None]
+        clean: Tensor = self(x, sigma, conditions)
+        return (x - clean) / self._sigma(x, sigma)[:, None]
 
     def score(
         self, x: Tensor, sigma: Tensor | float, conditions: Sequence[Condition] | None = None
@@ -123,7 +124,8 @@ class AnalyticDenoiser(nn.Module):
     ) -> Float[Tensor, " sample"]:
         """Return log p_sigma(x | condition) in nats; a difference of two is pointwise information."""
         density, _ = self.components(x, self._sigma(x, sigma))
-        return (density + self._given(x, conditions)).logsumexp(-1)
+        total: Tensor = density + self._given(x, conditions)
+        return total.logsumexp(-1)
 
     def posterior(
         self, x: Tensor, attribute: str, sigma: Tensor | float = 0.0

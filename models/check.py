@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import diffusers
 import pandas as pd
@@ -109,10 +111,10 @@ def _sites_fire(model: Model) -> Check:
     """Each site is seen exactly once in a run of one step."""
     seen = dict.fromkeys(model.sites(), 0)
 
-    def count(site: Site) -> None:
+    def count(site: Site, _: Any) -> None:
         seen[site] += 1
 
-    with torch.no_grad(), hooked(model, [(s, lambda _, s=s: count(s)) for s in seen]):
+    with torch.no_grad(), hooked(model, [(s, partial(count, s)) for s in seen]):
         next(model.sample([""], seeds=[0], steps=1, guidance=1))
     return Check("every site is seen once in a step", float(sum(n != 1 for n in seen.values())), 0.0)
 

@@ -73,18 +73,19 @@ def _several(site: Site, values: Any) -> Any:
 
 
 def _tap(stack: ExitStack, module: nn.Module, pairs: list[tuple[str, Handler]]) -> None:
-    active: list[AttentionTap] = []
+    active: list[tuple[AttentionTap, ExitStack]] = []
 
     def push(*_: Any) -> None:
-        active.append(AttentionTap(pairs))
-        active[-1].__enter__()
+        tap, inside = AttentionTap(pairs), ExitStack()
+        inside.enter_context(tap)
+        active.append((tap, inside))
 
     def pop(*_: Any) -> None:
         if active:
-            active.pop().__exit__(None, None, None)
+            active.pop()[1].close()
 
     def check(*_: Any) -> None:
-        if active and not active[-1].calls:
+        if active and not active[-1][0].calls:
             raise RuntimeError(
                 f"{type(module).__name__} did not use fused attention, so its inside cannot be seen; "
                 "turn off attention slicing and custom attention processors"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import (
@@ -17,6 +17,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+Pipe = TypeVar("Pipe")
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
@@ -34,7 +35,8 @@ def tiny_tokenizer(length: int = 32) -> CLIPTokenizer:
                 pieces.append(left + right)
             left += right
     names = list(dict.fromkeys([*chars, *(c + "</w>" for c in chars), *pieces, *SPECIAL]))
-    return CLIPTokenizer(vocab={n: i for i, n in enumerate(names)}, merges=merges, model_max_length=length)
+    given: Any = merges  # pairs, whatever the annotation says
+    return CLIPTokenizer(vocab={n: i for i, n in enumerate(names)}, merges=given, model_max_length=length)
 
 
 def tiny_sd(seed: int = 0, prediction_type: str = "epsilon", text_layers: int = 2) -> StableDiffusionPipeline:
@@ -125,9 +127,10 @@ def _tiny_unet2d(seed: int) -> UNet2DModel:
     )
 
 
-def _quiet(pipe: Any) -> Any:
+def _quiet(made: Pipe) -> Pipe:
+    pipe: Any = made
     for module in pipe.components.values():
         if isinstance(module, torch.nn.Module):
             module.eval()
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return made
