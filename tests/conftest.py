@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing file is a failing test, never a download
+os.environ.setdefault("MPLBACKEND", "Agg")  # no screen
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402

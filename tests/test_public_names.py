@@ -54,7 +54,7 @@ def test_the_four_folders_are_not_top_level_packages() -> None:
 
 def test_importing_denoscope_is_cheap_and_silent() -> None:
     """Heavy libraries are imported when first needed; the command line's help must not wait for them."""
-    heavy = "torch diffusers transformers nnsight captum plotly matplotlib ray".split()
+    heavy = ["torch", "diffusers", "transformers", "nnsight", "captum", "plotly", "matplotlib", "ray"]
     code = f"import sys, denoscope; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
