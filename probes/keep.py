@@ -21,6 +21,8 @@ LOUD = 1_000_000_000  # bytes from which a run says loudly how much it keeps
 class Keeper:
     """Keeps activations in memory, [step, sample, ...] for each site.
 
+    Room for all steps is made at the first one: stacking at the end would need twice the memory.
+
     Args:
         n_steps: how many steps will be kept.
         dtype: number format to keep; None keeps what comes.
@@ -28,8 +30,8 @@ class Keeper:
 
     def __init__(self, n_steps: int, dtype: torch.dtype | None) -> None:
         self.n_steps, self.dtype = n_steps, dtype
-        self.kept: dict[Site, list[Tensor]] = {}
-        self.stepped: set[Site] = set()
+        self.rooms: dict[Site, Any] = {}
+        self.filled: dict[Site, int] = {}
         self.announced = False
 
     def __enter__(self) -> Keeper:
@@ -40,22 +42,26 @@ class Keeper:
 
     def add(self, site: Site, stepped: bool, x: Tensor) -> None:
         """Keep a copy of one activation [sample, ...]; ``stepped``: it comes again at every step."""
-        x = x.detach().to(self.dtype or x.dtype, copy=True)
-        if stepped:
-            self.stepped.add(site)
-        self._put(site, x)
+        x = x.detach()
+        if site not in self.rooms:
+            self.rooms[site] = self._room(site, (self.n_steps,) if stepped else (), x)
+            self.filled[site] = 0
+        self._put(self.rooms[site], self.filled[site] if stepped else ..., x)
+        self.filled[site] += 1
 
-    def _put(self, site: Site, x: Tensor) -> None:
-        self.kept.setdefault(site, []).append(x)
+    def _room(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:  # noqa: ARG002
+        return torch.empty((*steps, *x.shape), dtype=self.dtype or x.dtype, device=x.device)
+
+    def _put(self, room: Any, at: Any, x: Tensor) -> None:
+        room[at] = x
 
     def bytes(self) -> int:
-        """Return how many bytes the whole run will keep, judged by its first step."""
-        each = {s: x[0].numel() * x[0].element_size() for s, x in self.kept.items()}
-        return sum(b * (self.n_steps if s in self.stepped else 1) for s, b in each.items())
+        """Return how many bytes the whole run will keep."""
+        return sum(room.nbytes for room in self.rooms.values())
 
     def announce(self) -> None:
         """Say once, after the first step, how much the run will keep."""
-        if self.announced or not self.kept:
+        if self.announced or not self.rooms:
             return
         self.announced = True
         size = self.bytes()
@@ -64,12 +70,12 @@ class Keeper:
             level,
             "this trace keeps %.1f MB at %d sites (reduce=, dtype=, store= keep less)",
             size / 1e6,
-            len(self.kept),
+            len(self.rooms),
         )
 
     def result(self) -> Mapping[Site, Any]:
-        """Return the activations, stacked over steps."""
-        return {s: torch.stack(x) if s in self.stepped else x[0] for s, x in self.kept.items()}
+        """Return the activations."""
+        return self.rooms
 
 
 class StoreKeeper(Keeper):
@@ -80,8 +86,6 @@ class StoreKeeper(Keeper):
         if path.exists():
             raise FileExistsError(f"the store {path} exists; name a new folder, or delete it")
         self.path, self.part = path, path.with_name(path.name + ".part")
-        self.arrays: dict[Site, Any] = {}
-        self.filled: dict[Site, int] = {}
 
     def __enter__(self) -> StoreKeeper:
         shutil.rmtree(self.part, ignore_errors=True)
@@ -95,30 +99,17 @@ class StoreKeeper(Keeper):
         else:
             shutil.rmtree(self.part, ignore_errors=True)
 
-    def _put(self, site: Site, x: Tensor) -> None:
-        if x.dtype == torch.bfloat16:
-            x = x.float()  # numpy has no bfloat16
-        if site not in self.arrays:
-            self.kept[site] = [x[:0]]
-            steps = (self.n_steps,) if site in self.stepped else ()
-            self.arrays[site] = self.group.create_array(
-                str(site),
-                shape=(*steps, *x.shape),
-                chunks=(*(1 for _ in steps), *x.shape),
-                dtype=str(x.numpy().dtype),
-            )
-            self.filled[site] = 0
-        array, i = self.arrays[site], self.filled[site]
-        if site in self.stepped:
-            array[i] = x.cpu().numpy()
-        else:
-            array[:] = x.cpu().numpy()
-        self.filled[site] += 1
+    def _room(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:
+        shape, chunks = (*steps, *x.shape), (*(1 for _ in steps), *x.shape)
+        return self.group.create_array(str(site), shape=shape, chunks=chunks, dtype=str(self._array(x).dtype))
 
-    def bytes(self) -> int:
-        """Return how many bytes the store will hold."""
-        return sum(a.nbytes for a in self.arrays.values())
+    def _put(self, room: Any, at: Any, x: Tensor) -> None:
+        room[at] = self._array(x)
+
+    def _array(self, x: Tensor) -> Any:
+        x = x.to(self.dtype or x.dtype)
+        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()  # numpy has no bfloat16
 
     def result(self) -> Mapping[Site, Any]:
         """Return the arrays on disk, opened for reading."""
-        return {s: self.group[str(s)] for s in self.arrays}
+        return {s: self.group[str(s)] for s in self.rooms}
