@@ -80,15 +80,13 @@ def latent_distance(reference: Tensor | None = None) -> Metric:
     Needs no judge and decodes nothing. It falls as a run is restored, so read ``normalised`` (1 is restored).
 
     Args:
-        reference: [sample, ...] or the latents of one sample; None is the clean run of the same prompt and seed.
+        reference: [sample, ...] or the latents of one sample; None is the clean run of each prompt and seed.
     """
 
     def metric(outcome: Outcome) -> Tensor:
         target = outcome.clean if reference is None else reference
         if target is None:
-            raise ValueError(
-                "latent_distance needs reference latents here: there is no clean run to compare with"
-            )
+            raise ValueError("latent_distance needs reference latents: there is no clean run here")
         return (outcome.latents - target.to(outcome.latents)).square().flatten(1).mean(1).sqrt()
 
     return _named(metric, "latent_distance(clean run)" if reference is None else "latent_distance(reference)")
@@ -116,5 +114,5 @@ def measure(metric: Metric, outcome: Outcome) -> Float[Tensor, " sample"]:
 
 
 def _named(metric: Metric, name: str) -> Metric:
-    metric.__name__ = name  # type: ignore[attr-defined]  # provenance says what was measured
+    metric.__name__ = name  # provenance says what was measured
     return metric

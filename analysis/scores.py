@@ -25,8 +25,8 @@ class Scores:
 
     Args:
         values: dims ``site``, any others such as ``token`` or ``window``, and repetitions from ``UNITS``.
-        per: what the mean is divided by, on repetitions only; None divides by nothing. Means of ratios explode
-            where one denominator is near zero, so the ratio is always one of means.
+        per: what the mean is divided by, on repetitions only; None divides by nothing. Always a ratio of
+            means: a mean of ratios explodes where one denominator is near zero.
     """
 
     values: xr.DataArray
@@ -52,8 +52,8 @@ class Scores:
 
         Args:
             level: share of bootstrap means inside the interval.
-            over: which repetitions to resample; None is all: prompts, seeds and noise draws. The mean is always
-                over all; those not resampled are taken as fixed.
+            over: which repetitions to resample; None is all: prompts, seeds and noise draws. The mean is
+                always over all; those not resampled are taken as fixed.
             draws: number of bootstrap samples.
             seed: of the resampling.
 
@@ -76,7 +76,7 @@ class Scores:
         """Return the place of highest mean score, by dimension, and that ``mean``."""
         mean = self.mean()
         place = mean.argmax(...)
-        found = {d: str(mean[d].values[int(i)]) for d, i in place.items()}
+        found: dict[str, Any] = {str(d): str(mean[d].values[int(i)]) for d, i in place.items()}
         return {**found, "mean": float(mean.isel(place))}
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
@@ -140,7 +140,8 @@ def load_store(path: str | Path) -> xr.Dataset:
         raise FileNotFoundError(f"there is no store at {path}")
     try:
         with xr.open_zarr(path, consolidated=False) as data:
-            return data.load()
+            whole: xr.Dataset = data.load()
+            return whole
     except (
         Exception
     ) as error:  # zarr and its codecs raise many kinds; each becomes one line that names the input

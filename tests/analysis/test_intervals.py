@@ -52,9 +52,7 @@ def test_covers_the_truth_about_as_often_as_it_says() -> None:
     for seed in range(200):
         got = bootstrap(normal(30, seed=seed), ["prompt"], level=0.9, draws=500)
         hits.append(float(got["low"]) <= 0 <= float(got["high"]))
-    assert (
-        0.80 <= np.mean(hits) <= 0.96
-    )  # nominal 0.90; percentile intervals of 30 values fall a little short
+    assert 0.80 <= np.mean(hits) <= 0.96  # nominal 0.90; 30 values fall a little short
 
 
 def test_ratio_of_means_resamples_both_alike() -> None:

@@ -87,5 +87,5 @@ def test_refuses_what_is_no_score(scores: object, error: type, words: str) -> No
 
 
 def test_latent_distance_needs_something_to_compare_with() -> None:
-    with pytest.raises(ValueError, match="no clean run to compare with"):
+    with pytest.raises(ValueError, match="there is no clean run here"):
         measure(latent_distance(), outcome())
