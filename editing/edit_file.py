@@ -77,8 +77,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         with path.open("rb") as file:
-            start = file.read(2)
-        pickled = start[:1] == b"\x80" or start == b"PK"
+            start = file.read(3)
+        # a zip archive (torch.save), or a pickle: 0x80, protocol 2 to 5, an opcode
+        pickled = start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and start[2:] > b"\0")
         why = (
             "it is pickled, and pickles can run code"
             if pickled

@@ -72,7 +72,7 @@ def quickfix(
     256
     """
     site = Site(str(site))
-    _check(requests, templates, tokens, bias)
+    _check(requests, templates, keep, tokens, bias)
     layer, source = _layer(model, site)
     pairs = [(t.format(a), t.format(b), a, b) for a, b in requests.items() for t in templates]
     told = list(dict.fromkeys(text for a, b, _, _ in pairs for text in (a, b)))
@@ -96,7 +96,9 @@ def quickfix(
     return Edit.of(model, deltas, method="quickfix", requests=dict(requests), site=str(site), **settings)
 
 
-def _check(requests: Mapping[str, str], templates: Sequence[str], tokens: str, bias: str) -> None:
+def _check(
+    requests: Mapping[str, str], templates: Sequence[str], keep: Sequence[str], tokens: str, bias: str
+) -> None:
     if not isinstance(requests, Mapping) or not requests:
         raise ValueError(
             f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
@@ -112,6 +114,8 @@ def _check(requests: Mapping[str, str], templates: Sequence[str], tokens: str, b
     for template in templates:
         if template.count("{}") != 1:
             raise ValueError(f"the template {template!r} needs exactly one {{}} where the word goes")
+    if isinstance(keep, str):
+        raise ValueError(f"keep is the single text {keep!r}; give a list: [{keep!r}]")
     for name, value, known in (
         ("tokens", tokens, ("subject", "subject+end")),
         ("bias", bias, ("subtract", "reference")),
