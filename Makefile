@@ -9,10 +9,8 @@ PIP_ARGS ?= --quiet --disable-pip-version-check
 PY := $(VENV)/bin/python
 PIP = -m pip install $(PIP_ARGS) --no-build-isolation -c constraints.txt
 READY := $(VENV)/.ready
-WHEEL_READY := $(WHEEL_VENV)/.ready
-SOURCES := denoscope models probes analysis editing tests notebooks benchmarks
 
-.PHONY: help setup demo test lint format types bench docs notebooks wheel wheel-demo clean
+.PHONY: help setup demo test lint format types bench docs wheel wheel-demo clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,7 +42,8 @@ format: $(READY)  ## let ruff rewrite what it can
 	@$(PY) -m ruff format .
 
 types: wheel  ## mypy on the installed wheel: what a user's type checker sees
-	@$(PY) -m mypy --python-executable $(WHEEL_VENV)/bin/python -p denoscope
+	@cd $(WHEEL_VENV) && $(abspath $(PY)) -m mypy --config-file $(CURDIR)/pyproject.toml \
+	  --cache-dir $(CURDIR)/.mypy_cache --python-executable bin/python -p denoscope
 
 bench: $(READY)  ## benchmarks: ratios on this machine, never seconds
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
@@ -54,17 +53,12 @@ docs: $(READY)  ## the programming reference as pages in build/docs
 	@$(VENV)/bin/pdoc --docformat google --output-directory build/docs denoscope
 
 # The wheel goes into an environment of its own, which holds nothing but what the wheel asks for.
-$(WHEEL_READY): $(READY) pyproject.toml constraints.txt
+wheel: $(READY)  ## a wheel in dist/, also installed into an empty environment
+	@rm -rf build/lib build/bdist.* dist
+	@$(PY) -m pip wheel $(PIP_ARGS) --no-build-isolation --no-deps --wheel-dir dist .
 	@test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
-	@rm -rf build/lib dist
-	@$(PY) -m pip wheel $(PIP_ARGS) --no-build-isolation --no-deps --wheel-dir dist .
+	@$(WHEEL_VENV)/bin/python -m pip uninstall --quiet --yes denoscope 2>/dev/null
 	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt dist/denoscope-*.whl
-	@touch $@
-
-wheel: $(WHEEL_READY)  ## a wheel in dist/, also installed into an empty environment
-	@rm -rf build/lib build/bdist* dist
-	@$(PY) -m pip wheel $(PIP_ARGS) --no-build-isolation --no-deps --wheel-dir dist .
-	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) --no-deps --force-reinstall dist/denoscope-*.whl
 
 wheel-demo: wheel  ## the demo from the installed wheel, outside the checkout
 	@folder=$$(mktemp -d) && cd $$folder && \
