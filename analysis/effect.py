@@ -212,28 +212,58 @@ def effect(
     for name, values in (("questions", questions), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise ValueError(f"{name} is {list(values)!r}; give at least one, each once")
-    settings: dict[str, Any] = {"steps": steps, "guidance": guidance, "batch": batch}
-    told = [q.prompt for q in questions]
-    oracle = [q.template.format(q.target) for q in questions]
-    shape, total = (
-        (len(questions), len(seeds)),
-        len({*told, *oracle, *((p, "after") for p in told)}) * len(seeds),
+    told = list(dict.fromkeys(q.prompt for q in questions))
+    wanted = [q.template.format(q.target) for q in questions]
+    more = [text for text in dict.fromkeys(wanted) if text not in told]
+    painter = _Painter(
+        model, seeds, steps, guidance, batch, progress, (2 * len(told) + len(more)) * len(seeds)
     )
-    done = 0
-
-    def pictures(prompts: Sequence[str]) -> Tensor:
-        runs = [Run(prompt, seed) for prompt in prompts for seed in seeds]
-        report = (lambda n, _: progress(done + n, total)) if progress else None
-        latents = sweep(model, runs, **settings, progress=report).latents
-        with torch.no_grad():
-            parts = [model.decode(x) for x in latents.split(batch)]
-        return torch.cat(parts).cpu().unflatten(0, (-1, len(seeds)))
-
-    plain = pictures([*told, *oracle])
-    done = len({*told, *oracle}) * len(seeds)
+    # told alone, both times: the same batches, so that what the change does not touch is equal to the bit
+    before = painter(told)
+    oracle = {**before, **painter(more)}
     with change(model):
-        images = {"before": plain[: shape[0]], "after": pictures(told), "oracle": plain[shape[0] :]}
+        after = painter(told)
+    images = {
+        "before": torch.stack([before[q.prompt] for q in questions]),
+        "after": torch.stack([after[q.prompt] for q in questions]),
+        "oracle": torch.stack([oracle[text] for text in wanted]),
+    }
     return judged(images, questions, judge, seeds, about=provenance(model, steps=steps, guidance=guidance))
+
+
+@dataclass
+class _Painter:
+    """Paints each prompt with each seed, and counts."""
+
+    model: Model
+    seeds: Sequence[int]
+    steps: int
+    guidance: float | None
+    batch: int
+    progress: Progress | None
+    total: int
+    done: int = 0
+
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        if not prompts:
+            return {}
+        runs = [Run(prompt, seed) for prompt in prompts for seed in self.seeds]
+        swept = sweep(
+            self.model,
+            runs,
+            steps=self.steps,
+            guidance=self.guidance,
+            batch=self.batch,
+            progress=self._report,
+        )
+        self.done += len(runs)
+        with torch.no_grad():
+            parts = [self.model.decode(x).cpu() for x in swept.latents.split(self.batch)]
+        return dict(zip(prompts, torch.cat(parts).unflatten(0, (-1, len(self.seeds))), strict=True))
+
+    def _report(self, done: int, _: int) -> None:
+        if self.progress:
+            self.progress(self.done + done, self.total)
 
 
 def judged(
