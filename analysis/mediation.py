@@ -77,8 +77,17 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         ValueError: for a model without text, prompts that do not line up, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and unknown kinds or layers.
     """
-    settings = {"steps": steps, "guidance": guidance, "batch": batch}
-    study = open_study(model, prompts, subject, seeds, metric=metric, corruption=corruption, **settings)
+    study = open_study(
+        model,
+        prompts,
+        subject,
+        seeds,
+        metric=metric,
+        corruption=corruption,
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+    )
     axis = token_axis(study.clean, [draws[0].tokens for draws in study.corrupted], tokens)
     _check_same_length(study)
     windows = _text_windows(model, kinds, layers, window)
@@ -148,8 +157,17 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         ValueError: for a model without text, sites outside the denoiser, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and unknown sites.
     """
-    settings = {"steps": steps, "guidance": guidance, "batch": batch}
-    study = open_study(model, prompts, subject, seeds, metric=metric, corruption=corruption, **settings)
+    study = open_study(
+        model,
+        prompts,
+        subject,
+        seeds,
+        metric=metric,
+        corruption=corruption,
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+    )
     places = _denoiser_sites(model, sites)
     whens = _whens(windows, len(model.steps(steps)))
     restore = {"trajectory": _from_trajectory, "in_place": _in_place}.get(source)
