@@ -43,7 +43,7 @@ format: $(READY)  ## let ruff rewrite what it can
 
 types: wheel  ## mypy on the installed wheel: what a user's type checker sees
 	@cd $(WHEEL_VENV) && $(abspath $(PY)) -m mypy --config-file $(CURDIR)/pyproject.toml \
-	  --cache-dir $(CURDIR)/.mypy_cache --python-executable bin/python -p denoscope
+	  --python-executable bin/python -p denoscope
 
 bench: $(READY)  ## benchmarks: ratios on this machine, never seconds
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script || exit 1; done

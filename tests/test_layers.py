@@ -42,12 +42,14 @@ BROUGHT_ALONG = {"scipy": "scikit-learn", "tokenizers": "transformers", "hugging
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {("torch", "load"), ("torch", "save")}
 
-MOST_LINES = 200
-# files that may be longer, 300 lines at most, and why
+# Sizes are in code lines: without blank lines, comments and docstrings, so that explaining costs nothing.
+MOST_IN_FILE = 200
+# files that may have 300, and why
 LONGER = {
     "models/base.py": "the one contract that a family fills in, with its loop",
+    "analysis/plots.py": "all figures, so that the plotting library is imported in one place",
 }
-MOST_CODE_LINES = 50  # in one function
+MOST_IN_FUNCTION = 50
 
 Source = tuple[str, str]  # path from the root, text
 
@@ -147,9 +149,9 @@ def printing(path: str, text: str) -> Iterator[str]:
 
 
 def long_files(path: str, text: str) -> Iterator[str]:
-    most = 300 if path in LONGER else MOST_LINES
-    if (n := len(text.splitlines())) > most:
-        yield f"{path} has {n} lines; {most} at most"
+    most = 300 if path in LONGER else MOST_IN_FILE
+    if (n := len(code_lines(text))) > most:
+        yield f"{path} has {n} code lines; {most} at most"
 
 
 def code_lines(text: str) -> set[int]:
@@ -181,8 +183,8 @@ def long_functions(path: str, text: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             n = len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
-            if n > MOST_CODE_LINES:
-                yield f"{path}:{node.lineno} {node.name} has {n} code lines; {MOST_CODE_LINES} at most"
+            if n > MOST_IN_FUNCTION:
+                yield f"{path}:{node.lineno} {node.name} has {n} code lines; {MOST_IN_FUNCTION} at most"
 
 
 Check = Callable[[str, str], Iterator[str]]
@@ -204,8 +206,8 @@ def test_every_folder_with_code_is_installed() -> None:
 
 
 def test_long_files_are_named_only_while_they_are_long() -> None:
-    lengths = {path: len(text.splitlines()) for path, text in sources()}
-    assert not [path for path in LONGER if lengths.get(path, 0) <= MOST_LINES]
+    lengths = {path: len(code_lines(text)) for path, text in sources() if path in LONGER}
+    assert not [path for path in LONGER if lengths.get(path, 0) <= MOST_IN_FILE]
 
 
 def test_torch_is_pinned_exactly() -> None:
