@@ -277,3 +277,6 @@ def _whens(windows: Sequence[Collection[int]] | None, n_steps: int) -> list[When
     for when in whens:
         when.check(n_steps, 1, guided=False)
     return whens
+
+
+__all__ = ["KINDS", "Corruption", "Mediation", "Noise", "Swap", "trace_denoiser", "trace_text"]
