@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def token_axis(
     n, end = len(prompts[0].tokens), prompts[0].end
     if tokens is None:
         tokens = [*range(end + 1), *([range(end + 1, n)] if end + 1 < n else [])]
-    groups = [(t,) if isinstance(t, int) else tuple(t) for t in tokens]
+    groups = [tuple(map(int, t)) if isinstance(t, Iterable) else (int(t),) for t in tokens]
     wrong = [t for g in groups for t in g if not 0 <= t < n]
     if wrong or not groups or not all(groups):
         raise ValueError(

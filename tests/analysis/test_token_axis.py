@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +43,11 @@ def test_positions_and_groups_as_given() -> None:
         ("3:cat", "0,2:start red", "4-6:end pad"),
         ("subject", "start+between", "end+pad"),
     )
+
+
+def test_numpy_positions_are_positions() -> None:
+    axis = token_axis([prompt("a", "red", "cat")], [[3]], np.array([2, 3]))  # type: ignore[arg-type]
+    assert axis.groups == ((2,), (3,))
 
 
 @pytest.mark.parametrize("tokens", [[7], [-1], [], [[]], [[1, 9]]])
