@@ -1,14 +1,15 @@
 """Did an edit work, and what else did it move? The same questions before and after it, under the same seeds.
 
-Four measures, as is the custom since ROME (Meng et al. 2022) and ReFACT (Arad et al. 2024), each a share of pictures:
+Four measures, as is the custom since ROME (Meng et al. 2022) and ReFACT (Arad et al. 2024), each a share of
+pictures:
 
 - efficacy: the edited wording shows the target (and no longer the source);
 - generality: so do other wordings of the same thing;
 - specificity: other things still show themselves;
 - quality: how well pictures fit the text they should now show.
 
-Beside *before* and *after* stands the *oracle*: the unedited model, told outright what the edit should make it show.
-No edit can be expected to do better.
+Beside *before* and *after* stands the *oracle*: the unedited model, told outright what the edit should make
+it show. No edit can be expected to do better.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -28,82 +29,9 @@ from ..models.base import Model
 from ..probes.sweep import Progress, Run, sweep
 from ..probes.trace import provenance
 from .intervals import bootstrap
+from .questions import KINDS, Question
 
-Kind = Literal["efficacy", "generality", "specificity"]
-KINDS: tuple[Kind, ...] = ("efficacy", "generality", "specificity")
 STATES = ("before", "after", "oracle")
-
-
-@dataclass(frozen=True)
-class Question:
-    """One prompt, and what should be seen after the edit.
-
-    Args:
-        kind: what is tested: efficacy, generality or specificity.
-        template: the prompt with ``{}`` for the word.
-        word: what the prompt says.
-        wanted: what the picture should show after the edit; None is the word itself.
-
-    Raises:
-        ValueError: for another kind, a template without ``{}``, or a bystander that should change.
-
-    >>> Question("efficacy", "a noto emoji of a woman {}", "firefighter", "cook").prompt
-    'a noto emoji of a woman firefighter'
-    """
-
-    kind: Kind
-    template: str
-    word: str
-    wanted: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
-        if self.template.count("{}") != 1:
-            raise ValueError(f"the template {self.template!r} needs exactly one {{}} where the word goes")
-        if (self.kind == "specificity") != (self.target == self.word):
-            raise ValueError(
-                f"{self.kind} of {self.word!r} wanting {self.target!r}: a bystander shows itself, an edited word "
-                "shows something else"
-            )
-
-    @property
-    def target(self) -> str:
-        """What the picture should show after the edit."""
-        return self.word if self.wanted is None else self.wanted
-
-    @property
-    def prompt(self) -> str:
-        """What the model is told."""
-        return self.template.format(self.word)
-
-
-def questions(
-    requests: Mapping[str, str],
-    efficacy: Sequence[str],
-    generality: Sequence[str] = (),
-    bystanders: Mapping[str, Sequence[str]] | None = None,
-) -> list[Question]:
-    """Return the questions to ask of an edit that makes each key of ``requests`` show its value.
-
-    Args:
-        requests: what is said -> what should be seen.
-        efficacy: templates of the wording that was edited.
-        generality: templates of other wordings.
-        bystanders: other words, each with templates; they should show themselves.
-
-    >>> asked = questions({"cat": "dog"}, ["a {}"], ["a red {}"], {"bird": ["a {}"]})
-    >>> [(q.kind, q.prompt, q.target) for q in asked][-1]
-    ('specificity', 'a bird', 'bird')
-    """
-    edited = [
-        Question(kind, template, word, wanted)
-        for kind, templates in (("efficacy", efficacy), ("generality", generality))
-        for word, wanted in requests.items()
-        for template in templates
-    ]
-    others = [Question("specificity", t, word) for word, ts in (bystanders or {}).items() for t in ts]
-    return [*edited, *others]
 
 
 class Judge(Protocol):
@@ -118,9 +46,9 @@ class Effect:
     """What an edit did.
 
     Args:
-        data: ``fit`` [state, question, seed, candidate]: how well each picture fits the question's template with
-            each candidate word; ``moved`` [question, seed]: mean absolute change of a pixel (0..1) by the edit.
-            Coordinates of a question: its kind, prompt, word and target.
+        data: ``fit`` [state, question, seed, candidate]: how well each picture fits the question's template
+            with each candidate word; ``moved`` [question, seed]: mean absolute change of a pixel (0..1) by
+            the edit. Coordinates of a question: its kind, prompt, word and target.
         images: for each state (before, after, oracle) the pictures [question, seed, 3, height, width].
     """
 
@@ -137,9 +65,9 @@ class Effect:
     def measures(self) -> xr.Dataset:
         """Return one number for each picture.
 
-        ``shown``: 1 if, among all candidates, the picture fits the target best. ``gone``: 1 if it does not fit best
-        the word that was said (questions about the edited word only). ``fit``: how well it fits the target.
-        ``moved``: how far its pixels moved (after the edit only).
+        ``shown``: 1 if, among all candidates, the picture fits the target best. ``gone``: 1 if it does not
+        fit best the word that was said (questions about the edited word only). ``fit``: how well it fits the
+        target. ``moved``: how far its pixels moved (after the edit only).
         """
         fit = self.data["fit"]
         seen = fit["candidate"].values[fit.argmax("candidate").values]
@@ -189,7 +117,7 @@ def effect(
     Args:
         model: an opened model, as it is before.
         change: makes the change for the length of a with block: ``edit.applied``.
-        questions: what to ask; see ``questions``.
+        questions: what to ask; ``questions.questions`` makes them.
         judge: says how well pictures fit texts, [picture, text].
         seeds: starting noises, the same for every question and state.
         steps: number of steps.
@@ -200,6 +128,7 @@ def effect(
     Raises:
         ValueError: for no questions, repeated questions or seeds, and runs that cannot be made.
 
+    >>> from denoscope.analysis.questions import questions
     >>> from denoscope.editing.quickfix import quickfix
     >>> from denoscope.models.judges import load_judge
     >>> model = load("emoji")
@@ -213,7 +142,7 @@ def effect(
         if not values or len(set(values)) != len(values):
             raise ValueError(f"{name} is {list(values)!r}; give at least one, each once")
     told = list(dict.fromkeys(q.prompt for q in questions))
-    wanted = [q.template.format(q.target) for q in questions]
+    wanted = [q.template.replace("{}", q.target) for q in questions]
     more = [text for text in dict.fromkeys(wanted) if text not in told]
     painter = _Painter(
         model, seeds, steps, guidance, batch, progress, (2 * len(told) + len(more)) * len(seeds)
@@ -258,8 +187,14 @@ class _Painter:
         )
         self.done += len(runs)
         with torch.no_grad():
-            parts = [self.model.decode(x).cpu() for x in swept.latents.split(self.batch)]
-        return dict(zip(prompts, torch.cat(parts).unflatten(0, (-1, len(self.seeds))), strict=True))
+            parts = [self.model.decode(x).cpu() for x in torch.split(swept.latents, self.batch)]
+        return dict(
+            zip(
+                prompts,
+                torch.cat(parts).view(len(prompts), len(self.seeds), *parts[0].shape[1:]),
+                strict=True,
+            )
+        )
 
     def _report(self, done: int, _: int) -> None:
         if self.progress:
@@ -286,7 +221,7 @@ def judged(
     with torch.no_grad():
         fit = [
             [
-                judge.similarity(x, [q.template.format(c) for c in candidates])
+                judge.similarity(x, [q.template.replace("{}", c) for c in candidates])
                 for x, q in zip(images[s], questions, strict=True)
             ]
             for s in STATES

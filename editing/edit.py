@@ -24,8 +24,9 @@ from .lowrank import Delta, LowRank, add, dense, tensors
 class Edit:
     """A change of some weights of one model. Methods make edits; ``Edit.of`` makes one by hand.
 
-    ``e + f``, ``e - f``, ``0.5 * e`` and ``-e`` are edits; two edits are equal if they change the same weights by
-    the same amounts. An edit acts on the very weights it was made for, in any number format, and on no others.
+    ``e + f``, ``e - f``, ``0.5 * e`` and ``-e`` are edits; two edits are equal if they change the same
+    weights by the same amounts. An edit acts on the very weights it was made for, in any number format, and
+    on no others.
 
     Args:
         deltas: for each parameter, by full name (``text_encoder.encoder...weight``), what is added to it.
@@ -91,8 +92,8 @@ class Edit:
         wrong = [n for n in both if self.base[n] != other.base[n]]
         if wrong:
             raise ValueError(
-                f"the edits were made for different weights of {wrong[0]} ({self.model!r} and {other.model!r}); "
-                "make both on the same unedited model"
+                f"the edits were made for different weights of {wrong[0]} ({self.model!r} and "
+                f"{other.model!r}); make both on the same unedited model"
             )
         deltas = {**self.deltas, **other.deltas, **{n: add(self.deltas[n], other.deltas[n]) for n in both}}
         note = {"method": "sum", "model": self.model, "parts": [*self._parts(), *other._parts()]}
@@ -175,8 +176,8 @@ class Edit:
     def apply(self, model: Model) -> None:
         """Change the model's weights: all of the edit, or nothing.
 
-        Computed in float64 and rounded once to the weight's number format. An edit that was made for the weights
-        as they are with this edit may follow on top of it; it comes off first.
+        Computed in float64 and rounded once to the weight's number format. An edit that was made for the
+        weights as they are with this edit may follow on top of it; it comes off first.
 
         Raises:
             ValueError: if the weights are not those the edit was made for, or are edited already.
@@ -197,7 +198,8 @@ class Edit:
         """Write one safetensors file, with base and note in its header; it is whole, or not there.
 
         Raises:
-            OSError: if it cannot be written (disk full, read-only, no such folder); an older file stays as it was.
+            OSError: if it cannot be written (disk full, read-only, no such folder); an older file stays as it
+                was.
         """
         edit_file.write(Path(path), self.deltas, self.base, self.note)
 

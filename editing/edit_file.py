@@ -1,4 +1,4 @@
-"""An edit on disk: one safetensors file; what it is made for and where it comes from are JSON in its header."""
+"""An edit on disk: one safetensors file, with JSON in its header on its base and where it comes from."""
 
 from __future__ import annotations
 
@@ -78,13 +78,11 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     except SafetensorError as error:
         with path.open("rb") as file:
             start = file.read(3)
-        # a zip archive (torch.save), or a pickle: 0x80, protocol 2 to 5, an opcode
-        pickled = start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and start[2:] > b"\0")
-        why = (
-            "it is pickled, and pickles can run code"
-            if pickled
-            else f"it is truncated or no safetensors ({error})"
-        )
+        # torch.save writes a zip archive; a bare pickle starts with 0x80, its protocol, and an opcode
+        pickle = start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and start[2:] > b"\0"
+        why = f"it is truncated or no safetensors ({error})"
+        if pickle or start[:2] == b"PK":
+            why = "it is pickled, and pickles can run code"
         raise ValueError(f"{str(path)!r} is no edit: {why}; {_FIX}") from error
 
 

@@ -1,14 +1,15 @@
 """Diff-QuickFix: make a text encoder read one word as another, in closed form, in well under a second.
 
-Basu, Zhao, Morariu, Feizi, Manjunatha: Localizing and Editing Knowledge in Text-to-Image Generative Models, ICLR 2024
-(arXiv:2310.13730), eq. 9. Causal tracing finds what a word means in the first self-attention layer of a CLIP text
-encoder; its output projection W is changed so that what it gives for the source prompt is what it gave for the
-target prompt::
+Basu, Zhao, Morariu, Feizi, Manjunatha: Localizing and Editing Knowledge in Text-to-Image Generative Models,
+ICLR 2024 (arXiv:2310.13730), eq. 9. Causal tracing finds what a word means in the first self-attention layer
+of a CLIP text encoder; its output projection W is changed so that what it gives for the source prompt is what
+it gave for the target prompt::
 
     min_W  Σ_i ‖W k_i + b - v_i‖² + λ ‖W - W0‖²
 
-with one row i for each token from the last token of the word on: k the projection's input for the source prompt,
-v its output for the target prompt. At layer 0 both depend on tokens and positions alone: no picture is needed.
+with one row i for each token from the last token of the word on: k the projection's input for the source
+prompt, v its output for the target prompt. At layer 0 both depend on tokens and positions alone: no picture
+is needed.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def quickfix(
             padding (the paper's choice), where much of a text's meaning is held.
         keep: texts that must be read as before; all their tokens hold the layer where it is.
         ridge: λ; large keeps the layer as it is, small meets the requests.
-        bias: ``"subtract"`` the layer's bias from the target, as the equation needs; ``"reference"`` does not, as
-            the authors' code, so that edited tokens get the bias twice.
+        bias: ``"subtract"`` the layer's bias from the target, as the equation needs; ``"reference"`` does
+            not, as the authors' code, so that edited tokens get the bias twice.
 
     Raises:
         ValueError: for empty requests, a template without ``{}``, a site that is no such layer, a bad ridge.
@@ -74,7 +75,7 @@ def quickfix(
     site = Site(str(site))
     _check(requests, templates, keep, tokens, bias)
     layer, source = _layer(model, site)
-    pairs = [(t.format(a), t.format(b), a, b) for a, b in requests.items() for t in templates]
+    pairs = [(t.replace("{}", a), t.replace("{}", b), a, b) for a, b in requests.items() for t in templates]
     told = list(dict.fromkeys(text for a, b, _, _ in pairs for text in (a, b)))
     reads = _read(model, [*told, *keep], source)
     rows = [_rows(reads[a], reads[b], x, y, tokens) for a, b, x, y in pairs]
@@ -104,11 +105,20 @@ def _check(
             f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
         )
     for words in requests.items():
-        for word in words:
-            if not word.strip():
-                raise ValueError(
-                    f"the request {words!r} has an empty side; to forget a word, map it to a plainer one"
-                )
+        if not all(word.strip() for word in words):
+            raise ValueError(
+                f"the request {words!r} has an empty side; to forget a word, map it to a plainer one"
+            )
+    _check_texts(templates, keep)
+    for name, value, known in (
+        ("tokens", tokens, ("subject", "subject+end")),
+        ("bias", bias, ("subtract", "reference")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; it is {known[0]!r} or {known[1]!r}")
+
+
+def _check_texts(templates: Sequence[str], keep: Sequence[str]) -> None:
     if isinstance(templates, str) or not templates:
         raise ValueError(f"templates is {templates!r}; give a list of wordings, like {list(TEMPLATES)}")
     for template in templates:
@@ -116,12 +126,6 @@ def _check(
             raise ValueError(f"the template {template!r} needs exactly one {{}} where the word goes")
     if isinstance(keep, str):
         raise ValueError(f"keep is the single text {keep!r}; give a list: [{keep!r}]")
-    for name, value, known in (
-        ("tokens", tokens, ("subject", "subject+end")),
-        ("bias", bias, ("subtract", "reference")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; it is {known[0]!r} or {known[1]!r}")
 
 
 def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
@@ -133,9 +137,9 @@ def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
         or not isinstance(layer, nn.Linear)
     ):
         raise ValueError(
-            f"quickfix changes a linear layer of a text encoder that reads one token at a time; {str(site)!r} is "
-            f"{type(layer).__name__}. Choose one of model.sites('text_encoder/*/self_attn.out') or "
-            "model.sites('text_encoder/*/mlp.out')"
+            f"quickfix changes a linear layer of a text encoder that reads one token at a time; "
+            f"{str(site)!r} is {type(layer).__name__}. Choose one of "
+            "model.sites('text_encoder/*/self_attn.out') or model.sites('text_encoder/*/mlp.out')"
         )
     return layer, Site(f"{site.component}/{site.block}/{_INPUT[site.kind]}")
 

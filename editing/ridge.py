@@ -7,10 +7,10 @@ keys C and ridge λ::
     W - W0 = Rᵀ S K M⁻¹,   M = λ I + Kᵀ S K + Cᵀ C + C0                      [in, in]
            = Rᵀ S^½ (λ I + S^½ K Kᵀ S^½)⁻¹ S^½ K                             [row, row], no C and no C0
 
-TIME (Orgad et al. 2023, eq. 4), UCE (Gandikota et al. 2024, eq. 7), Diff-QuickFix and LocoEdit (Basu et al. 2024)
-and MEMIT (Meng et al. 2023, eq. 14) are this formula with other rows. M does not depend on the layer: one
-Cholesky factorisation in float64 serves all layers that read the same keys; with fewer rows than inputs the
-smaller dual system is solved (Woodbury). Costs min(row, in)³ once, and one matrix product for each layer.
+TIME (Orgad et al. 2023, eq. 4), UCE (Gandikota et al. 2024, eq. 7), Diff-QuickFix and LocoEdit (Basu et al.
+2024) and MEMIT (Meng et al. 2023, eq. 14) are this formula with other rows. M does not depend on the layer:
+one Cholesky factorisation in float64 serves all layers that read the same keys; with fewer rows than inputs
+the smaller dual system is solved (Woodbury). Costs min(row, in)³ once, and one matrix product for each layer.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ def solve(
     Args:
         keys: what the layers read, [row, in]; shared by all layers.
         residuals: for each layer, by any name, wanted minus present output, [row, out].
-        ridge: λ ≥ 0; how strongly the weights are held where they are. Large gives no change; with small λ the
-            wanted outputs are met exactly, as far as the keys are independent.
+        ridge: λ ≥ 0; how strongly the weights are held where they are. Large gives no change; with small λ
+            the wanted outputs are met exactly, as far as the keys are independent.
         weights: s ≥ 0 for each row; None is 1.
         preserve: keys whose output must stay, [kept, in]. Scale a row by √p to give it the weight p.
-        covariance: C0 [in, in], symmetric: the uncentred second moment of the keys of ordinary text, times a weight.
+        covariance: C0 [in, in], symmetric: the uncentred second moment of the keys of ordinary text, times a
+            weight.
 
     Returns:
         For each layer the change W - W0 in float64: two thin factors [out, row] and [row, in], the second
@@ -105,8 +106,12 @@ def _check(
         raise ValueError(f"ridge is {ridge}; it is a finite number from 0 up")
     if not residuals:
         raise ValueError("residuals is empty; name at least one layer")
-    wanted = {"preserve": (preserve, (None, d)), "covariance": (covariance, (d, d)), "keys": (keys, (n, d))}
-    wanted |= {f"residuals[{name!r}]": (r, (n, None)) for name, r in residuals.items()}
+    wanted: dict[str, tuple[Tensor | None, tuple[int | None, int | None]]] = {
+        "keys": (keys, (n, d)),
+        "preserve": (preserve, (None, d)),
+        "covariance": (covariance, (d, d)),
+        **{f"residuals[{name!r}]": (r, (n, None)) for name, r in residuals.items()},
+    }
     for name, (x, shape) in wanted.items():
         if x is None:
             continue
@@ -120,6 +125,7 @@ def _check(
 def _cholesky(gram: Tensor, ridge: float) -> Tensor:
     """Factor gram + ridge I; singular to float64 is an error, not a wild answer."""
     gram.diagonal().add_(ridge)
+    factor: Tensor
     factor, info = torch.linalg.cholesky_ex(gram)
     pivots = factor.diagonal()
     if int(info) or bool(pivots.min() ** 2 <= len(gram) * torch.finfo(gram.dtype).eps * pivots.max() ** 2):

@@ -1,13 +1,15 @@
 """Put an edit on a model's weights, and take it back to the bit. The only code that writes to weights.
 
-What was there before is kept beside each parameter, oldest first, for as long as the parameter lives; so an edit
-can be taken back by anyone who holds an equal edit, and edits of the same weights come off in reverse order.
+What was there before is kept beside each parameter, oldest first, for as long as the parameter lives; so an
+edit can be taken back by anyone who holds an equal edit, and edits of the same weights come off in reverse
+order.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +23,8 @@ from .lowrank import dense
 if TYPE_CHECKING:
     from .edit import Edit
 
-_before: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # parameter -> [(edit, the bits before it), ...]
+# parameter -> [(edit, the bits before it), ...], oldest first
+_before: MutableMapping[Tensor, list[tuple[Edit, Tensor]]] = WeakTensorKeyDictionary()
 
 
 def fingerprint(tensor: Tensor) -> str:
@@ -103,12 +106,12 @@ def _check(edit: Edit, model: Model) -> None:
         top = _on_top(p)
         if top is not None:
             raise ValueError(
-                f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight without it; "
-                "revert that one first, or apply the sum of both: (e + f).apply(model)"
+                f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight "
+                "without it; revert that one first, or apply the sum of both: (e + f).apply(model)"
             )
         raise ValueError(
-            f"this edit is for other weights: it was made for {edit.model!r}, and {name} of {model.name!r} is "
-            "different; open the model it was made for, or make the edit again on this one"
+            f"this edit is for other weights: it was made for {edit.model!r}, and {name} of {model.name!r} "
+            "is different; open the model it was made for, or make the edit again on this one"
         )
 
 

@@ -1,4 +1,4 @@
-"""Effect: shares counted by hand, a perfect edit recognised as one, nothing reported where nothing was changed."""
+"""Effect: shares counted by hand, a perfect edit recognised as one, nothing seen where nothing was changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 import denoscope
 from denoscope import Edit
-from denoscope.analysis.effect import Effect, Question, effect, judged, questions
+from denoscope.analysis.effect import Effect, effect, judged
+from denoscope.analysis.questions import Question, questions
 from denoscope.models.tiny import tiny_sd
 
 LEVELS = {"cat": 0.2, "dog": 0.5, "red": 0.8}

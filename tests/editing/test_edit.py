@@ -37,7 +37,9 @@ def some(model: Any, site: str = SITE, seed: int = 0, rank: int = 2, **note: Any
 
 
 def bits(model: Any) -> dict[str, torch.Tensor]:
-    return {f"{c}.{n}": p.detach().clone() for c, m in model.components.items() for n, p in m.named_parameters()}
+    return {
+        f"{c}.{n}": p.detach().clone() for c, m in model.components.items() for n, p in m.named_parameters()
+    }
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -207,7 +209,7 @@ def test_an_edit_minus_itself_is_nothing(model: Any) -> None:
     assert float((e - e).to_frame()["norm"].sum()) == 0
     with (e - e).applied(model):
         assert same(bits(model), before)
-    assert -(-e) == e and 1 * e == e and e != 2 * e and len({e, 1 * e, -e}) == 2
+    assert -1 * -e == e and 1 * e == e and e != 2 * e and len({e, 1 * e, -e}) == 2
 
 
 def test_equality_is_of_what_is_changed_not_of_the_note(model: Any) -> None:
@@ -231,7 +233,9 @@ def test_edits_for_different_weights_do_not_add(model: Any) -> None:
     e = some(model)
     with e.applied(model):
         f = some(model, seed=1)
-    with pytest.raises(ValueError, match="made for different weights of text_encoder.*self_attn.out_proj.weight"):
+    with pytest.raises(
+        ValueError, match="made for different weights of text_encoder.*self_attn.out_proj.weight"
+    ):
         e + f
     with pytest.raises(TypeError):
         e + 1
@@ -241,7 +245,9 @@ def test_looks(model: Any) -> None:
     edit = some(model, method="quickfix", requests={"cat": "dog"})
     assert edit.size() == 256
     assert repr(edit).startswith("Edit(quickfix: cat -> dog; 256 numbers in text_encoder.encoder.layers.0")
-    assert "3 x quickfix" in repr(3 * edit) and "cat -> dog, cat -> dog" in repr(edit + some(model, OTHER, requests={"cat": "dog"}))
+    assert "3 x quickfix" in repr(3 * edit) and "cat -> dog, cat -> dog" in repr(
+        edit + some(model, OTHER, requests={"cat": "dog"})
+    )
     frame = edit.to_frame()
     assert frame["rank"].tolist() == [2] and frame["shape"].tolist() == [(16, 16)]
     assert frame["norm"].iloc[0] == pytest.approx(float(dense(next(iter(edit.deltas.values()))).norm()))
@@ -278,7 +284,9 @@ def test_an_edit_that_overflows_half_precision_is_refused() -> None:
 def test_other_weights_are_refused(model: Any) -> None:
     edit, stranger = some(model), denoscope.load(tiny_sd(seed=1))
     before = bits(stranger)
-    with pytest.raises(ValueError, match=r"other weights: it was made for 'Stab.*self_attn.out_proj.weight of 'Stab"):
+    with pytest.raises(
+        ValueError, match=r"other weights: it was made for 'Stab.*self_attn.out_proj.weight of 'Stab"
+    ):
         edit.apply(stranger)
     assert same(bits(stranger), before)
     one_more_layer = some(denoscope.load(tiny_sd(text_layers=3)), "text_encoder/layer.2/mlp.out")
@@ -310,7 +318,9 @@ def test_the_same_weights_in_a_wider_format_are_accepted() -> None:
 
 
 def test_save_and_load_give_an_equal_edit(model: Any, tmp_path: Path) -> None:
-    edit = some(model, method="m", requests={"<script>": "ü"}) + Edit.of(model, {weight(model, OTHER)[0]: torch.ones(16, 32)})
+    edit = some(model, method="m", requests={"<script>": "ü"}) + Edit.of(
+        model, {weight(model, OTHER)[0]: torch.ones(16, 32)}
+    )
     edit.save(tmp_path / "e.safetensors")
     again = Edit.load(tmp_path / "e.safetensors")
     assert again == edit and again.note == edit.note and again.base == edit.base
@@ -323,7 +333,9 @@ def test_a_truncated_file_is_refused(model: Any, tmp_path: Path, share: float) -
     some(model).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match=r"e.safetensors' is no edit: it is truncated.*give a file that Edit.save"):
+    with pytest.raises(
+        ValueError, match=r"e.safetensors' is no edit: it is truncated.*give a file that Edit.save"
+    ):
         Edit.load(path)
 
 
@@ -332,7 +344,10 @@ def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(tmp_path / "boom"),)
 
-    for name, write in (("old", lambda p: p.write_bytes(pickle.dumps(Bomb()))), ("new", lambda p: torch.save(Bomb(), p))):
+    for name, write in (
+        ("old", lambda p: p.write_bytes(pickle.dumps(Bomb()))),
+        ("new", lambda p: torch.save(Bomb(), p)),
+    ):
         write(tmp_path / name)
         with pytest.raises(ValueError, match=f"{name}' is no edit: it is pickled, and pickles can run code"):
             Edit.load(tmp_path / name)
@@ -344,7 +359,11 @@ def test_foreign_and_damaged_files_are_refused(model: Any, tmp_path: Path) -> No
     save_file({"lora": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="safetensors file but no edit"):
         Edit.load(path)
-    save_file({"lora": torch.ones(2)}, path, {"format": "denoscope.edit/1", "base": json.dumps(dict(edit.base)), "note": "{}"})
+    save_file(
+        {"lora": torch.ones(2)},
+        path,
+        {"format": "denoscope.edit/1", "base": json.dumps(dict(edit.base)), "note": "{}"},
+    )
     with pytest.raises(ValueError, match="is a damaged edit"):
         Edit.load(path)
     save_file({"w/delta": torch.ones(2)}, path, {"format": "denoscope.edit/1", "base": "{}", "note": "{"})
@@ -384,7 +403,9 @@ def test_projecting_a_direction_out_of_the_writing_layer_equals_ablating_it(mode
     direction = Direction(site, torch.randn(16, generator=torch.Generator().manual_seed(0)))
     v = direction.vector.double()[:, None]
     params = model.weights(site)
-    deltas = {n: LowRank(-v, v.T @ p.detach().double().reshape(16, -1)) for n, p in params.items() if p.ndim == 2}
+    deltas = {
+        n: LowRank(-v, v.T @ p.detach().double().reshape(16, -1)) for n, p in params.items() if p.ndim == 2
+    }
     deltas |= {n: -(v @ (v.T @ p.detach().double()[:, None]))[:, 0] for n, p in params.items() if p.ndim == 1}
     edit = Edit.of(model, deltas, method="project")
     run = {"prompts": ["a cat"], "seeds": [0], "steps": 3, "guidance": 4.0}

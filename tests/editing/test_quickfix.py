@@ -54,7 +54,7 @@ def test_the_references_bias_is_off_by_one_bias(model: Any) -> None:
 
 
 def test_the_end_and_padding_are_read_as_the_targets_too(model: Any) -> None:
-    """At layer 0 the output projection reads 30 rows of one wording; 16 inputs cannot meet all, but come near."""
+    """One wording gives 30 rows, and 16 inputs cannot meet them all, but come near."""
     want, was = outputs(model, "a dog"), outputs(model, "a cat")
     with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8).applied(model):
         got = outputs(model, "a cat")
@@ -66,14 +66,16 @@ def test_the_end_and_padding_are_read_as_the_targets_too(model: Any) -> None:
 
 
 def test_equals_the_papers_formula_written_out(model: Any) -> None:
-    """eq. 9: W = (λ W0 + Σ v kᵀ)(λ I + Σ k kᵀ)⁻¹ over four wordings, from the last token of the word to the end."""
+    """W = (λ W0 + Σ v kᵀ)(λ I + Σ k kᵀ)⁻¹, four wordings, from the last token of the word to the end."""
     layer, ridge = model.module(SITE), 0.01
     weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
     ks, vs = [], []
     for template in TEMPLATES:
         a, b = template.format("red"), template.format("elk")  # one token, and three
         start = {t: len(model.pipe.tokenizer(t).input_ids) - 2 for t in (a, b)}
-        k = torch.linalg.solve(weight, (outputs(model, a).double() - bias).T).T[start[a] :]  # the input, from the output
+        k = torch.linalg.solve(weight, (outputs(model, a).double() - bias).T).T[
+            start[a] :
+        ]  # the input, from the output
         v = outputs(model, b).double()[start[b] :] - bias
         ks.append(k)
         vs.append(torch.cat([v, v[-1:].expand(max(len(k) - len(v), 0), -1)])[: len(k)])
@@ -109,7 +111,10 @@ def test_a_hundred_requests_in_one_solve(model: Any) -> None:
 
 def test_kept_texts_are_held(model: Any) -> None:
     kept = outputs(model, "a red emoji")
-    loose, held = (quickfix(model, {"cat": "dog"}, ridge=0.01, keep=k, templates=("a {}",)) for k in ((), ("a red emoji",)))
+    loose, held = (
+        quickfix(model, {"cat": "dog"}, ridge=0.01, keep=k, templates=("a {}",))
+        for k in ((), ("a red emoji",))
+    )
     moved = []
     for edit in (loose, held):
         with edit.applied(model):
@@ -123,7 +128,12 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
     assert torch.equal(model.module(SITE).weight, before)
     assert list(edit.deltas) == ["text_encoder.encoder.layers.0.self_attn.out_proj.weight"]
     note = edit.note
-    assert (note["method"], note["requests"], note["site"], note["ridge"]) == ("quickfix", {"cat": "dog"}, SITE, 0.01)
+    assert (note["method"], note["requests"], note["site"], note["ridge"]) == (
+        "quickfix",
+        {"cat": "dog"},
+        SITE,
+        0.01,
+    )
     assert {"torch", "denoscope"} <= set(note["versions"])
 
 
@@ -140,13 +150,23 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
         ({"ridge": -1}, ValueError, "ridge is -1"),
         ({"keep": "a tree"}, ValueError, "keep is the single text 'a tree'"),
         ({"site": "text_encoder/layer.9/mlp.out"}, LookupError, "no site"),
-        ({"site": "text_encoder/layer.0/resid.post"}, ValueError, r"'text_encoder/layer.0/resid.post' is CLIPEncoderLayer"),
+        (
+            {"site": "text_encoder/layer.0/resid.post"},
+            ValueError,
+            r"'text_encoder/layer.0/resid.post' is CLIPEncoderLayer",
+        ),
         ({"site": "text_encoder/layer.0/self_attn.z"}, ValueError, "Choose one of model.sites"),
-        ({"site": "unet/mid.attn.0.0/cross_attn.out"}, ValueError, "changes a linear layer of a text encoder"),
+        (
+            {"site": "unet/mid.attn.0.0/cross_attn.out"},
+            ValueError,
+            "changes a linear layer of a text encoder",
+        ),
         ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),
     ],
 )
-def test_bad_input_is_named(tiny: Any, arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_input_is_named(
+    tiny: Any, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         quickfix(tiny, **{"requests": {"cat": "dog"}, **arguments})
 

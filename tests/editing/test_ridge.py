@@ -21,7 +21,14 @@ def change(keys: Tensor, targets: Tensor, old: Tensor, ridge: float, **more: Ten
 
 
 def objective(
-    new: Tensor, old: Tensor, keys: Tensor, targets: Tensor, ridge: float, weights: Tensor, kept: Tensor, cov: Tensor
+    new: Tensor,
+    old: Tensor,
+    keys: Tensor,
+    targets: Tensor,
+    ridge: float,
+    weights: Tensor,
+    kept: Tensor,
+    cov: Tensor,
 ) -> Tensor:
     d = new - old
     fit = (weights * (keys @ new.T - targets).square().sum(1)).sum()
@@ -32,8 +39,12 @@ sizes = st.integers(1, 9)
 
 
 @given(n=sizes, d=sizes, o=sizes, m=sizes, ridge=st.sampled_from([1e-3, 0.1, 10.0]), seed=st.integers(0, 99))
-def test_gradient_of_the_objective_is_zero_at_the_solution(n: int, d: int, o: int, m: int, ridge: float, seed: int) -> None:
-    keys, targets, old, kept, root = (draw(seed + i, *s) for i, s in enumerate([(n, d), (n, o), (o, d), (m, d), (d, d)]))
+def test_gradient_of_the_objective_is_zero_at_the_solution(
+    n: int, d: int, o: int, m: int, ridge: float, seed: int
+) -> None:
+    keys, targets, old, kept, root = (
+        draw(seed + i, *s) for i, s in enumerate([(n, d), (n, o), (o, d), (m, d), (d, d)])
+    )
     weights, cov = draw(seed + 5, n).abs(), root @ root.T
     new = old + change(keys, targets, old, ridge, weights=weights, preserve=kept, covariance=cov)
     new.requires_grad_()
@@ -64,10 +75,17 @@ def test_equals_the_formula_of_the_papers() -> None:
     keys, targets, kept, old = draw(0, 12, 8), draw(1, 12, 4), draw(3, 5, 8), draw(2, 4, 8)
     left = 0.5 * old + targets.T @ keys + old @ kept.T @ kept
     right = 0.5 * torch.eye(8, dtype=torch.float64) + keys.T @ keys + kept.T @ kept
-    torch.testing.assert_close(old + change(keys, targets, old, 0.5, preserve=kept), left @ torch.linalg.inv(right))
+    torch.testing.assert_close(
+        old + change(keys, targets, old, 0.5, preserve=kept), left @ torch.linalg.inv(right)
+    )
 
 
-@given(n=st.integers(1, 7), extra=st.integers(1, 4), ridge=st.sampled_from([1e-4, 0.1, 100.0]), seed=st.integers(0, 99))
+@given(
+    n=st.integers(1, 7),
+    extra=st.integers(1, 4),
+    ridge=st.sampled_from([1e-4, 0.1, 100.0]),
+    seed=st.integers(0, 99),
+)
 def test_dual_equals_primal(n: int, extra: int, ridge: float, seed: int) -> None:
     d = n + extra
     keys, residual, weights = draw(seed, n, d), draw(seed + 1, n, 3), draw(seed + 2, n).abs()
@@ -125,7 +143,7 @@ def test_preserving_a_key_holds_its_output() -> None:
 
 
 def test_one_heavy_row_with_a_covariance_is_romes_rank_one_update() -> None:
-    """ROME (Meng et al. 2022, eq. 2): W + (v - W k) (C⁻¹k)ᵀ / (kᵀ C⁻¹ k); meets the target, moves nothing C⁻¹-orthogonal."""
+    """Meng et al. 2022, eq. 2: W + (v - W k)(C⁻¹k)ᵀ / (kᵀC⁻¹k) meets v and moves nothing C⁻¹-orthogonal."""
     k, v, old, root = draw(0, 1, 6), draw(1, 1, 4), draw(2, 4, 6), draw(3, 20, 6)
     cov = root.T @ root
     u = torch.linalg.solve(cov, k[0])

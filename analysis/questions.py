@@ -1,0 +1,79 @@
+"""What to ask of an edited model: the edited wording, other wordings, and bystanders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["efficacy", "generality", "specificity"]
+KINDS: tuple[Kind, ...] = ("efficacy", "generality", "specificity")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, and what should be seen after the edit.
+
+    Args:
+        kind: what is tested: efficacy, generality or specificity.
+        template: the prompt with ``{}`` for the word.
+        word: what the prompt says.
+        wanted: what the picture should show after the edit; None is the word itself.
+
+    Raises:
+        ValueError: for another kind, a template without ``{}``, or a bystander that should change.
+
+    >>> Question("efficacy", "a noto emoji of a woman {}", "firefighter", "cook").prompt
+    'a noto emoji of a woman firefighter'
+    """
+
+    kind: Kind
+    template: str
+    word: str
+    wanted: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
+        if self.template.count("{}") != 1:
+            raise ValueError(f"the template {self.template!r} needs exactly one {{}} where the word goes")
+        if (self.kind == "specificity") != (self.target == self.word):
+            raise ValueError(
+                f"{self.kind} of {self.word!r} wanting {self.target!r}: a bystander shows itself, "
+                "an edited word shows something else"
+            )
+
+    @property
+    def target(self) -> str:
+        """What the picture should show after the edit."""
+        return self.word if self.wanted is None else self.wanted
+
+    @property
+    def prompt(self) -> str:
+        """What the model is told."""
+        return self.template.replace("{}", self.word)
+
+
+def questions(
+    requests: Mapping[str, str],
+    efficacy: Sequence[str],
+    generality: Sequence[str] = (),
+    bystanders: Mapping[str, Sequence[str]] | None = None,
+) -> list[Question]:
+    """Return the questions to ask of an edit that makes each key of ``requests`` show its value.
+
+    Args:
+        requests: what is said -> what should be seen.
+        efficacy: templates of the wording that was edited.
+        generality: templates of other wordings.
+        bystanders: other words, each with templates; they should show themselves.
+
+    >>> asked = questions({"cat": "dog"}, ["a {}"], ["a red {}"], {"bird": ["a {}"]})
+    >>> [(q.kind, q.prompt, q.target) for q in asked][-1]
+    ('specificity', 'a bird', 'bird')
+    """
+    pairs = requests.items()
+    first = [Question("efficacy", t, word, wanted) for word, wanted in pairs for t in efficacy]
+    more = [Question("generality", t, word, wanted) for word, wanted in pairs for t in generality]
+    others = [Question("specificity", t, word) for word, ts in (bystanders or {}).items() for t in ts]
+    return [*first, *more, *others]
