@@ -46,7 +46,7 @@ types: wheel  ## mypy on the installed wheel: what a user's type checker sees
 	  --python-executable bin/python -p denoscope
 
 bench: $(READY)  ## benchmarks: ratios on this machine, never seconds
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@$(PY) benchmarks/run.py
 
 docs: $(READY)  ## the programming reference as pages in build/docs
 	@$(PY) $(PIP) '.[docs]'

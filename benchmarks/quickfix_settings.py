@@ -33,14 +33,14 @@ KEEP = ("", "a noto emoji", "a man", "a woman", "a person with dark skin", "an a
 
 def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and arguments of each setting."""
-    for ridge in (0.0001, 0.01, 0.1, 1.0, 10.0, 100.0):
-        yield f"paper, ridge {ridge:g}", {"ridge": ridge}
-    yield "paper, last token only", {"tokens": "subject"}
-    yield "paper, bias twice", {"bias": "reference"}
-    yield "keep, ridge 0.01", {"keep": KEEP}
-    yield "keep, ridge 1", {"keep": KEEP, "ridge": 1.0}
-    yield "bare word, ridge 0.01", {"templates": TEMPLATES[:1]}
-    yield "mlp.out, ridge 0.01", {"site": "text_encoder/layer.0/mlp.out"}
+    for ridge in (0.01, 1.0, 10.0, 100.0, 300.0, 1000.0):
+        yield f"ridge {ridge:g}", {"ridge": ridge}
+    for ridge in (0.01, 100.0):
+        yield f"ridge {ridge:g}, last token only", {"ridge": ridge, "tokens": "subject"}
+        yield f"ridge {ridge:g}, bias twice", {"ridge": ridge, "bias": "reference"}
+        yield f"ridge {ridge:g}, with kept texts", {"ridge": ridge, "keep": KEEP}
+        yield f"ridge {ridge:g}, bare word only", {"ridge": ridge, "templates": TEMPLATES[:1]}
+    yield "ridge 1000, mlp.out", {"ridge": 1000.0, "site": "text_encoder/layer.0/mlp.out"}
 
 
 def measure(model: Any, judge: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -> dict[str, float]:

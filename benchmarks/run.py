@@ -1,0 +1,96 @@
+"""Measure, print a table, and write it down: ``python benchmarks/run.py``.
+
+Writes results.json and results.md beside this file, and puts the table into README.md between
+``<!-- benchmarks -->`` and ``<!-- /benchmarks -->`` where these are. Exits with 1 if a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import closed_form
+import sweeping
+import torch
+import tracing
+from measure import Row
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "time": lambda: tracing.measure_time(rounds=9),
+    "memory": lambda: tracing.measure_memory(rounds=3),
+    "sweep": lambda: sweeping.measure(rounds=3),
+    "edit": lambda: closed_form.measure(rounds=9),
+}
+HEADER = ("what", "against", "measured", "target", "met", "how much")
+
+
+def main() -> int:
+    """Run all parts, or those named; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"which to run, of {', '.join(PARTS)}; all without")
+    names = parser.parse_args().parts or list(PARTS)
+    if unknown := sorted(set(names) - set(PARTS)):
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    console, rows = Console(), []
+    for name in names:
+        with console.status(f"measuring {name} ..."):
+            rows += PARTS[name]()
+    console.print(_table(rows))
+    if names == list(PARTS):
+        _write(rows)
+    return int(any(row.met is False for row in rows))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    def number(x: float) -> str:
+        return f"{x:.1e}" if row.unit else f"{x:.3f} x"
+
+    target = "" if row.target is None else f"<= {number(row.target)}"
+    met = {None: "", True: "yes", False: "no"}[row.met]
+    return (row.what, row.baseline, number(row.value), target, met, row.note)
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(*HEADER, title="Benchmarks: ratios to named baselines, measured in turns on this machine")
+    for row in rows:
+        table.add_row(*_cells(row), style={None: "", True: "green", False: "red"}[row.met])
+    return table
+
+
+def _write(rows: list[Row]) -> None:
+    about = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, one thread used",
+        "versions": {p: version(p) for p in ("denoscope", "torch", "diffusers", "transformers")},
+    }
+    found = {"about": about, "rows": [row.as_dict() for row in rows]}
+    (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    lines = [HEADER, tuple("---" for _ in HEADER), *map(_cells, rows)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())  # type: ignore[attr-defined]
+    text = f"{table}\n\nCPU time, {about['machine']}; {versions}; medians of rounds measured in turns.\n"
+    (HERE / "results.md").write_text(text)
+    readme = HERE.parent / "README.md"
+    between = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
+    old = readme.read_text()
+    new = between.sub(lambda m: m[1] + text + m[2], old)
+    if new != old:
+        readme.write_text(new)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
