@@ -66,7 +66,7 @@ class WordMaps:
         return dataset
 
 
-def word_maps(
+def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     model: Model,
     prompts: Sequence[str | Prompt],
     words: Sequence[str] | None = None,

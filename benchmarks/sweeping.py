@@ -1,4 +1,4 @@
-"""What a causal map costs, against the published scheme: a batch of clean, corrupted, restored for every site.
+"""What a causal map costs, against the published scheme: clean, corrupted and restored anew for every site.
 
 Basu et al. 2024 restore one site at a time in a batch of three runs, each with guidance: six network rows at
 every step for every site (docs of ``analysis.mediation``). Clean and corrupted runs are the same for all
