@@ -248,14 +248,19 @@ def test_batches_and_order_do_not_matter(tiny: Any, tracer: Any) -> None:
         assert one.data[name].dims == many[name].dims
 
 
-def test_prompts_in_one_call_equal_prompts_alone(tiny: Any) -> None:
-    prompts = [PROMPT, "a red dog"]
-    both = denoiser(tiny, prompts, ["cat", "dog"], sites=CROSS, corruption=Swap("cook"))
+@pytest.mark.parametrize(
+    ("tracer", "places"), [(text, {"layers": [0], "tokens": [3, 4]}), (denoiser, {"sites": CROSS})]
+)
+def test_prompts_in_one_call_equal_prompts_alone(tiny: Any, tracer: Any, places: Any) -> None:
+    prompts, settings = [PROMPT, "a red dog"], {"corruption": Swap("cook"), **places}
+    both = tracer(tiny, prompts, ["cat", "dog"], **settings).data
     for prompt, subject in zip(prompts, ("cat", "dog"), strict=True):
-        alone = denoiser(tiny, [prompt], subject, sites=CROSS, corruption=Swap("cook"))
-        np.testing.assert_allclose(
-            both.data["restored"].sel(prompt=[prompt]), alone.data["restored"], atol=1e-5
-        )
+        alone = tracer(tiny, [prompt], subject, **settings).data
+        for name in ("clean", "corrupted", "restored"):
+            np.testing.assert_allclose(both[name].sel(prompt=[prompt]), alone[name], atol=ROUNDING)
+    # the two prompts differ, in their effects too
+    effect = (both["restored"] - both["corrupted"]).max("site")
+    assert float(abs(effect.diff("prompt")).max()) > 100 * ROUNDING
 
 
 def test_the_unconditional_branch_is_never_touched(tiny: Any) -> None:
