@@ -1,5 +1,9 @@
 """The nnsight view gives the tensors our own traces keep, to the bit."""
 
+import re
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -108,6 +112,16 @@ def test_our_own_traces_stay_the_same_after_wrapping():
     a, b = (trace(m, **RUN, sites=sites) for m in (before, wrapped))
     assert torch.equal(a.latents, b.latents)
     assert list(a) == list(b) and all(torch.equal(a[s], b[s]) for s in a)
+
+
+def test_the_example_of_the_page_runs_from_a_file(tmp_path):
+    """nnsight needs source code, so the page's examples cannot be run from a string."""
+    page = (Path(__file__).parents[2] / "docs" / "nnsight.md").read_text()
+    code = re.findall(r"^```python[^\n]*\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "page.py").write_text("\n".join(code))
+    names = runpy.run_path(str(tmp_path / "page.py"))
+    assert len(code) == 2
+    assert len(names["kept"]) == 4 and names["latents"].shape[0] == 1
 
 
 # there and back ---------------------------------------------------------------------------------------
