@@ -1,7 +1,7 @@
 """Word heat maps from cross-attention: which part of the picture reads which word.
 
 DAAM (Tang et al., ACL 2023, "What the DAAM: Interpreting Stable Diffusion Using Cross Attention"). With
-P the cross-attention probabilities of layer l, head i and step t, the map of token k is (their eq. 5-7)
+P the cross-attention probabilities of layer l, head i and step t, the map of token k is
 
     D_k = mean over l, i of  max(0, bicubic( sum over t of P_k[t, l, i] ))
 
