@@ -1,8 +1,8 @@
 """Frozen judges of the embedded world: does a picture show what was asked for?
 
 A judge is a small CLIP (a text encoder and an image tower) and an attribute classifier, both trained on real
-pictures only. Everything is differentiable with respect to the images: wrap calls in ``torch.no_grad()`` when no
-gradient is wanted. 1,000 pictures take about a second on one CPU core.
+pictures only. Everything is differentiable with respect to the images: wrap calls in ``torch.no_grad()`` when
+no gradient is wanted. 1,000 pictures take about a second on one CPU core.
 """
 
 from __future__ import annotations

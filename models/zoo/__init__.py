@@ -1,4 +1,4 @@
-"""The embedded models: small, trained on openly licensed emoji; ``zoo.folder("emoji")`` says where one lies."""
+"""The embedded models: small, trained on openly licensed emoji; ``zoo.folder("emoji")`` is where one lies."""
 
 from __future__ import annotations
 
