@@ -109,6 +109,18 @@ def test_a_hundred_requests_in_one_solve(model: Any) -> None:
     assert len(edit.note["requests"]) == 100 and edit.size() == 256
 
 
+def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(model: Any) -> None:
+    one, two = quickfix(model, {"cat": "dog"}), quickfix(model, {"cat": "dog", "dog": "cat"})
+    with torch.no_grad():
+        for p in model.weights("text_encoder/layer.0/self_attn.v_proj").values():
+            p.mul_(3)  # keys are three times as long
+    louder = quickfix(model, {"cat": "dog"})
+    assert louder.note["ridge"] == pytest.approx(9 * one.note["ridge"])
+    assert two.note["ridge"] / one.note["ridge"] == pytest.approx(2, rel=0.1)
+    (a,), (b,) = (e.deltas.values() for e in (one, louder))
+    torch.testing.assert_close(dense(a), dense(b), rtol=0, atol=1e-5)  # and the edit is the same
+
+
 def test_kept_texts_are_held(model: Any) -> None:
     kept = outputs(model, "a red emoji")
     loose, held = (
@@ -124,7 +136,7 @@ def test_kept_texts_are_held(model: Any) -> None:
 
 def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: Any) -> None:
     before = model.module(SITE).weight.detach().clone()
-    edit = quickfix(model, {"cat": "dog"})
+    edit = quickfix(model, {"cat": "dog"}, ridge=0.5)
     assert torch.equal(model.module(SITE).weight, before)
     assert list(edit.deltas) == ["text_encoder.encoder.layers.0.self_attn.out_proj.weight"]
     note = edit.note
