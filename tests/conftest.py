@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing file is a failing test, never a download
 os.environ.setdefault("MPLBACKEND", "Agg")  # no screen
 
 import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from beartype import beartype  # noqa: E402
 from torch import nn  # noqa: E402
 
 # With 2 cores, torch's default threads made the same tests 20 times slower.
@@ -20,6 +24,23 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("few", max_examples=15, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("many", max_examples=300, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
+
+
+def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the array annotations of a function at every call; plain ones are mypy's business."""
+    hints = getattr(function, "__annotations__", {})
+    arrays = {k: h for k, h in hints.items() if any(f"{kind}[" in str(h) for kind in ARRAYS)}
+    if not arrays:
+        return function
+    function.__annotations__ = arrays
+    return beartype(function)
+
+
+ARRAYS = ("Float", "Int", "Bool", "Shaped")
+# jaxtyping takes the checker by its dotted name
+sys.modules["array_checks"] = ModuleType("array_checks")
+sys.modules["array_checks"].check_arrays = check_arrays  # type: ignore[attr-defined]
+jaxtyping.install_import_hook("denoscope", "array_checks.check_arrays")
 
 HOOKS = (
     "_forward_hooks",
@@ -131,6 +152,14 @@ def emoji() -> Any:
     from denoscope.models.load import load
 
     return _watched("emoji", load("emoji"))
+
+
+@pytest.fixture(autouse=True)
+def wrong_arrays_on_purpose(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test marked ``misshapen`` hand over arrays that the annotations do not allow."""
+    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("misshapen") is not None)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,13 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from denoscope.models.site import Site
+from denoscope.probes.direction import Direction
+
 pytest_plugins = ["pytester"]
+
+
+SITE = Site("unet/mid.attn.0.0/self_attn.out")
 
 
 class Toy:
@@ -75,6 +81,17 @@ def test_global_leftovers_are_seen(leftovers: Callable[[], list[str]]) -> None:
         stack.enter_context(TorchFunctionMode())
         assert leftovers() == ["1 global forward hooks", "1 torch function modes"]
     assert leftovers() == []
+
+
+def test_array_annotations_are_checked() -> None:
+    with pytest.raises(TypeError, match=r"Float\[Tensor, \" channel\"\]|channel"):
+        Direction(SITE, torch.zeros(2, 2))
+
+
+@pytest.mark.misshapen
+def test_unless_a_test_says_otherwise() -> None:
+    with pytest.raises(ValueError, match="one finite, non-zero vector"):
+        Direction(SITE, torch.zeros(2, 2))
 
 
 @pytest.mark.slow

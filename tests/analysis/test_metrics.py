@@ -52,6 +52,7 @@ def test_latent_distance_is_the_rms_difference_and_decodes_nothing() -> None:
     assert measure(latent_distance(torch.full((4, 2, 2), 0.75)), silent).tolist() == [0.5, 0.0]
 
 
+@pytest.mark.misshapen
 def test_pictures_are_decoded_once() -> None:
     calls: list[int] = []
 

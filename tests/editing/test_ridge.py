@@ -189,12 +189,14 @@ def test_float64_survives_where_float32_breaks() -> None:
         ({"ridge": 0.0, "preserve": torch.ones(1, 5)}, "give a larger ridge"),
     ],
 )
+@pytest.mark.misshapen
 def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
     good = {"keys": draw(0, 3, 5), "residuals": {"w": torch.ones(3, 2)}, "ridge": 0.1}
     with pytest.raises(ValueError, match=message):
         solve(**{**good, **arguments})
 
 
+@pytest.mark.misshapen
 def test_low_rank_algebra() -> None:
     a, b = LowRank(draw(0, 40, 2), draw(1, 2, 50)), LowRank(draw(2, 40, 3), draw(3, 3, 50))
     torch.testing.assert_close((a + b).dense(), a.dense() + b.dense())

@@ -44,6 +44,7 @@ def test_the_vector_is_normalised():
 
 
 @pytest.mark.parametrize("vector", [torch.zeros(3), torch.ones(2, 2), torch.tensor([float("nan"), 1])])
+@pytest.mark.misshapen
 def test_vectors_that_point_nowhere_are_refused(vector):
     with pytest.raises(ValueError, match="finite, non-zero vector"):
         Direction(TOKENS, vector)
