@@ -2,7 +2,7 @@
 
 >>> import denoscope
 >>> model = denoscope.load("emoji")
->>> run = denoscope.trace(model, ["a noto emoji of a dog"], seeds=[0], steps=4, sites="unet/mid.*/cross_attn.out")
+>>> run = denoscope.trace(model, ["a noto emoji of a dog"], seeds=[0], steps=4)
 >>> run.images.shape
 torch.Size([1, 3, 64, 64])
 """

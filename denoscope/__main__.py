@@ -1,0 +1,5 @@
+"""``python -m denoscope``."""
+
+from .cli import app
+
+app(prog_name="denoscope")

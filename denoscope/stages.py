@@ -1,0 +1,136 @@
+"""The stages of an investigation: each returns a labelled dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .analysis.attention_maps import word_maps
+from .analysis.corrupt import Noise
+from .analysis.effect import Effect, effect
+from .analysis.mediation import Mediation, trace_denoiser, trace_text
+from .case import Case, Setup, open_case, prepare
+from .editing.edit import Edit
+from .editing.quickfix import TEMPLATES, quickfix
+from .findings import CausalMap
+from .models.base import State
+from .pictures import to_array
+from .wording import Wording
+
+Note = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def look(setup: Setup, note: Note) -> xr.Dataset:
+    """Pictures, what they look like on the way, and where each word was read."""
+    model, steps = setup.model, len(setup.model.steps(setup.case.steps))
+    noisy: list[Tensor] = []
+    clean: list[Tensor] = []
+
+    def watch(state: State) -> None:
+        noisy.append(model.decode(state.seen))
+        clean.append(model.decode(model.to_x0(state.seen, state.output, state.step)))
+        note(state.step.index + 1, steps)
+
+    maps = word_maps(model, [setup.case.prompt] * len(setup.seeds), **setup.run, progress=watch)
+    return xr.Dataset(
+        {
+            "pictures": to_array(maps.images),
+            "noisy": xr.concat([to_array(x) for x in noisy], "step"),
+            "predicted": xr.concat([to_array(x) for x in clean], "step"),
+            "words": maps.maps.drop_vars("prompt").rename(y="map_y", x="map_x"),
+        },
+        coords={"step": range(steps), "seed": ("sample", setup.seeds)},
+    )
+
+
+def text_cause(setup: Setup, note: Note) -> xr.Dataset:
+    """Causal map over the text encoder: layer x kind x token."""
+    q = setup.case
+    found = trace_text(
+        setup.model,
+        [q.prompt],
+        q.about,
+        metric=setup.metric,
+        corruption=Noise(draws=q.draws),
+        **setup.run,
+        progress=note,
+    )
+    return found.data
+
+
+def unet_cause(setup: Setup, note: Note) -> xr.Dataset:
+    """Causal map over the UNet: site x window of steps."""
+    q = setup.case
+    n = len(setup.model.steps(q.steps))
+    halves = [range(n // 2), range(n // 2, n)] if n > 1 else [range(n)]
+    found = trace_denoiser(
+        setup.model,
+        [q.prompt],
+        q.about,
+        metric=setup.metric,
+        corruption=Noise(draws=1),
+        windows=halves,
+        **setup.run,
+        progress=note,
+    )
+    return found.data
+
+
+def make_edit(setup: Setup, cause: Mediation) -> Edit:
+    """Edit the text-encoder state whose restoration came nearest to the clean run."""
+    q = setup.case
+    site = CausalMap.of(cause).ranked()["site"][0]
+    templates = list(dict.fromkeys([*setup.wording.efficacy, *TEMPLATES]))
+    request = {q.about: q.change_to}
+    return quickfix(setup.model, request, site=site, templates=templates, keep=setup.wording.keep)
+
+
+def check(setup: Setup, edit: Edit, note: Note) -> xr.Dataset:
+    """Pictures before and after the edit under the same seeds, and what the judge says about them."""
+    questions = setup.wording.questions()
+    judge = setup.judge or _Nobody()
+    found: Effect = effect(setup.model, edit.applied, questions, judge=judge, **setup.run, progress=note)
+    pictures = {
+        name: to_array(images.flatten(0, 1)).rename(sample="picture") for name, images in found.images.items()
+    }
+    return found.data.assign(pictures).assign_attrs(judged=int(setup.judge is not None))
+
+
+class _Nobody:
+    """Stands where no judge ships with the model: only pixels are compared."""
+
+    def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """No opinion."""
+        return torch.zeros(len(images), len(texts))
+
+
+def locate(case: Case, inside: str, note: Note) -> Mediation:
+    """Find the cause alone, in the ``"text_encoder"`` or the ``"unet"``; nothing is changed.
+
+    Raises:
+        LookupError: for an unknown model, or a word that is not in the prompt.
+        ValueError: for runs that cannot be made.
+    """
+    setup = Setup(case, *open_case(case), Wording(case.about, "", (), (), {}))
+    return Mediation((text_cause if inside == "text_encoder" else unet_cause)(setup, note))
+
+
+def evaluate(case: Case, edit: Edit, note: Note) -> Effect:
+    """Check an edit alone.
+
+    Raises:
+        LookupError: for an unknown model, or a word that is not in the prompt.
+        ValueError: for an edit of other weights, and for runs that cannot be made.
+    """
+    setup = prepare(case)
+    if setup.judge is None:
+        raise ValueError(
+            f"no judge ships with {case.model!r}, so nobody can say what its pictures show; take 'emoji'"
+        )
+    with edit.applied(setup.model):
+        pass  # is it for these weights?
+    return Effect(check(setup, edit, note), {})
