@@ -1,19 +1,23 @@
-"""Which settings make a good Diff-QuickFix edit? A grid of them on the emoji model, each judged alike.
+"""Which settings make a good Diff-QuickFix edit? Many of them, each judged alike, on the emoji model.
 
-    python benchmarks/quickfix_settings.py [--seeds 2] [--steps 10] [--out table.csv]
+    python benchmarks/quickfix_settings.py                 what the texts say: seconds a setting
+    python benchmarks/quickfix_settings.py --pictures 1    and one picture for each prompt: minutes a setting
 
-Every setting edits the same pairs, one edit each, and is asked the same questions under the same seeds. About
-two minutes a setting on one core; rows are printed as they come.
+Text columns are means over pairs, in wordings that were not edited, of the texts as the denoiser reads them.
+``left``: how far the edited text is from the target's, as a share of how far it was before (0: reads the same).
+``moved``: how far the texts of bystanders moved, as a share of their length. Picture columns are shares of
+pictures that show what they should, before -> after.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 import denoscope
 from denoscope.analysis.effect import effect
@@ -21,66 +25,98 @@ from denoscope.analysis.questions import KINDS, questions
 from denoscope.editing.quickfix import TEMPLATES, quickfix
 from denoscope.models.judges import load_judge
 
-PAIRS = {"firefighter": "cook", "astronaut": "farmer", "rose": "tulip"}
-PEOPLE = ("a noto emoji of a woman {}", "a twemoji emoji of a man {} with dark skin", "a flat emoji of a {}")
+WORDINGS = (
+    "a noto emoji of a woman {}",
+    "a twemoji emoji of a man {} with dark skin",
+    "a flat emoji of a {}",
+)
 THINGS = ("a noto emoji of a {}", "a twemoji emoji of a {}", "a flat emoji of a {}")
+PAIRS = {
+    "firefighter": ("cook", WORDINGS),
+    "astronaut": ("farmer", WORDINGS),
+    "cat": ("dog", THINGS),
+    "red heart": ("blue heart", THINGS),
+    "rose": ("tulip", THINGS),
+    "penguin": ("owl", THINGS),
+}
+PAINTED = ("firefighter", "astronaut", "rose")
 BYSTANDERS = {
-    **{word: PEOPLE for word in ("police officer", "mechanic", "teacher")},
-    **{word: THINGS for word in ("penguin", "red heart", "pizza", "fire engine")},
+    **dict.fromkeys(("police officer", "mechanic", "teacher"), WORDINGS[:2]),
+    **dict.fromkeys(("lion", "yellow square", "pizza", "fire engine"), THINGS[1:]),
 }
 KEEP = ("", "a noto emoji", "a man", "a woman", "a person with dark skin", "an animal", "a kind of food")
 
 
 def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and arguments of each setting."""
-    for ridge in (0.01, 1.0, 10.0, 100.0, 300.0, 1000.0):
+    yield "default", {}
+    for ridge in (0.0001, 0.01, 1.0, 10.0, 100.0, 300.0, 1000.0):
         yield f"ridge {ridge:g}", {"ridge": ridge}
-    for ridge in (0.01, 100.0):
-        yield f"ridge {ridge:g}, last token only", {"ridge": ridge, "tokens": "subject"}
-        yield f"ridge {ridge:g}, bias twice", {"ridge": ridge, "bias": "reference"}
-        yield f"ridge {ridge:g}, with kept texts", {"ridge": ridge, "keep": KEEP}
-        yield f"ridge {ridge:g}, bare word only", {"ridge": ridge, "templates": TEMPLATES[:1]}
-    yield "ridge 1000, mlp.out", {"ridge": 1000.0, "site": "text_encoder/layer.0/mlp.out"}
+    yield "ridge 0.01, last token only", {"ridge": 0.01, "tokens": "subject"}
+    yield "last token only", {"tokens": "subject"}
+    yield "ridge 0.01, bias twice", {"ridge": 0.01, "bias": "reference"}
+    yield "bias twice", {"bias": "reference"}
+    yield "keep the empty text", {"keep": ("",)}
+    yield "keep seven texts", {"keep": KEEP}
+    yield "bare word only", {"templates": TEMPLATES[:1]}
+    yield "layer 0, mlp.out", {"site": "text_encoder/layer.0/mlp.out"}
+    yield "layer 1, self_attn.out", {"site": "text_encoder/layer.1/self_attn.out"}
 
 
-def measure(model: Any, judge: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -> dict[str, float]:
-    """Mean over the pairs of each kind's share of pictures that show what they should."""
+def read(model: Any, word: str, wordings: Sequence[str]) -> Tensor:
+    """A word's wordings, as the denoiser reads them: [wording, token x channel]."""
+    with torch.no_grad():
+        return torch.stack(
+            [p.embeds for p in model.encode([w.replace("{}", word) for w in wordings])]
+        ).flatten(1)
+
+
+def texts(model: Any, arguments: Mapping[str, Any]) -> dict[str, float]:
+    """What the texts say of a setting: means over the pairs."""
+    left, moved = [], []
+    others = torch.cat([read(model, word, wordings) for word, wordings in BYSTANDERS.items()])
+    for source, (target, wordings) in PAIRS.items():
+        before, wanted = read(model, source, wordings), read(model, target, wordings)
+        with quickfix(model, {source: target}, **arguments).applied(model):
+            after = read(model, source, wordings)
+            now = torch.cat([read(model, word, w) for word, w in BYSTANDERS.items()])
+        left.append(((after - wanted).norm(dim=1) / (before - wanted).norm(dim=1)).mean())
+        moved.append(((now - others).norm(dim=1) / others.norm(dim=1)).mean())
+    return {"left": float(torch.stack(left).mean()), "moved": float(torch.stack(moved).mean())}
+
+
+def pictures(model: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -> dict[str, str | float]:
+    """What pictures show of a setting: means over some of the pairs."""
     tables = []
-    for source, target in PAIRS.items():
-        templates = THINGS if source == "rose" else PEOPLE
-        asked = questions({source: target}, templates[:1], templates[1:], BYSTANDERS)
+    for source in PAINTED:
+        target, wordings = PAIRS[source]
+        asked = questions({source: target}, wordings[:1], wordings[1:], BYSTANDERS)
         edit = quickfix(model, {source: target}, **arguments)
-        found = effect(model, edit.applied, asked, judge=judge, seeds=range(seeds), steps=steps)
-        tables.append(found.summary().assign(norm=edit.to_frame()["norm"].iloc[0]))
-    table = pd.concat(tables)
-    mean = table.groupby(["kind", "measure", "state"])["mean"].mean()
-    row = {f"{k} {s}": mean[k, "shown", s] for k in KINDS for s in ("before", "after")}
-    fits = {f"bystander fit {s}": mean["specificity", "fit", s] for s in ("before", "after")}
-    return {
-        **row,
-        **fits,
-        "bystander moved": mean["specificity", "moved", "after"],
-        "norm": table["norm"].mean(),
-    }
+        found = effect(model, edit.applied, asked, judge=load_judge("emoji"), seeds=range(seeds), steps=steps)
+        tables.append(found.summary())
+    mean = pd.concat(tables).groupby(["kind", "measure", "state"])["mean"].mean()
+    shown = {k: f"{mean[k, 'shown', 'before']:.0%} -> {mean[k, 'shown', 'after']:.0%}" for k in KINDS}
+    fit = f"{mean['specificity', 'fit', 'before']:.2f} -> {mean['specificity', 'fit', 'after']:.2f}"
+    return {**shown, "bystander fit": fit, "bystander pixels moved": mean["specificity", "moved", "after"]}
 
 
 def main() -> None:
-    """Run the grid."""
+    """Try every setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="pictures for each prompt")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--out", default="")
+    parser.add_argument("--only", nargs="*", default=[], help="names of settings")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, judge = denoscope.load("emoji"), load_judge("emoji")
-    rows = {}
+    model, rows = denoscope.load("emoji"), {}
     for name, arguments in settings():
-        rows[name] = measure(model, judge, arguments, options.seeds, options.steps)
-        print(name, {k: round(v, 3) for k, v in rows[name].items()}, flush=True)
-    table = pd.DataFrame.from_dict(rows, orient="index").round(3)
-    print(table.to_markdown() if options.out.endswith(".md") else table.to_string())
-    if options.out:
-        table.to_csv(options.out, index_label="setting")
+        if options.only and name not in options.only:
+            continue
+        rows[name] = texts(model, arguments)
+        if options.pictures:
+            rows[name] |= pictures(model, arguments, options.pictures, options.steps)
+            print(name, rows[name], flush=True)
+    print(pd.DataFrame.from_dict(rows, orient="index").round(3).to_string())
 
 
 if __name__ == "__main__":
