@@ -4,9 +4,9 @@
     python benchmarks/quickfix_settings.py --pictures 1    and one picture for each prompt: minutes a setting
 
 Text columns are means over pairs, in wordings that were not edited, of the texts as the denoiser reads them.
-``left``: how far the edited text is from the target's, as a share of how far it was before (0: reads the same).
-``moved``: how far the texts of bystanders moved, as a share of their length. Picture columns are shares of
-pictures that show what they should, before -> after.
+``left``: how far the edited text is from the target's, as a share of how far it was before (0: it reads
+the same). ``moved``: how far the texts of bystanders moved, as a share of their length. Picture columns are shares
+of pictures that show what they should, before -> after.
 """
 
 from __future__ import annotations

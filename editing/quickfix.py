@@ -59,8 +59,8 @@ def quickfix(
         tokens: which tokens of a wording give rows: the word's last one, or all from there to the end of the
             padding (the paper's choice), where much of a text's meaning is held.
         keep: texts that must be read as before; all their tokens hold the layer where it is.
-        ridge: λ; large keeps the layer as it is, small meets the requests. None is the mean squared length of
-            a key times the number of requests, which does not depend on how a model scales its activations. The
+        ridge: λ; large keeps the layer as it is, small meets the requests. None is the mean squared length
+            of a key times the number of requests, which does not depend on how activations are scaled. The
             paper uses 0.01, which on the embedded model moves other words more and meets new wordings less
             (docs/edits.md).
         bias: ``"subtract"`` the layer's bias from the target, as the equation needs; ``"reference"`` does
