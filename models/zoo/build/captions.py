@@ -116,8 +116,8 @@ def phrase(record: Record, rng: random.Random | None = None) -> str:
 def caption(record: Record, rng: random.Random | None = None) -> str:
     """One caption; without ``rng`` the full one in the first wording.
 
-    >>> caption(Record(name="woman firefighter", concept="firefighter", style="noto", group="", gender="woman",
-    ...                skin="dark"))
+    >>> known = {"name": "woman firefighter", "concept": "firefighter", "gender": "woman", "skin": "dark"}
+    >>> caption(Record(**known, style="noto", group="people-body"))
     'a noto emoji of a woman firefighter with dark skin'
     """
     return worded(with_article(phrase(record, rng)), record.style, rng)

@@ -20,7 +20,7 @@ SIZE = 64
 class Record:
     """What is known about one picture of a vendor's set.
 
-    ``gender`` is none for things, ``skin`` is none where the vendor draws the default (yellow or plain black).
+    ``gender`` is none for things; ``skin`` is none where the vendor draws the default (yellow or black).
     """
 
     name: str

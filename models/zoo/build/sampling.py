@@ -64,7 +64,7 @@ def items(pictures: Pictures, seed: int, mix: Mix | None = None) -> Iterator[Ite
 def _item(pictures: Pictures, index: int, single: Sequence[int], rng: random.Random, mix: Mix) -> Item:
     if rng.random() < mix.composed:
         style = pictures.records[index].style
-        others = [i for i in rng.sample(single, 12) if pictures.records[i].style == style]
+        others = [i for i in rng.choices(single, k=12) if pictures.records[i].style == style]
         scene = random_scene(pictures, index, (others or [rng.choice(single)])[0], rng)
         item = Item(index, scene.caption, scene.picture)
     else:

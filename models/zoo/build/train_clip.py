@@ -69,7 +69,7 @@ def train(
     Args:
         pictures: to learn from, with composed scenes mixed in.
         tokenizer: a trained tokenizer.
-        folder: gets ``text_with_projection``, ``judge/clip_image.safetensors`` and ``judge/clip_text.safetensors``.
+        folder: gets ``text_encoder`` and, in ``judge``, ``clip_image`` and ``clip_text``.
         minutes: time budget.
         layers: depth of the text encoder.
     """
@@ -105,7 +105,7 @@ def train(
 def save(model: Clip, folder: Path) -> None:
     """Write the text encoder in its standard class, and the judge's parts."""
     (folder / "judge").mkdir(parents=True, exist_ok=True)
-    model.text.save_pretrained(folder / "text_with_projection")
+    model.text.text_model.save_pretrained(folder / "text_encoder")
     save_file(model.images.state_dict(), folder / "judge" / "clip_image.safetensors")
     save_file(
         {"weight": model.text.text_projection.weight.detach()}, folder / "judge" / "clip_text.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,25 +28,40 @@ def targets(records: Sequence[Record]) -> dict[str, Tensor]:
     }
 
 
-def augment(pixels: Tensor, rng: random.Random) -> Tensor:
-    """Shift, zoom, mirror, tint the ground, soften, add noise; ``[n, 4, 64, 64]`` to -1..1 on some ground."""
+def augment(pixels: Tensor) -> Tensor:
+    """Change every picture in its own way: mirror, turn, zoom, shift, ground, softness, brightness, noise.
+
+    Args:
+        pixels: ``[n, 4, 64, 64]`` as uint8 with opacity in the last channel.
+
+    Returns:
+        ``[n, 3, 64, 64]`` in -1..1.
+    """
+    n, device = len(pixels), pixels.device
+
+    def between(low: float, high: float) -> Tensor:
+        return torch.empty(n, device=device).uniform_(low, high)
+
+    def chance(share: float) -> Tensor:
+        return (torch.rand(n, device=device) < share).view(n, 1, 1, 1)
+
+    mirror = 1 - 2 * chance(0.4).flatten().float()
+    angle, zoom = between(-0.12, 0.12), between(0.92, 1.12)
+    turn = torch.stack(
+        [mirror * zoom, angle, between(-0.1, 0.1), -mirror * angle, zoom, between(-0.1, 0.1)], dim=1
+    ).view(n, 2, 3)
     pixels = pixels.float() / 255
-    if rng.random() < 0.25:
-        pixels = pixels.flip(-1)
-    angle, zoom = rng.uniform(-0.12, 0.12), rng.uniform(0.92, 1.12)
-    shift = rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)
-    turn = torch.tensor([[zoom, angle, shift[0]], [-angle, zoom, shift[1]]]).expand(len(pixels), 2, 3)
-    grid = F.affine_grid(turn, list(pixels.shape), align_corners=False).to(pixels.device)
     alpha = pixels[:, 3:]
+    grid = F.affine_grid(turn, list(pixels.shape), align_corners=False)
     layers = F.grid_sample(torch.cat([pixels[:, :3] * alpha, alpha], 1), grid, align_corners=False)
-    tint = rng.choice(tuple(BACKGROUNDS.values())) if rng.random() < 0.15 else (255, 255, 255)
-    ground = torch.tensor(tint, device=pixels.device).view(1, 3, 1, 1) / 255
-    out = layers[:, :3] + (1 - layers[:, 3:]) * ground
-    if rng.random() < 0.4:  # generated pictures are a little soft
-        side = rng.choice((28, 36, 48))
-        out = F.interpolate(F.interpolate(out, (side, side), mode="area"), out.shape[-2:], mode="bilinear")
-    out = out * rng.uniform(0.93, 1.05) + rng.uniform(0, 0.04) * torch.randn_like(out)
-    return out * 2 - 1
+    tints = torch.tensor(tuple(BACKGROUNDS.values()), device=device) / 255
+    tint = tints[torch.randint(len(tints), (n,), device=device)].view(n, 3, 1, 1)
+    out = layers[:, :3] + (1 - layers[:, 3:]) * torch.where(chance(0.15), tint, torch.ones_like(tint))
+    coarse = F.interpolate(out, scale_factor=0.5, mode="area")
+    soft = F.interpolate(coarse, out.shape[-2:], mode="bilinear")  # generated pictures are a little soft
+    out = out.lerp(soft, chance(0.5) * between(0, 1).view(n, 1, 1, 1))
+    noise = between(0, 0.04).view(n, 1, 1, 1) * torch.randn_like(out)
+    return (out * between(0.93, 1.05).view(n, 1, 1, 1) + noise) * 2 - 1
 
 
 def loss_of(model: Attributes, pictures: Tensor, wanted: dict[str, Tensor]) -> Tensor:
@@ -75,7 +89,13 @@ def accuracy(model: Attributes, pictures: Pictures) -> dict[str, float]:
 
 
 def train(
-    pictures: Pictures, test: Pictures, folder: Path, minutes: float, *, start: Attributes | None = None
+    pictures: Pictures,
+    test: Pictures,
+    folder: Path,
+    minutes: float,
+    *,
+    start: Attributes | None = None,
+    seed: int = 0,
 ) -> Attributes:
     """Train until the time budget is used; an interrupted run goes on from its checkpoint.
 
@@ -85,11 +105,12 @@ def train(
         folder: for checkpoints and the log.
         minutes: time budget.
         start: where to start from; by default from random weights.
+        seed: of the random weights and of what is drawn.
     """
     device, dtype = device_and_dtype()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = (start or Attributes(**SHAPE, labels=LABELS)).to(device)
-    run, rng = Run(folder, minutes), random.Random(0)
+    run = Run(folder, minutes)
     run.restore(model)
     wanted = {k: v.to(device) for k, v in targets(pictures.records).items()}
     likely = _weights(pictures.records)
@@ -99,7 +120,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = run.rate(1e-3)
         chosen = torch.multinomial(likely, 64, replacement=True)
-        batch = augment(pictures.pixels[chosen].to(device), rng)
+        batch = augment(pictures.pixels[chosen].to(device))
         with torch.autocast(device.type, dtype):
             loss = loss_of(model, batch, {k: v[chosen.to(device)] for k, v in wanted.items()})
         optimizer.zero_grad()

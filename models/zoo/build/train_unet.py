@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...quiet import no_bars
 from .data import Pictures
 from .sampling import Item, Mix, items
 from .training import Run, device_and_dtype, follow
@@ -55,14 +56,20 @@ class Parts:
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
 
-    @staticmethod
-    def read(folder: Path) -> Parts:
+    @classmethod
+    def read(cls, folder: Path) -> Parts:
         """Read them from a model's folder."""
-        vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-        text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
+        return cls.find({name: folder / name for name in ("vae", "text_encoder", "tokenizer")})
+
+    @classmethod
+    def find(cls, places: Mapping[str, Path]) -> Parts:
+        """Read them from a folder for each."""
+        with no_bars():
+            vae = AutoencoderKL.from_pretrained(places["vae"], dtype=torch.float32, low_cpu_mem_usage=False)
+            text_encoder = CLIPTextModel.from_pretrained(places["text_encoder"], dtype=torch.float32)
         for part in (vae, text_encoder):
             part.eval().requires_grad_(False)
-        return Parts(vae, text_encoder, CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+        return cls(vae, text_encoder, CLIPTokenizer.from_pretrained(places["tokenizer"]))
 
     @torch.no_grad()
     def latents(self, pictures: Tensor) -> Tensor:
@@ -131,9 +138,9 @@ def train(
         module.to(device)
     latents = _cached_latents(pictures, parts, folder / "latents.safetensors")
     if device.type == "cuda" or settings.workers < 2:
-        _work(0, pictures, latents, parts, (start, average), folder, settings)
+        _work(0, pictures, latents, parts, (start, average), (folder, settings))
     else:
-        _spawn(pictures, latents, parts, (start, average), folder, settings)
+        _spawn(pictures, latents, parts, (start, average), (folder, settings))
     average.save_pretrained(folder / "unet")
 
 
@@ -148,26 +155,24 @@ def _spawn(
     latents: Tensor,
     parts: Parts,
     models: tuple[nn.Module, nn.Module],
-    folder: Path,
-    settings: Settings,
+    run: tuple[Path, Settings],
 ) -> None:
     for module in models:
         module.share_memory()
-    torch.multiprocessing.spawn(
-        _work, (pictures, latents.share_memory_(), parts, models, folder, settings), nprocs=settings.workers
-    )
+    shared = pictures, latents.share_memory_(), parts, models, run
+    torch.multiprocessing.spawn(_work, shared, nprocs=run[1].workers)
 
 
-def _work(
+def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
     rank: int,
     pictures: Pictures,
     latents: Tensor,
     parts: Parts,
     models: tuple[nn.Module, nn.Module],
-    folder: Path,
-    settings: Settings,
+    where: tuple[Path, Settings],
 ) -> None:
     """One training process; the first one also averages, logs and saves."""
+    folder, settings = where
     device, dtype = device_and_dtype()
     if device.type == "cpu":
         torch.set_num_threads(1)

@@ -17,7 +17,7 @@ _HAIR = {
     "1F9B3": "white hair",
     "1F471": "blond hair",
 }
-_PEOPLE = {f"person{kind}" for kind in ("", *"-gesture -role -fantasy -activity -sport -resting".split())}
+_PEOPLE = {f"person{k}" for k in ("", "-gesture", "-role", "-fantasy", "-activity", "-sport", "-resting")}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Get the vendors' artwork from npm, find out what each picture shows, and render it.
 
-Left out: share-alike sets (OpenMoji, EmojiOne 1), national flags, components, and pictures of several people with
-different skin tones. Needs ``npm`` and ``resvg_py`` (extra ``zoo``).
+Left out: share-alike sets (OpenMoji, EmojiOne 1), national flags, components, and pictures of several people
+with different skin tones. Needs ``npm`` and ``resvg_py`` (extra ``zoo``).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _pictures(
 def _icon_names(
     vendor: Vendor, packages: dict[str, Path], characters: dict[str, Character]
 ) -> dict[str, Character]:
-    """Icon name to character: by the names in Unicode, the set's own table, and two sets with known good names."""
+    """Icon name to character: by Unicode names, the set's own table, and two sets with good tables."""
     names: dict[str, Character] = {}
     tables = ("flat" if vendor.style == "glossy" else vendor.style, "noto", "twemoji")
     by_slug = {character.slug: character for character in characters.values()}
