@@ -50,7 +50,7 @@ bench: $(READY)  ## benchmarks against their targets: ratios on this machine; th
 	@$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 docs: $(READY)  ## the programming reference as pages in build/docs
-	@$(PY) $(PIP) '.[docs]'
+	@$(PY) $(PIP) -e '.[docs]'
 	@$(VENV)/bin/pdoc --docformat google --output-directory build/docs denoscope
 
 # The wheel goes into an environment of its own, which holds nothing but what the wheel asks for.
