@@ -5,8 +5,8 @@
 
 Text columns are means over pairs, in wordings that were not edited, of the texts as the denoiser reads them.
 ``left``: how far the edited text is from the target's, as a share of how far it was before (0: it reads
-the same). ``moved``: how far the texts of bystanders moved, as a share of their length. Picture columns are shares
-of pictures that show what they should, before -> after.
+the same). ``moved``: how far the texts of bystanders moved, as a share of their length. Picture columns are
+shares of pictures that show what they should, before -> after.
 """
 
 from __future__ import annotations
@@ -47,6 +47,12 @@ BYSTANDERS = {
 KEEP = ("", "a noto emoji", "a man", "a woman", "a person with dark skin", "an animal", "a kind of food")
 
 
+OTHERS = (
+    *(w.replace("{}", word) for word in ("singer", "judge", "pilot", "student") for w in WORDINGS[:2]),
+    *(w.replace("{}", word) for word in ("dolphin", "wolf", "lemon", "tractor") for w in THINGS[1:]),
+)
+
+
 def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Name and arguments of each setting."""
     yield "default", {}
@@ -58,6 +64,7 @@ def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "bias twice", {"bias": "reference"}
     yield "keep the empty text", {"keep": ("",)}
     yield "keep seven texts", {"keep": KEEP}
+    yield "keep 16 texts of other things", {"keep": OTHERS}
     yield "bare word only", {"templates": TEMPLATES[:1]}
     yield "layer 0, mlp.out", {"site": "text_encoder/layer.0/mlp.out"}
     yield "layer 1, self_attn.out", {"site": "text_encoder/layer.1/self_attn.out"}
