@@ -58,6 +58,12 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert [t for t in targets if not (page.parent / t).exists()] == []
 
 
+def test_every_page_is_linked_from_the_first() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / t).resolve() for t in LINK.findall(index.read_text())}
+    assert {p for p in PAGES if p.parent != ROOT and p != index} <= linked
+
+
 def documented_modules() -> list[str]:
     """Import names of the modules whose docstrings hold examples."""
     files = sorted(f for folder in FOLDERS for f in (ROOT / folder).rglob("*.py"))

@@ -28,7 +28,7 @@ HOMES = {
     "diffusers": "models/",
     "transformers": "models/",
     "captum": "analysis/attribution.py",
-    "matplotlib": "analysis/plots.py",
+    "matplotlib": "models/zoo/build/curves.py",
     "nnsight": "probes/nnsight.py",
     "plotly": "analysis/plots.py",
     "ray": "probes/ray.py",
@@ -203,6 +203,19 @@ def test_every_folder_with_code_is_installed() -> None:
     assert folders == set(mapped.values())
     assert set(mapped) == set(PROJECT["tool"]["setuptools"]["packages"])
     assert all((ROOT / folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_every_other_file_of_the_package_is_installed() -> None:
+    settings = PROJECT["tool"]["setuptools"]
+    installed = {
+        file
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for file in (ROOT / settings["package-dir"][package]).glob(pattern)
+    }
+    there = {f for folder in LAYERS for f in (ROOT / folder).rglob("*") if f.is_file()}
+    forgotten = [f for f in there - installed if f.suffix not in (".py", ".pyc")]
+    assert not forgotten, f"not in package-data: {forgotten}"
 
 
 def test_long_files_are_named_only_while_they_are_long() -> None:
