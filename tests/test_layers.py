@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tokenize
 import tomllib
@@ -38,6 +39,8 @@ HOMES = {
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "resvg_py": "resvg_py"}
 # what declared packages always bring along and what we may therefore use
 BROUGHT_ALONG = {"scipy": "scikit-learn", "tokenizers": "transformers", "huggingface_hub": "diffusers"}
+
+HOOKS = "models/hooks.py"  # the only code that adds hooks, because it is the code that removes them
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {("torch", "load"), ("torch", "save")}
@@ -142,6 +145,12 @@ def unsafe(path: str, text: str) -> Iterator[str]:
             yield f"{path}:{node.value.lineno} allows pickles"
 
 
+def hooking(path: str, text: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"register_\w*hook", node.attr) and path != HOOKS:
+            yield f"{path}:{node.lineno} adds a hook; only {HOOKS} does"
+
+
 def printing(path: str, text: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
@@ -188,7 +197,7 @@ def long_functions(path: str, text: str) -> Iterator[str]:
 
 
 Check = Callable[[str, str], Iterator[str]]
-CHECKS: list[Check] = [layers, homes, undeclared, unsafe, printing, long_files, long_functions]
+CHECKS: list[Check] = [layers, homes, undeclared, unsafe, hooking, printing, long_files, long_functions]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -247,6 +256,7 @@ PLANTED = [
     (unsafe, "editing/x.py", "from torch import save", "safetensors"),
     (unsafe, "editing/x.py", "import torch\ntorch.load('x')", "torch.load"),
     (unsafe, "editing/x.py", "np.load('x', allow_pickle=True)", "allows pickles"),
+    (hooking, "probes/x.py", "m.register_full_backward_hook(f)", "only models/hooks.py"),
     (printing, "editing/x.py", "print('here')", "prints"),
     (long_files, "editing/x.py", "x = 1\n" * 201, "200 at most"),
     (long_files, "models/base.py", "x = 1\n" * 301, "300 at most"),
@@ -270,6 +280,7 @@ CLEAN = [
     (layers, "models/zoo/x.py", "from ..site import near\nfrom . import folder"),
     (homes, "models/zoo/x.py", "import diffusers, torch"),
     (undeclared, "models/x.py", "import json, PIL.Image, sklearn.linear_model\nfrom .json import x"),
+    (hooking, "models/hooks.py", "m.register_forward_hook(f)\nm.register_buffer('x', y)"),
     (printing, "denoscope/cli.py", "console.print('x')"),
     (unsafe, "probes/x.py", "np.load('x', allow_pickle=False)\nsafetensors.torch.load('x')"),
     (
