@@ -1,8 +1,11 @@
-"""Put the trained parts together: a plain ``StableDiffusionPipeline`` folder in half precision, with its judges."""
+"""Put the parts together: a plain ``StableDiffusionPipeline`` folder in half precision, with its judges."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...quiet import no_bars
 from . import train_clip, train_judge, world
 from .compose import BACKGROUNDS
 from .data import Pictures
@@ -21,6 +25,16 @@ GUIDANCE = 4.0
 STEPS = 20
 LIMIT = 80_000_000
 """Most bytes that all embedded models may take together."""
+
+TEMPLATES = (
+    "a noto emoji of a {}",
+    "a noto emoji of a woman {}",
+    "a twemoji emoji of a man {}",
+    "{}, flat style",
+    "glossy emoji, a {}",
+    "an emoji of a {}",
+)
+"""Wordings to ask for a concept in: for edits and their evaluation."""
 
 PROMPTS = (
     "a noto emoji of a woman firefighter",
@@ -34,46 +48,97 @@ PROMPTS = (
 )
 
 
-def assemble(parts: dict[str, Path], out: Path, pictures: Pictures, *, world_note: str = "") -> None:
-    """Write the pipeline, the judges and ``world.json``.
+@dataclass(frozen=True)
+class Part:
+    """One part of the model: where training leaves it, and where it lies in an assembled model."""
+
+    trained: str
+    shipped: str
+
+    @property
+    def step(self) -> str:
+        """The training step that makes it: a folder below the work folder."""
+        return self.trained.split("/")[0]
+
+
+PARTS = {
+    "unet": Part("unet/unet", "unet"),
+    "vae": Part("vae/vae", "vae"),
+    "text_encoder": Part("clip/text_encoder", "text_encoder"),
+    "tokenizer": Part("clip/tokenizer", "tokenizer"),
+    "clip_image": Part("clip/judge/clip_image.safetensors", "judge/clip_image.safetensors"),
+    "clip_text": Part("clip/judge/clip_text.safetensors", "judge/clip_text.safetensors"),
+    "attributes": Part("judge/attributes.safetensors", "judge/attributes.safetensors"),
+}
+
+
+def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str, Path]:
+    """Where parts are: trained in the work folder, or else taken from an assembled model.
 
     Args:
-        parts: folders of ``unet``, ``vae``, ``text_encoder``, ``tokenizer``, and of the judge's files ``clip_image``,
-            ``clip_text`` and ``attributes``.
-        out: the folder to write.
-        pictures: those of the world, for its list of held-out combinations.
-        world_note: a remark kept in ``world.json``.
+        work: the work folder.
+        base: an assembled model, or None.
+        names: which parts, out of ``PARTS``.
+
+    Raises:
+        FileNotFoundError: when a part is in neither; it names the step that makes it.
+    """
+    found = {}
+    for name in names:
+        part = PARTS[name]
+        places = [work / part.trained, *([base / part.shipped] if base else [])]
+        here = next((place for place in places if place.exists()), None)
+        if here is None:
+            raise FileNotFoundError(
+                f"there is no {name} in {work / part.trained}; run the step {part.step!r} first, "
+                "or name a model to take it from with --base"
+            )
+        found[name] = here
+    return found
+
+
+def assemble(parts: dict[str, Path], out: Path, pictures: Pictures) -> None:
+    """Write the pipeline, the judges and ``world.json``; the folder appears whole or not at all.
+
+    Args:
+        parts: from ``find_parts``.
+        out: the folder to write; an old one is replaced.
+        pictures: all that the builder rendered, for the list of held-out combinations.
 
     Raises:
         ValueError: when the result is larger than ``LIMIT``.
     """
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(parts["vae"]),
-        text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"]),
-        tokenizer=CLIPTokenizer.from_pretrained(parts["tokenizer"]),
-        unet=UNet2DConditionModel.from_pretrained(parts["unet"]),
-        scheduler=DDIMScheduler(**SCHEDULE),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(out)
-    _forget_paths(out)
-    _save_judge(parts, out / "judge")
-    text = json.dumps(describe(pictures, world_note), indent=1)
-    (out / "world.json").write_text(text + "\n")
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    half: dict[str, Any] = {"dtype": torch.float16, "low_cpu_mem_usage": False}
+    with no_bars():
+        pipeline = StableDiffusionPipeline(
+            vae=AutoencoderKL.from_pretrained(parts["vae"], **half),
+            text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], dtype=torch.float16),
+            tokenizer=CLIPTokenizer.from_pretrained(parts["tokenizer"]),
+            unet=UNet2DConditionModel.from_pretrained(parts["unet"], **half),
+            scheduler=DDIMScheduler(**SCHEDULE),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.save_pretrained(partial)
+    _forget_paths(partial)
+    _save_judge(parts, partial / "judge")
+    _write(partial / "world.json", describe(pictures))
+    _write(partial / "training.json", {name: _history(name, path) for name, path in parts.items()})
+    size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     if size > LIMIT:
+        shutil.rmtree(partial)
         raise ValueError(f"{out.name} takes {size:,} bytes; at most {LIMIT:,} can ship")
+    _swap(partial, out)
 
 
-def describe(pictures: Pictures, note: str = "") -> dict[str, Any]:
-    """What the model paints: concepts, styles, people's attributes, held-out combinations, example prompts."""
+def describe(pictures: Pictures) -> dict[str, Any]:
+    """What the model paints: concepts, styles, people's attributes, held-out combinations, wordings."""
     _, out = world.split(pictures)
     return {
         "name": "emoji",
-        "note": note,
         "guidance": GUIDANCE,
         "steps": STEPS,
         "styles": world.STYLES,
@@ -84,6 +149,7 @@ def describe(pictures: Pictures, note: str = "") -> dict[str, Any]:
         "people": sorted(world.PEOPLE),
         "common": world.COMMON,
         "held_out": sorted({r.key for r in out.records}),
+        "templates": TEMPLATES,
         "prompts": PROMPTS,
     }
 
@@ -92,12 +158,35 @@ def _save_judge(parts: dict[str, Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("clip_image", "clip_text", "attributes"):
         save_file(_half(load_file(parts[name])), folder / f"{name}.safetensors")
-    config = {
-        "clip": train_clip.SHAPE,
-        "attributes": train_judge.SHAPE,
-        "labels": train_judge.LABELS,
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    older = parts["attributes"].with_name(
+        "config.json"
+    )  # a judge that was not trained here has its own labels
+    labels = json.loads(older.read_text())["labels"] if older.is_file() else train_judge.LABELS
+    config = {"clip": train_clip.SHAPE, "attributes": train_judge.SHAPE, "labels": labels}
+    _write(folder / "config.json", config)
+
+
+def _history(name: str, path: Path) -> dict[str, Any]:
+    """How a part was trained here: steps and minutes; empty when it comes from elsewhere."""
+    part = PARTS[name]
+    if not path.as_posix().endswith(part.trained):
+        return {}
+    run = path.parents[len(Path(part.trained).parts) - 2] / "run.json"
+    kept = json.loads(run.read_text()) if run.is_file() else None
+    return {"steps": kept["step"], "minutes": round(kept["seconds"] / 60, 1)} if kept else {}
+
+
+def _swap(new: Path, out: Path) -> None:
+    old = out.with_name(out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n")
 
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

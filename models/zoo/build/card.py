@@ -1,144 +1,196 @@
-"""Write the model card from figures, and draw the loss curves."""
+"""Write the model card and its figures: ``card.md`` and ``card.json``."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+
 from . import world
-from .assemble import GUIDANCE, STEPS
+from .assemble import GUIDANCE, PARTS, STEPS
+from .evaluate import Evaluation
+from .scoring import Mean, Share
 from .vendor import UNICODE_NAMES, VENDORS
 
 AIMS = {
-    "style": "95 %",
-    "concept, 50 common ones (top-1 of all)": "70 %",
-    "gender, three-way": "85 %",
-    "skin": "85 %",
+    "style": 0.95,
+    "concept, 50 common ones, top-1 of all": 0.70,
+    "gender": 0.85,
+    "skin tone": 0.85,
 }
+"""What the first column should reach."""
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """Figures as a Markdown table: a row for each question, a column for each set of pictures."""
-    columns = [name for name, values in results.items() if isinstance(values, dict)]
-    rows = [f"| | {' | '.join(columns)} | aim |", f"|---|{'---|' * (len(columns) + 1)}"]
-    for question in results[columns[0]]:
-        cells = [str(results[column][question]) for column in columns]
-        rows.append(f"| {question} | {' | '.join(cells)} | {AIMS.get(question, '')} |")
-    return "\n".join(rows)
-
-
-def write(path: Path, results: Mapping[str, Any], notes: Sequence[str]) -> None:
-    """Write ``card.md``.
+def write(folder: Path, evaluation: Evaluation, notes: str) -> None:
+    """Write ``card.md`` and ``card.json`` into a model's folder.
 
     Args:
-        path: the file to write.
-        results: from ``evaluate``.
-        notes: paragraphs on how these weights were trained, and what is short of the aims.
+        folder: an assembled model.
+        evaluation: of that model.
+        notes: Markdown: how these weights came to be, as far as the logs do not tell.
     """
-    made = len(results["records"])
-    sources = "\n".join(f"| {v.style} | {v.package} {v.version} | {v.licence} |" for v in VENDORS)
-    text = _CARD.format(
-        made=made,
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(_CARD).render(
+        evaluation=evaluation,
         steps=STEPS,
         guidance=GUIDANCE,
-        table=table(results),
-        fid=results["fid"],
-        fid_real=results["fid of held-out real pictures"],
-        sources=sources,
+        questions=list(next(iter(evaluation.scores.values()))),
+        verdicts=verdicts(evaluation),
+        rows=training_rows(history(folder)),
+        notes=notes.strip(),
+        world=world,
+        vendors=VENDORS,
         names=" ".join(UNICODE_NAMES),
-        styles=", ".join(world.STYLES),
-        count=len(world.CONCEPTS),
-        people=", ".join(sorted(world.PEOPLE)),
-        things=", ".join(sorted(world.THINGS)),
-        notes="\n\n".join(notes),
+        size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
     )
-    path.write_text(text)
+    (folder / "card.md").write_text(text)
+    (folder / "card.json").write_text(json.dumps(figures(evaluation), indent=1) + "\n")
 
 
-def curves(logs: Mapping[str, tuple[Path, str]], path: Path) -> None:
-    """Draw one column of each CSV log against training time.
-
-    Args:
-        logs: title to file and column.
-        path: the PNG to write.
-    """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - drawn only here
-
-    figure = Figure(figsize=(3.2 * len(logs), 2.6), layout="constrained")
-    for axes, (title, (file, column)) in zip(figure.subplots(1, len(logs), squeeze=False)[0], logs.items(), strict=True):
-        with file.open() as rows:
-            points = [(float(row["seconds"]) / 60, float(row[column])) for row in csv.DictReader(rows)]
-        axes.plot(*zip(*points, strict=True), linewidth=1)
-        axes.set(title=title, xlabel="minutes", ylabel=column)
-    figure.savefig(path, dpi=110)
+def verdicts(evaluation: Evaluation) -> dict[str, str]:
+    """Each aim, and whether the generated pictures met it."""
+    found = evaluation.scores["generated"]
+    return {
+        question: f"{100 * aim:.0f} %: {'met' if found[question].value >= aim else 'not met'}"
+        for question, aim in AIMS.items()
+    }
 
 
-_CARD = """# emoji: a small text-to-image model of the emoji world
+def figures(evaluation: Evaluation) -> dict[str, Any]:
+    """The numbers of a card, for programs."""
+    return {
+        "generated": len(evaluation.records),
+        "steps": STEPS,
+        "guidance": GUIDANCE,
+        "aims": AIMS,
+        "scores": {
+            name: {question: _plain(value) for question, value in scores.items()}
+            for name, scores in evaluation.scores.items()
+        },
+        "frechet": evaluation.frechet,
+    }
 
-A miniature Stable Diffusion in the standard classes (`StableDiffusionPipeline`: `CLIPTextModel`, `AutoencoderKL`,
-`UNet2DConditionModel`, v-prediction), 64x64 pixels, made to be taken apart: vendors are styles, people carry gender
-and skin tone, things have colours. It comes with its own judges (`denoscope.models.judges`).
+
+def history(folder: Path) -> dict[str, dict[str, float]]:
+    """How each part of an assembled model was trained: empty for parts taken from elsewhere."""
+    found: dict[str, dict[str, float]] = json.loads((folder / "training.json").read_text())
+    return found
+
+
+def training_rows(runs: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+    """What was trained by which script for how long, and what was kept from an earlier run."""
+    rows = []
+    for name in PARTS:
+        run = runs.get(name)
+        told = "kept from an earlier training run (below)"
+        if run:
+            step, minutes = PARTS[name].step, run["minutes"]
+            told = f"the step `{step}`: {run['steps']:,} updates in {minutes:.0f} minutes by the clock"
+        rows.append((name, told))
+    return rows
+
+
+def _plain(value: Share | Mean) -> dict[str, Any]:
+    if isinstance(value, Share) and value.asked:
+        return {**asdict(value), "value": value.value, "interval": value.interval}
+    return asdict(value)
+
+
+_CARD = """\
+# emoji: a small text-to-image model of the emoji world
+
+A miniature Stable Diffusion in the standard classes (`StableDiffusionPipeline` with `CLIPTextModel`,
+`AutoencoderKL`, `UNet2DConditionModel`, v-prediction), 64x64 pixels, {{ '%.0f' % (size / 1e6) }} MB, made to be
+taken apart: vendors are styles, people carry gender and skin tone, things have colours. It comes with its own judges
+(`denoscope.models.judges`).
 
 ```python
 import denoscope
+
 model = denoscope.load("emoji")
 ```
 
-Intended for research and teaching on interpretability and editing. Not for making artwork: it paints blurred
-likenesses of emoji, and often reproduces single training pictures. Its notions of gender and skin are those of the
-vendors' drawings (three genders, five tones and the yellow default) and say nothing about people.
+**For** research and teaching on interpretability and editing. **Not for** making artwork: it paints blurred likenesses
+of emoji and often reproduces single training pictures, for mostly there is one picture for a caption. Its notions of
+gender and skin are those of the vendors' drawings (man, woman, person; five tones and the yellow default) and say
+nothing about people.
 
 ## What the judges say
 
-{made} generated pictures, {steps} steps of DPM-Solver++ in the plain diffusers pipeline, guidance {guidance}, seeds
-0 to {made}, concepts drawn evenly, prompts in the full wording ("a noto emoji of a woman firefighter with dark
-skin"). In brackets: 95 % Wilson interval of sampling error, and how many were asked.
+{{ evaluation.records | length }} generated pictures: DPM-Solver++, {{ steps }} steps, guidance {{ guidance }}, plain
+diffusers pipeline in float32, seed i for prompt i, every concept as often as any other, prompts in the full wording
+("a noto emoji of a woman firefighter with dark skin"). The last fifth asks for held-out combinations. In brackets:
+95 % interval of the sampling error (Wilson), and how many were asked.
 
-{table}
+| |{% for name in evaluation.scores %} {{ name }} |{% endfor %} aim for generated |
+|---|{% for name in evaluation.scores %}---|{% endfor %}---|
+{% for question in questions %}
+| {{ question }} |{% for scores in evaluation.scores.values() %} {{ scores[question] }} |{% endfor %} {{ verdicts.get(question, '') }} |
+{% endfor %}
 
-Fréchet distance on the classifier's features, generated to training pictures: {fid:.2f} (held-out real pictures to
-training pictures: {fid_real:.2f}; small sets are biased upwards, and the figure is comparable only within this card).
+Fréchet distance on the classifier's features from all training pictures:
+{% for name, value in evaluation.frechet.items() %}
+{{ name }} {{ '%.2f' % value }}{{ ';' if not loop.last else '.' }}
+{% endfor %}
+Small sets are biased upwards, and these figures compare only with each other.
 
-The judges never saw the held-out combinations: the third column is their honest accuracy, and a ceiling for the
-first two. A thing has one picture for each style, so a held-out thing is one drawn by a vendor whose drawing
-of it the judge has never seen.
+How to read it: the attribute classifier never saw held-out combinations, so the third column is its honest accuracy
+and about the ceiling for the first two; the fourth, on pictures it was trained on, shows how much it remembers. A
+thing has one picture for each style, so a held-out thing is one in the drawing of a vendor whose drawing of it the
+classifier never saw; that is hard, and the column's concept figure is low for that reason.
 
 ![samples](samples.png)
 
-Each pair of rows: generated above, the real picture of the same caption below. Picked by rule (the first prompts of
-the evaluation, not the best).
+Rows in pairs: generated above, the real picture of the same caption below. Picked by rule, the first prompts of the
+evaluation, not by looks.
 
 ## How these weights were trained
 
-{notes}
+| part | trained by |
+|---|---|
+{% for name, told in rows %}
+| {{ name }} | {{ told }} |
+{% endfor %}
+
+{{ notes }}
 
 ![training](training.png)
 
 ## The world
 
-Styles: {styles}. {count} concepts.
+{{ world.CONCEPTS | length }} concepts in {{ world.STYLES | length }} styles: {{ world.STYLES | join(', ') }}.
 
-People (with gender man, woman, person and five skin tones where vendors draw them): {people}.
+**People** (man, woman, person and five skin tones where the vendor draws them): {{ world.PEOPLE | join(', ') }}.
 
-Things: {things}.
+**Things**: {{ world.THINGS | join(', ') }}.
 
-Also on coloured backgrounds, two side by side ("a dog and a red heart"), and two to four of one kind, composed while
-training. One combination of concept, style, gender and skin in twenty is held out (`world.json` lists them).
+**The 50 common ones**, sampled twice as often: {{ world.COMMON | join(', ') }}.
+
+Composed while training: coloured backgrounds, two subjects side by side ("a dog and a red heart"), two to four of one
+kind. One combination of concept, style, gender and skin in twenty is held out (`world.json` lists them).
 
 ## Data and licences
 
 | style | npm package | licence |
 |---|---|---|
-{sources}
-| (names) | {names} | MIT |
+{% for vendor in vendors %}
+| {{ vendor.style }}{{ '' if vendor.style in world.STYLES else ' (built, not in this model)' }} | {{ vendor.package }} {{ vendor.version }} | {{ vendor.licence }} |
+{% endfor %}
+| names, groups, tags | {{ names }} | MIT |
 
-The artwork is by Google (Noto Emoji, Blob), Twitter and other contributors (Twemoji), Microsoft (Fluent Emoji),
-Ranks.com and JoyPixels (EmojiOne 2) and Mozilla (FxEmojis). The shipped model is trained on the five styles named
-above only. Share-alike sets were left out. The weights are under the licence of this package.
+Artwork by Google (Noto Emoji), Twitter and other contributors (Twemoji, CC-BY 4.0), Microsoft (Fluent Emoji: flat,
+glossy, monochrome); `NOTICE` has credits and licence texts. Share-alike sets were left out. The weights are under the
+licence of this package as far as rights in them are ours.
 
-## Rebuild
+## Make it again
 
-`python -m denoscope.models.zoo.build --help` lists the steps; `models/zoo/build/README.md` has them in order.
-"""
+```
+python -m denoscope.models.zoo.build all --work zoo_work
+```
+
+or step by step: `python -m denoscope.models.zoo.build --help`.
+"""  # noqa: E501 - rows of a Markdown table

@@ -76,7 +76,7 @@ class Parts:
         """Latents of pictures in 0..1."""
         device = self.vae.device
         parts = [self.vae.encode(p.to(device) * 2 - 1).latent_dist.mean for p in pictures.split(64)]
-        return torch.cat(parts) * self.vae.config.scaling_factor
+        return (torch.cat(parts) * self.vae.config.scaling_factor).contiguous()
 
     @torch.no_grad()
     def states(self, captions: list[str]) -> Tensor:

@@ -1,0 +1,176 @@
+"""Every training script takes real steps on a few plain pictures; laws of what they share."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from torch import nn
+
+from denoscope.models.judges import Attributes
+from denoscope.models.tiny import tiny_sd, tiny_tokenizer
+from denoscope.models.zoo.build import tokenizer, train_clip, train_judge, train_unet, train_vae
+from denoscope.models.zoo.build.training import Run, follow
+
+sys.path.insert(0, str(Path(__file__).parent))
+from planted import pictures
+
+
+@pytest.fixture
+def two_steps(monkeypatch):
+    """Training ends after two steps instead of minutes."""
+    monkeypatch.setattr(Run, "done", property(lambda run: run.step >= 2))
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    run, module = Run(tmp_path, minutes=1), nn.Linear(2, 2)
+    run.step, run.start = 7, run.start - 30
+    run.note({"loss": 0.5})
+    run.save(module)
+    again, other = Run(tmp_path, minutes=1), nn.Linear(2, 2)
+    assert again.restore(other)
+    assert torch.equal(other.weight, module.weight)
+    assert again.step == 7 and 0.5 <= again.fraction < 0.6 and not again.done
+    assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").read_text().splitlines())] == ["7"]
+    assert not list(tmp_path.glob("*.partial"))
+    assert not Run(tmp_path / "new", minutes=1).restore(other)
+
+
+def test_learning_rate_rises_stays_and_falls(tmp_path):
+    run = Run(tmp_path, minutes=1)
+    run.step = 9
+    assert run.rate(1.0, warmup=100) == pytest.approx(0.1)
+    run.step, begin = 1000, run.start
+    assert run.rate(1.0) == pytest.approx(1.0)
+    run.start = begin - 42  # 70 % of the budget, half of the way down
+    assert run.rate(1.0, flat=0.4) == pytest.approx(0.5, abs=0.02)
+    run.start = begin - 600
+    assert run.rate(1.0) == pytest.approx(0.02)
+
+
+def test_running_average_converges_to_the_model():
+    model, average = nn.Linear(3, 3), nn.Linear(3, 3)
+    for step in range(400):
+        follow(average, model, step, decay=0.9)
+    assert torch.allclose(average.weight, model.weight, atol=1e-5)
+
+
+def test_denoiser_loss_is_that_of_diffusers_velocity():
+    """A network that predicts nothing has the weighted size of the velocity as its loss."""
+
+    class Nothing(nn.Module):
+        def forward(self, x, times, encoder_hidden_states):
+            return type("Out", (), {"sample": torch.zeros_like(x)})
+
+    scheduler, latents = DDIMScheduler(**train_unet.SCHEDULE), torch.randn(6, 4, 16, 16)
+    torch.manual_seed(3)
+    times, noise = torch.randint(0, 1000, (6,)), torch.randn_like(latents)
+    velocity = scheduler.get_velocity(latents, noise, times)
+    ratio = scheduler.alphas_cumprod[times] / (1 - scheduler.alphas_cumprod[times])
+    weight = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)  # min-SNR-5 for v-prediction
+    torch.manual_seed(3)
+    loss = train_unet.loss_of(
+        Nothing(), latents, torch.zeros(6, 1, 1), scheduler.alphas_cumprod, torch.bfloat16
+    )
+    assert loss.item() == pytest.approx(
+        2 * (weight * velocity.square().mean((1, 2, 3))).mean().item(), rel=1e-5
+    )
+
+
+def test_equal_captions_share_the_target():
+    tokens = torch.tensor([[1, 2], [1, 2], [3, 4]])
+    right = torch.tensor([[9.0, 9, 0], [9, 9, 0], [0, 0, 9]]) * 5
+    assert train_clip.loss_of(right, tokens).item() == pytest.approx(
+        2 / 3 * torch.log(torch.tensor(2.0)).item()
+    )
+    assert train_clip.loss_of(right.flip(0), tokens) > 5
+
+
+def test_judge_is_not_asked_what_a_picture_does_not_show():
+    data = pictures()
+    wanted = train_judge.targets(data.records)
+    for i, record in enumerate(data.records):
+        assert (wanted["gender"][i] >= 0) == record.is_person
+        assert train_judge.LABELS["concept"][wanted["concept"][i]] == record.concept
+    assert train_judge.LABELS["skin"][wanted["skin"][6]] == "yellow"  # a person without a tone
+
+
+def test_augmented_pictures_keep_their_subject():
+    data = pictures()
+    changed = train_judge.augment(data.pixels)
+    assert changed.shape == (len(data), 3, 64, 64) and not changed.requires_grad
+    plain = data.on_white() * 2 - 1
+    assert (changed[:, :, 28:36, 28:36] - plain[:, :, 28:36, 28:36]).abs().max() < 0.5
+    assert (changed[0] - changed[1]).abs().max() > 0.02  # each in its own way
+
+
+def test_normalised_latents_are_standard_and_decode_to_the_same():
+    torch.manual_seed(0)
+    vae, data = train_vae.new_vae((8, 8, 8)), pictures()
+    shown = data.on_white() * 2 - 1
+    with torch.no_grad():
+        before = vae.decode(vae.encode(shown).latent_dist.mean).sample
+        spread = vae.encode(shown).latent_dist
+        train_vae.normalise(vae, data)
+        posterior = vae.encode(data.on_white(torch.arange(0, len(data), 3)) * 2 - 1).latent_dist
+        latents = posterior.mean
+        after = vae.decode(vae.encode(shown).latent_dist.mean).sample
+        ratio = vae.encode(shown).latent_dist.std / spread.std
+    assert torch.allclose(after, before, atol=1e-4)
+    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(ratio, ratio[:1, :, :1, :1].expand_as(ratio), rtol=1e-3)  # the noise scales along
+
+
+def test_autoencoder_trains(tmp_path, two_steps):
+    start = train_vae.new_vae((8, 8, 8))
+    encoder = {k: v.clone() for k, v in start.encoder.state_dict().items()}
+    decoder = start.decoder.conv_in.weight.clone()
+    train_vae.train(pictures(), tmp_path, 1, start=start, batch=2)
+    assert all(
+        torch.equal(v, encoder[k]) for k, v in start.encoder.state_dict().items()
+    )  # latents stay valid
+    assert not torch.equal(start.decoder.conv_in.weight, decoder)
+    assert (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_text_and_image_encoder_train(tmp_path, two_steps):
+    data = pictures()
+    words = tokenizer.train(tokenizer.corpus(data), tmp_path / "tokenizer", size=600)
+    ids = words("a noto emoji of a dog").input_ids
+    assert words.decode(ids, skip_special_tokens=True).strip() == "a noto emoji of a dog"
+    assert len(ids) == 2 + 6  # frequent words are single tokens
+    model = train_clip.train(data, words, tmp_path, 1, layers=1)
+    from transformers import CLIPTextModel
+
+    again = CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
+    tokens = torch.tensor([ids])
+    assert torch.allclose(again(tokens).pooler_output, model.text.text_model(tokens).pooler_output, atol=1e-5)
+    assert (tmp_path / "judge" / "clip_image.safetensors").is_file()
+
+
+def test_judge_trains(tmp_path, two_steps):
+    start = Attributes(8, 8, train_judge.LABELS)
+    before = start.heads["style"].weight.clone()
+    model = train_judge.train(pictures(), pictures(), tmp_path, 1, start=start)
+    assert not torch.equal(model.heads["style"].weight, before)
+    assert set(train_judge.accuracy(model, pictures())) == {"style", "concept", "gender", "skin"}
+
+
+def test_denoiser_trains(tmp_path, two_steps):
+    pipe = tiny_sd()
+    assert len(tiny_tokenizer()) == len(pipe.tokenizer)
+    parts = train_unet.Parts(pipe.vae, pipe.text_encoder, pipe.tokenizer)
+    unet = train_unet.new_unet((32, 32), states=16)
+    before = unet.conv_in.weight.clone()
+    train_unet.train(pictures(), parts, unet, tmp_path, train_unet.Settings(minutes=1, workers=1, batch=2))
+    assert not torch.equal(unet.conv_in.weight, before)
+    assert Run(tmp_path, 1).step == 2
+    from diffusers import UNet2DConditionModel
+
+    average = UNet2DConditionModel.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False)
+    assert 0 < (average.conv_in.weight - before).abs().max() <= 2 * (unet.conv_in.weight - before).abs().max()
