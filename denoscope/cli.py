@@ -45,6 +45,7 @@ FIXES = {
     errno.ENOSPC: "the disk is full; free some space, or name another folder with --output",
     errno.EROFS: "the disk is read-only; name another folder with --output",
     errno.EACCES: "writing is not allowed there; name another folder with --output",
+    errno.EEXIST: "a file stands where a folder is needed; name another folder with --output",
     errno.ENOTDIR: "a file stands where a folder is needed; name another folder with --output",
 }
 
@@ -299,20 +300,18 @@ def trace(
     seeds: SeedsOpt = 1,
     guidance: GuidanceOpt = None,
 ) -> None:
-    """Keep the activations at some sites while pictures are made, as a labelled zarr store.
+    """Keep the activations at some sites while pictures are made, in a zarr store.
 
     Example:  denoscope trace "a noto emoji of a dog" --sites "unet/mid.*/*" --output dog.zarr
 
-    Read it with  xarray.open_zarr("dog.zarr").
+    Read it with  denoscope.Trace.load("dog.zarr").
     """
-    from .analysis.scores import save_store
-
     opened = _open(model)
     _check_new(output)
     with _progress() as show:
         run = _trace(opened, prompt, seeds, show, steps=steps, guidance=guidance, sites=sites)
         output.parent.mkdir(parents=True, exist_ok=True)
-        save_store(run.to_xarray(), output)
+        run.save(output)
     out.print(
         f"{len(run)} sites x {len(run.kept_steps)} steps in [bold]{escape(str(output))}[/]", soft_wrap=True
     )

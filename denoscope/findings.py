@@ -199,5 +199,5 @@ def _claim(text: str, place: pd.Series) -> Finding:
 def _amount(value: float, share: bool) -> str:
     if not share:
         return f"{value:.3f}"
-    text = f"{value:.0%}" if abs(value) >= 0.1 else f"{value:.1%}"
+    text = f"{value:.0%}" if abs(value) >= 0.0995 else f"{value:.1%}"
     return text.removeprefix("-") if text == "-0.0%" else text
