@@ -8,7 +8,7 @@ no gradient is wanted. 1,000 pictures take about a second on one CPU core.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,7 +54,7 @@ class ImageTower(nn.Module):
 class Attributes(nn.Module):
     """One image tower with a linear head for each attribute."""
 
-    def __init__(self, width: int, dim: int, labels: dict[str, Sequence[str]]) -> None:
+    def __init__(self, width: int, dim: int, labels: Mapping[str, Sequence[str]]) -> None:
         super().__init__()
         self.tower = ImageTower(width, dim)
         self.heads = nn.ModuleDict({name: nn.Linear(dim, len(values)) for name, values in labels.items()})

@@ -20,6 +20,7 @@ from . import train_clip, train_judge, world
 from .compose import BACKGROUNDS
 from .data import Pictures
 from .train_unet import SCHEDULE
+from .training import Network
 
 GUIDANCE = 4.0
 STEPS = 20
@@ -112,7 +113,7 @@ def assemble(parts: dict[str, Path], out: Path, pictures: Pictures) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     half: dict[str, Any] = {"dtype": torch.float16, "low_cpu_mem_usage": False}
     with no_bars():
-        pipeline = StableDiffusionPipeline(
+        pipeline: Network = StableDiffusionPipeline(
             vae=AutoencoderKL.from_pretrained(parts["vae"], **half),
             text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], dtype=torch.float16),
             tokenizer=CLIPTokenizer.from_pretrained(parts["tokenizer"]),

@@ -25,6 +25,7 @@ from .captions import caption
 from .data import SIZE, Pictures, Record
 from .sampling import weights
 from .scoring import Scores, frechet, score
+from .training import Network
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def generate(folder: Path, prompts: Sequence[str], kept: Path, batch: int = 50) 
     """
     kept.mkdir(parents=True, exist_ok=True)
     weights_hash = _hash_of(folder)
-    pipeline = None
+    pipeline: Network = None
     parts = []
     for start in track(range(0, len(prompts), batch), "generating"):
         texts = list(prompts[start : start + batch])
@@ -154,9 +155,9 @@ def sheet(evaluation: Evaluation, real: Pictures, path: Path, rows: int = 4, col
     canvas.quantize(128).save(path, optimize=True)
 
 
-def _open(folder: Path) -> StableDiffusionPipeline:
+def _open(folder: Path) -> Network:
     with no_bars():
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline: Network = StableDiffusionPipeline.from_pretrained(
             folder, dtype=torch.float32, low_cpu_mem_usage=False
         )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)

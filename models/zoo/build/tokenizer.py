@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
@@ -59,7 +60,7 @@ def train(texts: Iterable[str], folder: Path, size: int = 4096) -> CLIPTokenizer
     vocabulary: dict[str, int] = learned["vocab"]
     for token in (*(b + end for b in alphabet for end in ("", "</w>")), _START, _END):
         vocabulary.setdefault(token, len(vocabulary))
-    merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in learned["merges"]]
+    merges: Any = [tuple(m.split(" ") if isinstance(m, str) else m) for m in learned["merges"]]
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=POSITIONS, pad_token=_END)
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -88,7 +88,7 @@ def train(
             logits = model(shown, tokens)
         loss = loss_of(logits.float(), tokens)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         run.step += 1

@@ -124,7 +124,7 @@ def train(
         with torch.autocast(device.type, dtype):
             loss = loss_of(model, batch, {k: v[chosen.to(device)] for k, v in wanted.items()})
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         run.step += 1

@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ...quiet import no_bars
 from .data import Pictures
 from .sampling import Item, Mix, items
-from .training import Run, device_and_dtype, follow
+from .training import Network, Run, device_and_dtype, follow
 
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -52,8 +52,8 @@ class Settings:
 class Parts:
     """The frozen parts that training needs."""
 
-    vae: AutoencoderKL
-    text_encoder: CLIPTextModel
+    vae: Network
+    text_encoder: Network
     tokenizer: CLIPTokenizer
 
     @classmethod
@@ -76,7 +76,8 @@ class Parts:
         """Latents of pictures in 0..1."""
         device = self.vae.device
         parts = [self.vae.encode(p.to(device) * 2 - 1).latent_dist.mean for p in pictures.split(64)]
-        return (torch.cat(parts) * self.vae.config.scaling_factor).contiguous()
+        latents: Tensor = torch.cat(parts) * self.vae.config.scaling_factor
+        return latents.contiguous()
 
     @torch.no_grad()
     def states(self, captions: list[str]) -> Tensor:
@@ -86,7 +87,7 @@ class Parts:
         return states
 
 
-def new_unet(channels: tuple[int, ...] = (64, 96, 192), states: int = 128) -> UNet2DConditionModel:
+def new_unet(channels: tuple[int, ...] = (64, 96, 192), states: int = 128) -> Network:
     """A small UNet with cross-attention in every block."""
     blocks = len(channels)
     return UNet2DConditionModel(
@@ -116,12 +117,11 @@ def loss_of(unet: nn.Module, latents: Tensor, states: Tensor, alphas: Tensor, dt
         predicted = unet(noisy, times, encoder_hidden_states=states).sample
     ratio = (alpha / (1 - alpha)).flatten()
     error = (predicted.float() - velocity).square().mean((1, 2, 3))
-    return (2 * ratio.clamp(max=5) / (ratio + 1) * error).mean()
+    loss: Tensor = (2 * ratio.clamp(max=5) / (ratio + 1) * error).mean()
+    return loss
 
 
-def train(
-    pictures: Pictures, parts: Parts, start: UNet2DConditionModel, folder: Path, settings: Settings
-) -> None:
+def train(pictures: Pictures, parts: Parts, start: Network, folder: Path, settings: Settings) -> None:
     """Train until the time budget is used; the average ends in ``folder/unet``.
 
     Args:
@@ -160,7 +160,8 @@ def _spawn(
     for module in models:
         module.share_memory()
     shared = pictures, latents.share_memory_(), parts, models, run
-    torch.multiprocessing.spawn(_work, shared, nprocs=run[1].workers)
+    start_processes: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]  # not in its __all__
+    start_processes(_work, shared, nprocs=run[1].workers)
 
 
 def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
@@ -180,7 +181,8 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
     unet.train().requires_grad_(True)
     run = Run(folder, settings.minutes)
     torch.manual_seed(1000 * rank + run.step)
-    alphas = DDIMScheduler(**SCHEDULE).alphas_cumprod.to(device)
+    scheduler: Network = DDIMScheduler(**SCHEDULE)
+    alphas = scheduler.alphas_cumprod.to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=0.01)
     stream = items(pictures, 1000 * rank + run.step, settings.mix)
     losses: list[float] = []
@@ -189,7 +191,7 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
             group["lr"] = run.rate(settings.rate)
         loss = loss_of(unet, *_batch(stream, settings.batch, latents, parts), alphas, dtype)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())

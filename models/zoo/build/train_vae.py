@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from .data import Pictures
 from .sampling import Mix, items
-from .training import Run, device_and_dtype, follow
+from .training import Network, Run, device_and_dtype, follow
 
 
-def new_vae(channels: tuple[int, ...] = (32, 64, 128)) -> AutoencoderKL:
+def new_vae(channels: tuple[int, ...] = (32, 64, 128)) -> Network:
     """A small autoencoder; every channel step but the last halves the side."""
     blocks = len(channels)
     return AutoencoderKL(
@@ -32,7 +32,7 @@ def new_vae(channels: tuple[int, ...] = (32, 64, 128)) -> AutoencoderKL:
     )
 
 
-def loss_of(vae: AutoencoderKL, pictures: Tensor, *, decoder_only: bool = False) -> tuple[Tensor, Tensor]:
+def loss_of(vae: Network, pictures: Tensor, *, decoder_only: bool = False) -> tuple[Tensor, Tensor]:
     """Reconstruction (L1, L2, half of the L1 of edges) plus a little KL; and the squared error alone."""
     with torch.set_grad_enabled(not decoder_only):
         posterior = vae.encode(pictures).latent_dist
@@ -45,8 +45,8 @@ def loss_of(vae: AutoencoderKL, pictures: Tensor, *, decoder_only: bool = False)
 
 
 def train(
-    pictures: Pictures, folder: Path, minutes: float, *, start: AutoencoderKL | None = None, batch: int = 8
-) -> AutoencoderKL:
+    pictures: Pictures, folder: Path, minutes: float, *, start: Network | None = None, batch: int = 8
+) -> Network:
     """Train until the time budget is used; the average ends in ``folder/vae``.
 
     Args:
@@ -90,7 +90,7 @@ def train(
 
 
 @torch.no_grad()
-def psnr(vae: AutoencoderKL, pictures: Tensor) -> float:
+def psnr(vae: Network, pictures: Tensor) -> float:
     """Fidelity in dB of coding and decoding pictures in 0..1 without noise (on the mean)."""
     errors = []
     for part in pictures.split(64):
@@ -101,7 +101,7 @@ def psnr(vae: AutoencoderKL, pictures: Tensor) -> float:
 
 
 @torch.no_grad()
-def normalise(vae: AutoencoderKL, pictures: Pictures) -> None:
+def normalise(vae: Network, pictures: Pictures) -> None:
     """Fold mean and deviation of each latent channel into the (post-)quant convolutions; exact."""
     sample = pictures.on_white(torch.arange(0, len(pictures), 3))
     latents = torch.cat([vae.encode(p.to(vae.device) * 2 - 1).latent_dist.mean for p in sample.split(64)])

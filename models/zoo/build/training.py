@@ -8,12 +8,16 @@ import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
+
+Network: TypeAlias = Any
+"""A model of diffusers' classes, whose attributes a type checker cannot see."""
 
 
 def device_and_dtype(device: str | None = None) -> tuple[torch.device, torch.dtype]:
