@@ -1,7 +1,8 @@
 """Measure, print a table, and write it down: ``python benchmarks/run.py``.
 
 Writes results.json and results.md beside this file, and puts the table into README.md between
-``<!-- benchmarks -->`` and ``<!-- /benchmarks -->`` where these are. Exits with 1 if a target is missed.
+``<!-- benchmarks -->`` and ``<!-- /benchmarks -->`` where these are. ``python benchmarks/run.py edit``
+measures one part anew and leaves the others as they were.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import os
 import platform
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
@@ -36,8 +36,8 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 HEADER = ("what", "against", "measured", "target", "met", "how much")
 
 
-def main() -> int:
-    """Run all parts, or those named; return the exit code."""
+def main() -> None:
+    """Run all parts, or those named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"which to run, of {', '.join(PARTS)}; all without")
     names = parser.parse_args().parts or list(PARTS)
@@ -45,14 +45,14 @@ def main() -> int:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    console, rows = Console(), []
+    console = Console()
+    found = _read()
     for name in names:
         with console.status(f"measuring {name} ..."):
-            rows += PARTS[name]()
-    console.print(_table(rows))
-    if names == list(PARTS):
-        _write(rows)
-    return int(any(row.met is False for row in rows))
+            found[name] = PARTS[name]()
+    found = {name: found[name] for name in PARTS if name in found}
+    console.print(_table([row for name in names for row in found[name]]))
+    _write(found)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -71,14 +71,24 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _write(rows: list[Row]) -> None:
+def _read() -> dict[str, list[Row]]:
+    path = HERE / "results.json"
+    parts = json.loads(path.read_text())["parts"] if path.is_file() else {}
+    return {
+        name: [Row(**{k: v for k, v in r.items() if k != "met"}) for r in rows]
+        for name, rows in parts.items()
+    }
+
+
+def _write(parts: dict[str, list[Row]]) -> None:
     about = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, one thread used",
         "versions": {p: version(p) for p in ("denoscope", "torch", "diffusers", "transformers")},
     }
-    found = {"about": about, "rows": [row.as_dict() for row in rows]}
+    found = {"about": about, "parts": {name: [row.as_dict() for row in rows] for name, rows in parts.items()}}
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    rows = [row for part in parts.values() for row in part]
     lines = [HEADER, tuple("---" for _ in HEADER), *map(_cells, rows)]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())  # type: ignore[attr-defined]
@@ -93,4 +103,4 @@ def _write(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -121,6 +121,8 @@ def _compare(
     against = "clean, corrupted, restored for each"
     seconds = "{:.1f} s against {:.1f} s".format(*pair.seconds)
     counts = f"{found[0].rows} against {reference.rows}"
+    if not windows:
+        counts += "; a third, and two runs that all sites share"
     spread = f"CLIP scores from {scores.min():.3f} to {scores.max():.3f}"
     return [
         Row(
