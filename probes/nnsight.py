@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from nnsight import NNsight  # type: ignore[import-untyped]
+from nnsight import NNsight
 from torch import Tensor, nn
 
 from ..models.base import Model
@@ -22,7 +22,7 @@ from ..models.site import Site
 from ..models.time import Branch
 
 if TYPE_CHECKING:
-    from nnsight.intervention.envoy import Envoy  # type: ignore[import-untyped]
+    from nnsight.intervention.envoy import Envoy
 
 
 class _Loop(nn.Module):
