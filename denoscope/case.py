@@ -35,7 +35,7 @@ class Case:
     change_to: str
     model: str = "emoji"
     seeds: int = 4
-    steps: int = 12
+    steps: int = 10
     guidance: float | None = None
     draws: int = 2
 

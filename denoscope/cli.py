@@ -128,7 +128,7 @@ def investigate(
     change_to: ChangeOpt,
     model: ModelOpt = "emoji",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("investigation"),
-    steps: StepsOpt = 12,
+    steps: StepsOpt = 10,
     seeds: SeedsOpt = 4,
     guidance: GuidanceOpt = None,
 ) -> None:
@@ -189,7 +189,7 @@ def locate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A zarr store for all scores.")
     ] = None,
-    steps: StepsOpt = 12,
+    steps: StepsOpt = 10,
     seeds: SeedsOpt = 2,
     guidance: GuidanceOpt = None,
 ) -> None:
@@ -250,7 +250,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A CSV file for each picture's numbers.")
     ] = None,
-    steps: StepsOpt = 12,
+    steps: StepsOpt = 10,
     seeds: SeedsOpt = 4,
     guidance: GuidanceOpt = None,
 ) -> None:

@@ -147,10 +147,10 @@ def _bars(checked: Effect, measure: str, states: tuple[str, ...] = STATES) -> xr
         .rename_axis(["measure", "when"])
         .reindex(index)
     )
-    bars = table.to_xarray()
-    return bars.sel(measure=kinds, when=list(states)).assign_coords(
-        measure=[GROUPS[k] for k in kinds], when=[STATE_NAMES[s] for s in states]
-    )
+    bars: xr.Dataset = table.to_xarray()
+    bars = bars.sel(measure=kinds, when=list(states))
+    names = {"measure": [GROUPS[k] for k in kinds], "when": [STATE_NAMES[s] for s in states]}
+    return bars.assign_coords(names)
 
 
 # words --------------------------------------------------------------------------------------------------

@@ -72,11 +72,12 @@ def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
         ValueError: if the prompt does not hold the word exactly once.
     """
     own, world = template(prompt, about), _world(model)
+    lists: list[tuple[Sequence[str], str, int]]
     if not world:
         lists, variants = [(OTHERS, own, 4)], tuple(t for t in PLAIN if t != own)
     else:
         known = [t for t in THINGS if t in world["concepts"]]
-        kinds = [PEOPLE[:20], known]  # the first 20 go with any gender
+        kinds: list[Sequence[str]] = [PEOPLE[:20], known]  # the first 20 go with any gender
         peers, rest = kinds if about.lower() in PEOPLE else kinds[::-1]
         lists, variants = [(peers, own, 4), (rest, "an emoji of a {}", 2)], _variants(own, world)
     bystanders: dict[str, tuple[str, ...]] = {}

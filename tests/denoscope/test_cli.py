@@ -129,7 +129,12 @@ def test_faults_of_input_name_the_input_and_the_fix(folder, tmp_path):
     one_line(call("generate", "a cat", "--guidance", -1, *model), 2, "guidance is -1", "from 0 up")
     one_line(call("generate", "a cat", "--seeds", 0, *model), 2, "seeds is 0", "at least 1")
     one_line(call("generate", "x" * 60, *model), 2, "tokens", "shorten the prompt")
-    one_line(call("investigate", "a red cat", "--about", "bird", "--change-to", "dog", *model), 2, "bird", "a red cat")
+    one_line(
+        call("investigate", "a red cat", "--about", "bird", "--change-to", "dog", *model),
+        2,
+        "bird",
+        "a red cat",
+    )
     one_line(call("locate", "a red cat", "--about", "cat", "--in", "vae", *model), 2, "'vae'", "unet")
     one_line(call("edit", "cat", " ", *model, "-o", tmp_path / "e"), 2, "empty")
     assert not (tmp_path / "e").exists()
@@ -172,7 +177,9 @@ def test_an_edit_that_is_missing_truncated_pickled_or_for_other_weights_is_refus
 def test_a_read_only_place_is_named(folder, tmp_path):
     (tmp_path / "file").write_text("")
     below = tmp_path / "file" / "below"
-    one_line(call("generate", "a cat", "--steps", 1, "--seeds", 1, "--model", folder, "-o", below), 2, "--output")
+    one_line(
+        call("generate", "a cat", "--steps", 1, "--seeds", 1, "--model", folder, "-o", below), 2, "--output"
+    )
     run = ["investigate", "a red cat", *ABOUT, "--model", folder, "--steps", 1, "--seeds", 1, "-o", below]
     one_line(call(*run), 2, "--output")
     one_line(call("edit", "cat", "dog", "--model", folder, "-o", below), 2, "--output")
@@ -197,7 +204,9 @@ def test_nothing_is_overwritten(folder, tmp_path):
     model = ["--model", folder, "--steps", 1]
     (tmp_path / "t.zarr").mkdir()
     one_line(call("trace", "a cat", *model, "-o", tmp_path / "t.zarr"), 2, "exists", "--output")
-    one_line(call("locate", "a cat", "--about", "cat", *model, "-o", tmp_path / "t.zarr"), 2, "exists", "--output")
+    one_line(
+        call("locate", "a cat", "--about", "cat", *model, "-o", tmp_path / "t.zarr"), 2, "exists", "--output"
+    )
 
 
 def test_a_bug_keeps_its_traceback(folder, monkeypatch):

@@ -25,7 +25,11 @@ def cause(restored, clean=1.0, corrupted=0.0, columns=TOKENS, spread=0.01):
         "corrupted": (("prompt", "seed", "draw"), (np.full((1, seeds), float(corrupted)) + noise)[..., None]),
         "restored": (("site", name, "prompt", "seed", "draw"), values),
     }
-    coords = {"site": SITES, "block": ("site", ["layer.0", "layer.1"]), "kind": ("site", ["self_attn.out"] * 2)}
+    coords = {
+        "site": SITES,
+        "block": ("site", ["layer.0", "layer.1"]),
+        "kind": ("site", ["self_attn.out"] * 2),
+    }
     return Mediation(xr.Dataset(data, {**coords, **columns}, {"metric": "clip_score(own prompt)"}))
 
 
@@ -58,7 +62,11 @@ def test_no_total_effect_is_told_and_no_shares_are_taken():
 def test_the_unet_sentence_counts_what_restores_more_than_half():
     found = CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]], columns={"window": ["0-5", "6-11"]}))
     first, second = findings.tell_unet(found)
-    assert "steps 7–12" in first.text and "90%" in first.text and "Of 4 pairs of layer and window, 2" in second.text
+    assert (
+        "steps 7–12" in first.text
+        and "90%" in first.text
+        and "Of 4 pairs of layer and window, 2" in second.text
+    )
 
 
 SHOWN = {

@@ -50,13 +50,19 @@ def test_the_edit_is_the_one_that_was_checked_and_fits_the_model(finished, folde
         state = list(model.sample(["a red cat"], seeds=[0], steps=2))[-1]
         pixels = model.decode(state.latents.detach())[0].mul(255).round().permute(1, 2, 0)
     shown = data["after"].values[0]
-    assert np.abs(pixels.detach().numpy() - shown).max() <= 1 < np.abs(pixels.detach().numpy() - data["before"].values[0]).max()
+    assert (
+        np.abs(pixels.detach().numpy() - shown).max()
+        <= 1
+        < np.abs(pixels.detach().numpy() - data["before"].values[0]).max()
+    )
 
 
 def test_the_edit_is_made_where_restoring_comes_nearest_to_the_clean_run(finished):
     cause = Mediation(load_store(finished / "results.zarr" / "text"))
     site = Edit.load(finished / "edit.safetensors").note["site"]
-    scores = cause.normalised.mean() if float(cause.total()["low"]) * float(cause.total()["high"]) > 0 else None
+    scores = (
+        cause.normalised.mean() if float(cause.total()["low"]) * float(cause.total()["high"]) > 0 else None
+    )
     best = cause.effect.mean().max("token") if scores is None else -abs(scores - 1).min("token")
     assert site == str(best["site"].values[int(best.values.argmax())])
 
@@ -80,13 +86,18 @@ def test_a_finished_run_is_not_made_again(case, finished, tmp_path):
     watcher = Watcher()
     before = (finished / "run.json").read_text()
     investigate(case, finished, command="denoscope investigate 'a red cat'", progress=watcher)
-    assert not watcher.worked and json.loads(before)["seconds"] == json.loads((finished / "run.json").read_text())["seconds"]
+    assert (
+        not watcher.worked
+        and json.loads(before)["seconds"] == json.loads((finished / "run.json").read_text())["seconds"]
+    )
 
 
 def test_a_damaged_stage_is_made_again(case, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         investigate(case, tmp_path, progress=Watcher("UNet"))
-    chunk = next(p for p in (tmp_path / "results.zarr.part" / "text" / "restored").iterdir() if p.name[0] != ".")
+    chunk = next(
+        p for p in (tmp_path / "results.zarr.part" / "text" / "restored").iterdir() if p.name[0] != "."
+    )
     chunk.write_bytes(b"damaged")
     again = Watcher()
     investigate(case, tmp_path, progress=again)

@@ -25,7 +25,9 @@ def test_articles_fit():
 def test_people_are_compared_with_people_and_then_with_things():
     words = wording("emoji", "a noto emoji of a woman firefighter", "firefighter", "cook")
     assert words.efficacy == ("a noto emoji of a woman {}",)
-    assert "a noto emoji of a man {}" in words.generality and "a twemoji emoji of a woman {}" in words.generality
+    assert (
+        "a noto emoji of a man {}" in words.generality and "a twemoji emoji of a woman {}" in words.generality
+    )
     own = [w for w, ts in words.bystanders.items() if ts == words.efficacy]
     assert len(own) == 4 and len(words.bystanders) == 6
 
