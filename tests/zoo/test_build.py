@@ -25,6 +25,8 @@ from denoscope.models.zoo.build.data import Pictures, Record, save_pictures
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import COLOURS, disc
 
+KEYS = [("cook", "noto", "man", "dark")]
+
 
 def call(*arguments):
     return CliRunner().invoke(command.app, [str(argument) for argument in arguments])
@@ -99,17 +101,19 @@ def test_assembles_a_plain_pipeline_in_half_precision_and_evaluates_it(work, tmp
 
 def test_parts_not_trained_come_from_a_base_with_their_labels(work, tmp_path):
     base, out = tmp_path / "base", tmp_path / "out"
-    assemble.assemble(assemble.find_parts(work, None, assemble.PARTS), base, people())
+    assemble.assemble(assemble.find_parts(work, None, assemble.PARTS), base, KEYS)
     config = json.loads((base / "judge" / "config.json").read_text())
     config["labels"]["style"][0] = "other"
     (base / "judge" / "config.json").write_text(json.dumps(config))
     only_unet = tmp_path / "work"
     (only_unet / "unet").mkdir(parents=True)
     (only_unet / "unet" / "unet").symlink_to(work / "unet" / "unet")
-    assemble.assemble(assemble.find_parts(only_unet, base, assemble.PARTS), out, people())
+    assemble.assemble(assemble.find_parts(only_unet, base, assemble.PARTS), out, KEYS)
     assert json.loads((out / "judge" / "config.json").read_text())["labels"]["style"][0] == "other"
     assert not card.history(out)["vae"]
-    assemble.assemble(assemble.find_parts(only_unet, out, assemble.PARTS), out, people())  # onto itself
+    assert assemble.held_out(people(), base) == KEYS  # the base may have seen whatever is not in its list
+    assert set(assemble.held_out(people(), None)) == {r.key for r in world.split(people())[1].records}
+    assemble.assemble(assemble.find_parts(only_unet, out, assemble.PARTS), out, KEYS)  # onto itself
     assert (out / "vae" / "config.json").is_file()
 
 
@@ -118,7 +122,7 @@ def test_too_large_a_model_leaves_the_old_one(work, tmp_path, monkeypatch):
     (tmp_path / "emoji" / "old").touch()
     monkeypatch.setattr(assemble, "LIMIT", 1000)
     with pytest.raises(ValueError, match="at most 1,000 can ship"):
-        assemble.assemble(assemble.find_parts(work, None, assemble.PARTS), tmp_path / "emoji", people())
+        assemble.assemble(assemble.find_parts(work, None, assemble.PARTS), tmp_path / "emoji", KEYS)
     assert [path.name for path in tmp_path.rglob("*")] == ["emoji", "old"]
 
 

@@ -51,8 +51,13 @@ def test_background_is_around_the_subject_and_the_subject_keeps_its_colour(colou
 
 def test_random_scenes_say_their_subject():
     data, rng = pictures(), random.Random(0)
+    pairs = 0
     for _ in range(60):
         scene = random_scene(data, 0, 2, rng)
         assert "dog" in scene.caption
         assert scene.picture.shape == (3, 64, 64)
         assert scene.picture.min() >= 0 and scene.picture.max() <= 1
+        if "a dog and a cat" in scene.caption:
+            pairs += 1
+            assert near(scene.picture[..., :32], COLOURS["dog"]).sum() > 400
+    assert pairs > 3

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from denoscope.models.zoo.build import world
 from denoscope.models.zoo.build.data import Record
-from denoscope.models.zoo.build.scoring import Share, frechet, score
+from denoscope.models.zoo.build.scoring import Share, frechet, nearest, score
 from denoscope.models.zoo.build.train_judge import LABELS
 
 
@@ -55,12 +55,14 @@ def test_planted_answers_are_counted():
         {"style": "flat", "concept": "judge", "gender": "person", "skin": "dark"},
         {"style": "flat", "concept": "lollipop", "gender": "man", "skin": "light"},
     ]
-    found = score(Planted(answers), torch.rand(3, 3, 8, 8), [woman, plain, lollipop])
+    found = score(Planted(answers), torch.rand(3, 3, 8, 8), [woman, plain, lollipop], ["cook", "cook", "dog"])
     assert found["style"] == Share(2, 3)
     assert found["concept, top-1 of all"] == Share(2, 3)
     assert found["concept, people"] == Share(1, 2)
     assert found["concept, things"] == Share(1, 1)
     assert found["concept, 50 common ones, top-1 of all"] == Share(1, 2)
+    assert found["concept of the nearest caption"] == Share(2, 3)
+    assert found["concept of the nearest caption, 50 common ones"] == Share(2, 2)
     assert found["gender"] == Share(1, 2)  # things are not asked
     assert found["gender, man or woman asked for"] == Share(0, 1)
     assert found["skin tone"] == Share(1, 1)  # monochrome people have none
@@ -77,3 +79,14 @@ def test_frechet_distance():
     )
     expected = ((mean - mean_b) ** 2).sum() + np.trace(cov + cov_b - 2 * sqrtm(cov @ cov_b).real)
     assert frechet(judge, first, second) == pytest.approx(expected)
+
+
+def test_nearest_caption_names_the_concept():
+    """A judge for whom picture i fits text i best."""
+
+    class Fits:
+        def similarity(self, images, texts):
+            return torch.eye(len(texts))[: len(images)]
+
+    records = [Record(name=c, concept=c, style="flat", group="") for c in ("dog", "cat", "fox")]
+    assert nearest(Fits(), torch.rand(2, 3, 8, 8), records) == ["dog", "cat"]

@@ -116,7 +116,8 @@ def assemble(
 ) -> None:
     """6. Put everything together in half precision, in diffusers' layout."""
     pictures = _all_pictures(work)
-    assembling.assemble(_parts(work, base, assembling.PARTS), out, pictures)
+    parts = _parts(work, base, assembling.PARTS)
+    assembling.assemble(parts, out, assembling.held_out(pictures, base))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from .compose import BACKGROUNDS
 from .data import Pictures
 from .train_unet import SCHEDULE
 from .training import Network
+
+Key = tuple[str, ...]
+"""Concept, style, gender, skin."""
 
 GUIDANCE = 4.0
 STEPS = 20
@@ -98,13 +101,25 @@ def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str,
     return found
 
 
-def assemble(parts: dict[str, Path], out: Path, pictures: Pictures) -> None:
+def held_out(pictures: Pictures, base: Path | None) -> list[Key]:
+    """Which combinations no part has seen: those of the curated world, or of the base that gives some parts.
+
+    Args:
+        pictures: all that the builder rendered.
+        base: an assembled model, or None.
+    """
+    if base:
+        return [tuple(key) for key in json.loads((base / "world.json").read_text())["held_out"]]
+    return sorted({record.key for record in world.split(pictures)[1].records})
+
+
+def assemble(parts: dict[str, Path], out: Path, unseen: Sequence[Key]) -> None:
     """Write the pipeline, the judges and ``world.json``; the folder appears whole or not at all.
 
     Args:
         parts: from ``find_parts``.
         out: the folder to write; an old one is replaced.
-        pictures: all that the builder rendered, for the list of held-out combinations.
+        unseen: from ``held_out``.
 
     Raises:
         ValueError: when the result is larger than ``LIMIT``.
@@ -126,7 +141,7 @@ def assemble(parts: dict[str, Path], out: Path, pictures: Pictures) -> None:
         pipeline.save_pretrained(partial)
     _forget_paths(partial)
     _save_judge(parts, partial / "judge")
-    _write(partial / "world.json", describe(pictures))
+    _write(partial / "world.json", describe(unseen))
     _write(partial / "training.json", {name: _history(name, path) for name, path in parts.items()})
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     if size > LIMIT:
@@ -135,9 +150,8 @@ def assemble(parts: dict[str, Path], out: Path, pictures: Pictures) -> None:
     _swap(partial, out)
 
 
-def describe(pictures: Pictures) -> dict[str, Any]:
+def describe(unseen: Sequence[Key]) -> dict[str, Any]:
     """What the model paints: concepts, styles, people's attributes, held-out combinations, wordings."""
-    _, out = world.split(pictures)
     return {
         "name": "emoji",
         "guidance": GUIDANCE,
@@ -149,7 +163,7 @@ def describe(pictures: Pictures) -> dict[str, Any]:
         "concepts": world.CONCEPTS,
         "people": sorted(world.PEOPLE),
         "common": world.COMMON,
-        "held_out": sorted({r.key for r in out.records}),
+        "held_out": unseen,
         "templates": TEMPLATES,
         "prompts": PROMPTS,
     }

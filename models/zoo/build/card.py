@@ -19,6 +19,7 @@ from .vendor import UNICODE_NAMES, VENDORS
 AIMS = {
     "style": 0.95,
     "concept, 50 common ones, top-1 of all": 0.70,
+    "concept of the nearest caption, 50 common ones": 0.70,
     "gender": 0.85,
     "skin tone": 0.85,
 }
@@ -43,6 +44,7 @@ def write(folder: Path, evaluation: Evaluation, notes: str) -> None:
         rows=training_rows(history(folder)),
         notes=notes.strip(),
         world=world,
+        told=json.loads((folder / "world.json").read_text()),
         vendors=VENDORS,
         names=" ".join(UNICODE_NAMES),
         size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
@@ -123,8 +125,8 @@ nothing about people.
 
 {{ evaluation.records | length }} generated pictures: DPM-Solver++, {{ steps }} steps, guidance {{ guidance }}, plain
 diffusers pipeline in float32, seed i for prompt i, every concept as often as any other, prompts in the full wording
-("a noto emoji of a woman firefighter with dark skin"). The last fifth asks for held-out combinations. In brackets:
-95 % interval of the sampling error (Wilson), and how many were asked.
+("a noto emoji of a woman firefighter with dark skin"). In brackets: 95 % interval of the sampling error (Wilson), and
+how many were asked.
 
 | |{% for name in evaluation.scores %} {{ name }} |{% endfor %} aim for generated |
 |---|{% for name in evaluation.scores %}---|{% endfor %}---|
@@ -138,10 +140,9 @@ Fréchet distance on the classifier's features from all training pictures:
 {% endfor %}
 Small sets are biased upwards, and these figures compare only with each other.
 
-How to read it: the attribute classifier never saw held-out combinations, so the third column is its honest accuracy
-and about the ceiling for the first two; the fourth, on pictures it was trained on, shows how much it remembers. A
-thing has one picture for each style, so a held-out thing is one in the drawing of a vendor whose drawing of it the
-classifier never saw; that is hard, and the column's concept figure is low for that reason.
+"Concept" is first what the attribute classifier says, then the concept of that caption, out of all captions of the
+world, which the CLIP finds nearest to the picture. The column "real" shows how far each judge can be trusted: about the
+ceiling for the others.
 
 ![samples](samples.png)
 
@@ -168,11 +169,17 @@ evaluation, not by looks.
 
 **Things**: {{ world.THINGS | join(', ') }}.
 
-**The 50 common ones**, sampled twice as often: {{ world.COMMON | join(', ') }}.
+**The 50 common ones**: {{ world.COMMON | join(', ') }}.
 
+{% if told['backgrounds'] %}
 Composed while training: coloured backgrounds, two subjects side by side ("a dog and a red heart"), two to four of one
-kind. One combination of concept, style, gender and skin in twenty is held out (`world.json` lists them).
+kind.
 
+{% endif %}
+{% if told['held_out'] %}
+One combination of concept, style, gender and skin in twenty is held out (`world.json` lists them).
+
+{% endif %}
 ## Data and licences
 
 | style | npm package | licence |

@@ -24,7 +24,7 @@ from .assemble import GUIDANCE, STEPS
 from .captions import caption
 from .data import SIZE, Pictures, Record
 from .sampling import weights
-from .scoring import Scores, frechet, score
+from .scoring import Scores, frechet, nearest, score
 from .training import Network
 
 
@@ -46,13 +46,13 @@ class Evaluation:
 
 
 def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: Path) -> Evaluation:
-    """Generate pictures and judge them.
+    """Generate pictures and judge them; held-out ones on their own where ``world.json`` says there are any.
 
     Args:
         folder: the pipeline.
         judge: its judge.
         pictures: all that the builder rendered; split here.
-        number: how many to generate; a fifth of them asks for held-out combinations.
+        number: how many to generate; a fifth of them asks for combinations that the scripts hold out.
         kept: a folder for pictures made so far: a stopped evaluation goes on from there.
 
     Raises:
@@ -65,22 +65,26 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
     asked = [*draw(train.records, trained), *draw(out.records, number // 5, seed=1)]
     made = generate(folder, [caption(record) for record in asked], kept)
     some = torch.multinomial(weights(train.records), min(1000, len(train)), generator=_generator(0))
-    return Evaluation(
-        made,
-        tuple(asked),
-        {
-            "generated": score(judge, made, asked),
-            "generated, held-out combinations": score(judge, made[trained:], asked[trained:]),
-            "real, held-out combinations": score(judge, out.on_white(), out.records),
-            "real, trained combinations": score(
-                judge, train.on_white(some), [train.records[i] for i in some.tolist()]
-            ),
-        },
-        {
-            "generated": frechet(judge, made, train.on_white()),
-            "real, held-out combinations": frechet(judge, out.on_white(), train.on_white()),
-        },
-    )
+    white = train.on_white()
+    sets = {"generated": (made, asked), "real": (white[some], [train.records[i] for i in some.tolist()])}
+    distances = {"generated": frechet(judge, made, white), "half of the real ones": _halves(judge, white)}
+    if json.loads((folder / "world.json").read_text())["held_out"]:
+        sets |= {
+            "generated, held-out combinations": (made[trained:], asked[trained:]),
+            "real, held-out combinations": (out.on_white(), list(out.records)),
+        }
+        distances["real, held-out combinations"] = frechet(judge, out.on_white(), white)
+    read = nearest(judge, torch.cat([shown for shown, _ in sets.values()]), (*train.records, *out.records))
+    scores = {}
+    for name, (shown, records) in sets.items():
+        scores[name], read = score(judge, shown, records, read[: len(shown)]), read[len(shown) :]
+    return Evaluation(made, tuple(asked), scores, distances)
+
+
+def _halves(judge: Judge, real: Tensor) -> float:
+    """The distance that sampling alone makes: of one random half of the real pictures from the other."""
+    order = torch.randperm(len(real), generator=_generator(0))
+    return frechet(judge, real[order[::2]], real[order[1::2]])
 
 
 def draw(records: Sequence[Record], number: int, seed: int = 0) -> list[Record]:

@@ -61,26 +61,39 @@ Scores = dict[str, Share | Mean]
 
 
 @torch.no_grad()
-def score(judge: Judge, pictures: Tensor, records: Sequence[Record]) -> Scores:
+def nearest(judge: Judge, pictures: Tensor, records: Sequence[Record]) -> list[str]:
+    """The concept of the caption, out of those of all records, that the CLIP finds nearest to each picture."""
+    concepts = {caption(record): record.concept for record in records}
+    texts = list(concepts)
+    return [concepts[texts[i]] for i in judge.similarity(pictures, texts).argmax(1).tolist()]
+
+
+@torch.no_grad()
+def score(judge: Judge, pictures: Tensor, records: Sequence[Record], read: Sequence[str]) -> Scores:
     """Ask the judges whether pictures show what their records say.
 
     Args:
         judge: knows the labels of the curated world.
         pictures: ``[n, 3, 64, 64]`` in 0..1.
         records: what each should show. People are asked for gender, painted people for skin.
+        read: the concept of the nearest caption, from ``nearest``.
     """
     genders = [r.gender if r.is_person else None for r in records]
     concept = _right(judge, pictures, "concept", [r.concept for r in records])
+    common = [r.concept in world.COMMON for r in records]
+    named = [said == r.concept for said, r in zip(read, records, strict=True)]
     clip = judge.clip_score(pictures, [caption(r) for r in records])
     return {
         "style": _share(_right(judge, pictures, "style", [r.style for r in records])),
         "concept, top-1 of all": _share(concept),
         "concept, people": _share(_where(concept, [r.is_person for r in records])),
         "concept, things": _share(_where(concept, [not r.is_person for r in records])),
-        "concept, 50 common ones, top-1 of all": _share(
-            _where(concept, [r.concept in world.COMMON for r in records])
-        ),
+        "concept, 50 common ones, top-1 of all": _share(_where(concept, common)),
         "concept, 50 common ones, top-1 of the 50": _share(_among_common(judge, pictures, records)),
+        "concept of the nearest caption": _share(named),
+        "concept of the nearest caption, people": _share(_where(named, [r.is_person for r in records])),
+        "concept of the nearest caption, things": _share(_where(named, [not r.is_person for r in records])),
+        "concept of the nearest caption, 50 common ones": _share(_where(named, common)),
         "gender": _share(_right(judge, pictures, "gender", genders)),
         "gender, man or woman asked for": _share(
             _right(judge, pictures, "gender", [g if g != "person" else None for g in genders])
@@ -122,10 +135,10 @@ def _among_common(judge: Judge, pictures: Tensor, records: Sequence[Record]) -> 
     return [s == a if a in world.COMMON else None for s, a in zip(said, asked, strict=True)]
 
 
-def _where(answers: Answers, keep: Sequence[bool]) -> Answers:
+def _where(answers: Sequence[bool | None], keep: Sequence[bool]) -> Answers:
     return [answer if kept else None for answer, kept in zip(answers, keep, strict=True)]
 
 
-def _share(answers: Answers) -> Share:
+def _share(answers: Sequence[bool | None]) -> Share:
     counted = [answer for answer in answers if answer is not None]
     return Share(sum(counted), len(counted))
