@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 from denoscope.models import zoo
+from denoscope.models.zoo.build.evaluate import weights_hash
 
 FOLDER = zoo.folder("emoji")
 
@@ -32,6 +33,19 @@ def test_world_lists_what_prompts_need():
     assert {"firefighter", "cook"} <= set(world["concepts"])
     assert world["guidance"] > 1
     assert "a noto emoji of a woman firefighter" in world["prompts"]
+
+
+def test_the_card_is_of_these_weights_and_says_what_was_measured():
+    figures = json.loads((FOLDER / "card.json").read_text())
+    assert figures["weights"] == weights_hash(FOLDER)
+    assert figures["generated"] >= 500
+    text = (FOLDER / "card.md").read_text()
+    for question, aim in figures["aims"].items():
+        found = figures["scores"]["generated"][question]
+        verdict = "met" if found["value"] >= aim else "not met"
+        row = next(line for line in text.splitlines() if line.startswith(f"| {question} |"))
+        assert f"{100 * found['value']:.1f} %" in row and row.endswith(f"{100 * aim:.0f} %: {verdict} |")
+    assert (FOLDER / "samples.png").is_file()
 
 
 @pytest.mark.filterwarnings("ignore")

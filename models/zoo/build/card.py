@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from . import world
 from .assemble import GUIDANCE, PARTS, STEPS
-from .evaluate import Evaluation
+from .evaluate import Evaluation, weights_hash
 from .scoring import Mean, Share
 from .vendor import UNICODE_NAMES, VENDORS
 
@@ -50,7 +50,9 @@ def write(folder: Path, evaluation: Evaluation, notes: str) -> None:
         size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
     )
     (folder / "card.md").write_text(text)
-    (folder / "card.json").write_text(json.dumps(figures(evaluation), indent=1) + "\n")
+    (folder / "card.json").write_text(
+        json.dumps({"weights": weights_hash(folder), **figures(evaluation)}, indent=1) + "\n"
+    )
 
 
 def verdicts(evaluation: Evaluation) -> dict[str, str]:

@@ -113,12 +113,12 @@ def generate(folder: Path, prompts: Sequence[str], kept: Path, batch: int = 50) 
         ``[prompt, 3, 64, 64]`` in 0..1.
     """
     kept.mkdir(parents=True, exist_ok=True)
-    weights_hash = _hash_of(folder)
+    painter = weights_hash(folder)
     pipeline: Network = None
     parts = []
     for start in track(range(0, len(prompts), batch), "generating"):
         texts = list(prompts[start : start + batch])
-        name = hashlib.sha256(json.dumps([weights_hash, start, texts]).encode()).hexdigest()[:16]
+        name = hashlib.sha256(json.dumps([painter, start, texts]).encode()).hexdigest()[:16]
         file = kept / f"{name}.safetensors"
         if not file.is_file():
             pipeline = pipeline or _open(folder)
@@ -135,6 +135,15 @@ def generate(folder: Path, prompts: Sequence[str], kept: Path, batch: int = 50) 
             file.with_suffix(".partial").replace(file)
         parts.append(load_file(file)["pictures"])
     return torch.cat(parts)
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of what paints: denoiser, autoencoder, text encoder."""
+    digest = hashlib.sha256()
+    for part in ("unet", "vae", "text_encoder"):
+        for file in sorted((folder / part).glob("*.safetensors")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def sheet(evaluation: Evaluation, real: Pictures, path: Path, rows: int = 4, columns: int = 12) -> None:
@@ -167,14 +176,6 @@ def _open(folder: Path) -> Network:
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _hash_of(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for part in ("unet", "vae", "text_encoder"):
-        for file in sorted((folder / part).glob("*.safetensors")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -62,7 +62,7 @@ Scores = dict[str, Share | Mean]
 
 @torch.no_grad()
 def nearest(judge: Judge, pictures: Tensor, records: Sequence[Record]) -> list[str]:
-    """The concept of the caption, out of those of all records, that the CLIP finds nearest to each picture."""
+    """The concept of the caption, of all records' captions, that the CLIP finds nearest to each picture."""
     concepts = {caption(record): record.concept for record in records}
     texts = list(concepts)
     return [concepts[texts[i]] for i in judge.similarity(pictures, texts).argmax(1).tolist()]
