@@ -1,4 +1,4 @@
-"""Effect: shares counted by hand, a perfect edit recognised as one, nothing seen where nothing was changed."""
+"""Effect: shares counted by hand, a perfect edit seen as one, nothing seen where nothing was changed."""
 
 from __future__ import annotations
 
