@@ -94,7 +94,16 @@ def prepare(case: Case) -> Setup:
     words = wording(case.model, case.prompt, case.about, case.change_to)
     with torch.no_grad():
         model.encode([t.format(case.change_to) for t in words.efficacy])  # not too long either
-    return Setup(case, model, judge, guidance, words)
+    return Setup(case, model, judge, guidance, words.fitting(lambda text: _reads(model, text)))
+
+
+def _reads(model: Model, text: str) -> bool:
+    try:
+        with torch.no_grad():
+            model.encode([text])
+    except ValueError:  # too long
+        return False
+    return True
 
 
 def open_case(case: Case) -> tuple[Model, Judge | None, float]:

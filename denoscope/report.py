@@ -259,6 +259,7 @@ def _tiles(
                 "text": f"pictures of the edited prompt now show “{asked['change_to']}”",
             }
         )
+    if "specificity" in shown:
         after, n = shown["specificity"]["after"]
         tiles.append(
             {"value": f"{after}/{n}", "text": "pictures of other things still show what they should"}

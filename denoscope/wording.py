@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .analysis.questions import Question, questions
@@ -54,6 +54,24 @@ class Wording:
     def questions(self) -> list[Question]:
         """Return what is asked of the edit."""
         return questions({self.about: self.change_to}, self.efficacy, self.generality, self.bystanders)
+
+    def fitting(self, fits: Callable[[str], bool]) -> Wording:
+        """Leave out further texts that a model cannot read; the edited wording itself stays.
+
+        Args:
+            fits: whether the model can read a text.
+        """
+        words = (self.about, self.change_to)
+        return replace(
+            self,
+            generality=tuple(t for t in self.generality if all(fits(t.format(w)) for w in words)),
+            bystanders={
+                w: kept
+                for w, templates in self.bystanders.items()
+                if (kept := tuple(t for t in templates if fits(t.format(w))))
+            },
+            keep=tuple(t for t in self.keep if fits(t)),
+        )
 
 
 def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # A first look inside a diffusion model
 #
-# What `denoscope demo` does, by hand and in small steps: make a picture, look where its words are read, find the state
-# that carries one of them, change that state's weights, and check what else moved. Runs on a CPU in about a minute.
+# What `denoscope demo` does, by hand and in small steps: make a picture, look where its words are read, find
+# the state that carries one of them, change that state's weights, and check what else moved. Runs on a CPU.
 #
 # Open as a notebook: `jupytext --to notebook 01_first_look.py`.
 
@@ -59,8 +59,8 @@ plots.word_heat(to_array(found.images)[0], found.maps.isel(sample=0))
 
 # %% [markdown]
 # ## Find the cause: causal mediation
-# Take the word out with noise on its embedding, put one state of the text encoder back as it was, and see how much of
-# the picture's CLIP score comes back.
+# Take the word out with noise on its embedding, put one state of the text encoder back as it was, and see how
+# much of the picture's CLIP score comes back.
 
 # %%
 judge = load_judge("emoji")

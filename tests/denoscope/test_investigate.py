@@ -26,7 +26,7 @@ class Watcher:
         self.worked, self.stop_in, self.error = set(), stop_in, error
 
     def __call__(self, stage, done, total):
-        if 0 < done and total > 1:
+        if done > 0 and total > 1:
             self.worked.add(stage)
             if self.stop_in and self.stop_in in stage:
                 raise self.error("stop")

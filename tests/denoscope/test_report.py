@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -19,9 +20,11 @@ PROBE = """<script>
 const wait = setInterval(() => {
   if (!document.body.dataset.ready) return;
   clearInterval(wait);
-  const right = [...document.querySelectorAll("main *, header *, footer *")].filter(e => !e.closest("svg"))
+  const right = [...document.querySelectorAll("main *, header *, footer *")]
+    .filter(e => !e.closest("svg"))
     .map(e => e.getBoundingClientRect().right);
-  const drawn = [...document.querySelectorAll(".plot")].map(e => e.querySelectorAll("svg.main-svg").length > 0);
+  const drawn = [...document.querySelectorAll(".plot")]
+    .map(e => e.querySelectorAll("svg.main-svg").length > 0);
   parent.postMessage(JSON.stringify({ width: innerWidth, scroll: document.documentElement.scrollWidth,
     right: Math.max(...right), drawn, title: document.title }), "*");
 }, 100);
@@ -111,7 +114,7 @@ def browse(page, folder, width):
     found = re.search(r'data-probe="([^"]+)"', done.stdout)
     assert found, done.stderr[-2000:]
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(found[1].replace("&quot;", '"')), console
+    return json.loads(unescape(found[1])), console
 
 
 @pytest.mark.slow
@@ -126,7 +129,7 @@ def test_a_browser_draws_every_figure_without_a_word_on_the_console(page, tmp_pa
 @pytest.mark.slow
 def test_a_browser_shows_an_evil_prompt_as_text(evil, tmp_path):
     seen, console = browse(evil.read_text(), tmp_path, 390)
-    assert console == [] and all(seen["drawn"]) and seen["title"].startswith(EVIL)
+    assert console == [] and all(seen["drawn"]) and unescape(seen["title"]).startswith(EVIL)
 
 
 @pytest.mark.slow

@@ -32,6 +32,15 @@ def test_people_are_compared_with_people_and_then_with_things():
     assert len(own) == 4 and len(words.bystanders) == 6
 
 
+def test_texts_that_a_model_cannot_read_are_left_out_but_never_the_edited_one():
+    words = wording("emoji", "a noto emoji of a woman firefighter", "firefighter", "cook")
+    few = words.fitting(lambda text: len(text) <= len("a flat emoji of a woman firefighter"))
+    assert few.generality == ("a noto emoji of a man {}", "a flat emoji of a woman {}")
+    assert few.efficacy == words.efficacy and 0 < len(few.keep) < len(words.keep)
+    none = words.fitting(lambda _: False)
+    assert (none.generality, none.bystanders, none.keep) == ((), {}, ()) and len(none.questions()) == 1
+
+
 @pytest.mark.parametrize(
     ("model", "prompt", "about", "to"),
     [
