@@ -64,7 +64,10 @@ def fetch(package: str, version: str, folder: Path) -> Path:
             command, cwd=folder, check=True, capture_output=True, text=True
         ).stdout.split()[-1]
         with tarfile.open(folder / packed) as archive:
-            archive.extractall(target, filter="data")
+            partial = target.with_name(target.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            archive.extractall(partial, filter="data")
+        partial.rename(target)
     return target / "package"
 
 
