@@ -30,25 +30,30 @@ class Checkpoint:
         latents: [sample, ...], in the scheduler's own scale.
         scheduler: a private copy, with its memory of earlier steps.
         noise_states: the state of each sample's noise source.
+        free: the unconditional output at the next step, where another run knows it already.
     """
 
     index: int
     latents: Tensor
     scheduler: Any
     noise_states: tuple[Tensor, ...]
+    free: Tensor | None = None
 
     def rows(self, rows: Sequence[int]) -> Checkpoint:
         """Return the checkpoint of some samples, in the order given; samples may repeat."""
         scheduler = scheduler_rows(self.scheduler, rows, self.latents.shape)
         noise = tuple(self.noise_states[i] for i in rows)
-        return Checkpoint(self.index, self.latents[list(rows)], scheduler, noise)
+        free = None if self.free is None else self.free[list(rows)]
+        return Checkpoint(self.index, self.latents[list(rows)], scheduler, noise, free)
 
     @staticmethod
     def join(parts: Sequence[Checkpoint]) -> Checkpoint:
         """Return one checkpoint of the samples of several, taken at the same step of one schedule."""
         scheduler = scheduler_join([(p.scheduler, p.latents.shape) for p in parts])
         noise = tuple(s for p in parts for s in p.noise_states)
-        return Checkpoint(parts[0].index, torch.cat([p.latents for p in parts]), scheduler, noise)
+        known = [p.free for p in parts if p.free is not None]
+        free = torch.cat(known) if len(known) == len(parts) else None
+        return Checkpoint(parts[0].index, torch.cat([p.latents for p in parts]), scheduler, noise, free)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +65,14 @@ class State:
         latents: after the step, [sample, ...], in the scheduler's own scale.
         seen: what the network was given at this step, [sample, ...].
         output: the guided network output at this step, [sample, ...].
+        free: the unconditional part of it, [sample, ...]; None in an unguided run.
     """
 
     step: Step
     latents: Tensor
     seen: Tensor
     output: Tensor
+    free: Tensor | None
     _run: tuple[Any, list[torch.Generator]] = field(repr=False)
 
     def checkpoint(self) -> Checkpoint:
@@ -223,17 +230,32 @@ class Model(ABC):
         scheduler = begin(self.scheduler, n, self.device)
         return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
 
-    def guided(
-        self, x: Tensor, step: Step, prompts: Sequence[Prompt], null: Sequence[Prompt], scale: float
-    ) -> Tensor:
-        """Classifier-free guidance (Ho & Salimans 2022, eq. 6) in one doubled batch [uncond | cond]."""
+    def branches(
+        self,
+        x: Tensor,
+        step: Step,
+        prompts: Sequence[Prompt],
+        null: Sequence[Prompt],
+        free: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return the unconditional and the conditional output, made in one doubled batch [uncond | cond].
+
+        Without ``null`` there is no unconditional output; where it is known (``free``), it is not made again.
+        """
         n = len(prompts)
-        if not null:
+        if not null or free is not None:
             with self.during(Now(step, {"cond": slice(0, n)})):
-                return self.predict(x, step, prompts)
+                return free, self.predict(x, step, prompts)
         with self.during(Now(step, {"uncond": slice(0, n), "cond": slice(n, 2 * n)})):
             free, told = self.predict(torch.cat([x, x]), step, [*null, *prompts]).chunk(2)
-        return free + scale * (told - free)
+        return free, told
+
+    def start(self, seeds: Sequence[int], steps: int) -> Checkpoint:
+        """Return the moment before the first step of a run."""
+        scheduler = begin(self.scheduler, steps, self.device)
+        generators = [torch.Generator().manual_seed(s) for s in seeds]
+        latents = self._draw(generators) * scheduler.init_noise_sigma
+        return Checkpoint(0, latents, scheduler, tuple(g.get_state() for g in generators))
 
     def sample(
         self,
@@ -262,26 +284,23 @@ class Model(ABC):
         """
         guidance = self.default_guidance if guidance is None else guidance
         check_run(len(prompts), seeds, steps, guidance)
-        scheduler = begin(self.scheduler, steps, self.device)
+        start = start or self.start(seeds, steps)
         told = self.prompts(prompts)
         null: Sequence[Prompt] = []
         if guidance > 1 and self.conditional:
             given = isinstance(negative, str)
             null = self.encode([str(negative)] * len(told), "uncond") if given else list(negative)  # type: ignore[arg-type]
-        generators = [torch.Generator().manual_seed(s) for s in seeds]
-        if start is None:
-            x = self._draw(generators) * scheduler.init_noise_sigma
-        else:
-            x, scheduler = start.latents, copy.deepcopy(start.scheduler)
-            for generator, state in zip(generators, start.noise_states, strict=True):
-                generator.set_state(state)
-        first = 0 if start is None else start.index
-        for i, t in list(enumerate(scheduler.timesteps))[first:]:
+        generators = [torch.Generator().set_state(s) for s in start.noise_states]
+        x, scheduler, known = start.latents, copy.deepcopy(start.scheduler), start.free
+        for i, t in list(enumerate(scheduler.timesteps))[start.index :]:
             step = Step(i, float(t), noise_level(scheduler, i))
             seen = scheduler.scale_model_input(x, t)
-            output = self.guided(seen, step, told, null, guidance)
+            free, output = self.branches(seen, step, told, null, known)
+            if free is not None:  # classifier-free guidance, Ho & Salimans 2022, eq. 6
+                output = free + guidance * (output - free)
+            known = None
             x = scheduler.step(output, t, x, return_dict=False, **step_kwargs(scheduler, generators))[0]
-            yield State(step, x, seen, output, (scheduler, generators))
+            yield State(step, x, seen, output, free, (scheduler, generators))
 
     def prompts(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
         """Encode those that are still texts, in one batch."""

@@ -84,12 +84,12 @@ def test_every_adapter_holds(make):
 
 
 def test_check_model_finds_a_wrong_adapter(tiny, monkeypatch):
-    right = type(tiny).guided
+    right = type(tiny).branches
 
-    def swapped_branches(self, x, step, prompts, null, scale):
-        return right(self, x, step, null or prompts, prompts if null else null, scale)
+    def swapped_branches(self, x, step, prompts, null, free=None):
+        return right(self, x, step, null or prompts, prompts if null else null, free)
 
-    monkeypatch.setattr(type(tiny), "guided", swapped_branches)
+    monkeypatch.setattr(type(tiny), "branches", swapped_branches)
     with pytest.raises(ModelCheckError, match=r"DDIMScheduler, guidance 7\.5"):
         check_model(tiny)
 
