@@ -83,7 +83,7 @@ def test_a_run_that_starts_late_costs_only_its_steps(tiny):
 @pytest.mark.parametrize(("branch", "first"), [("cond", 1), (None, 2), ("uncond", 2)])
 @pytest.mark.parametrize("start", [0, 1])
 def test_the_unconditional_row_of_the_first_step_is_shared(tiny, start, branch, first):
-    """It reads the plain run's latent, so the plain run has made it; unless the unconditional rows are changed."""
+    """It reads the plain run's latent, which has made it; unless the unconditional rows are changed."""
     runs = [Run("a cat", 0), *(Run("a cat", 0, (zero(s, When(range(start, 4), branch)),)) for s in SITES)]
     swept = sweep(tiny, runs, steps=4, guidance=2)
     assert swept.rows == 2 * 4 + 3 * (first + 2 * (4 - start - 1))
