@@ -180,3 +180,15 @@ def test_denoiser_trains(tmp_path, two_steps):
 
     average = UNet2DConditionModel.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False)
     assert 0 < (average.conv_in.weight - before).abs().max() <= 2 * (unet.conv_in.weight - before).abs().max()
+
+
+def test_kept_latents_are_dropped_with_another_autoencoder(tmp_path):
+    pipe, data = tiny_sd(), pictures().select(range(4))
+    parts = train_unet.Parts(pipe.vae.eval(), pipe.text_encoder, pipe.tokenizer)
+    first = train_unet._cached_latents(data, parts, tmp_path / "latents.safetensors")
+    assert torch.equal(train_unet._cached_latents(data, parts, tmp_path / "latents.safetensors"), first)
+    with torch.no_grad():
+        pipe.vae.quant_conv.weight.mul_(-3)
+    second = train_unet._cached_latents(data, parts, tmp_path / "latents.safetensors")
+    assert torch.allclose(second, parts.latents(data.on_white()))
+    assert not torch.allclose(first, second, atol=1e-2)
