@@ -31,7 +31,9 @@ def decoded(source):
 
 
 def test_a_number_stands_only_where_the_interval_leaves_out_zero_and_the_effect_is_not_tiny():
-    figure = plots.effect_map(effects([[0.9, 0.4], [0.01, -0.3]], [[0.8, -0.1], [0.005, -0.4]], [[1, 0.9], [0.02, -0.2]]))
+    figure = plots.effect_map(
+        effects([[0.9, 0.4], [0.01, -0.3]], [[0.8, -0.1], [0.005, -0.4]], [[1, 0.9], [0.02, -0.2]])
+    )
     heat = figure.data[0]
     assert [list(r) for r in heat.text] == [["0.90", ""], ["", "-0.30"]]
     assert [list(r) for r in heat.z] == [[0.9, 0.4], [0.01, -0.3]] and (heat.zmin, heat.zmax) == (-1, 1)
@@ -51,7 +53,9 @@ def test_effects_of_three_dimensions_are_refused():
 
 def test_text_is_escaped_in_every_figure():
     grid = xr.DataArray(np.stack([picture(9), picture(99)]), dims=("sample", "y", "x", "channel"))
-    maps = xr.DataArray(np.random.default_rng(0).random((1, 4, 4)), dims=("word", "y", "x"), coords={"word": [EVIL]})
+    maps = xr.DataArray(
+        np.random.default_rng(0).random((1, 4, 4)), dims=("word", "y", "x"), coords={"word": [EVIL]}
+    )
     bars = xr.Dataset({k: (("measure", "when"), [[0.5]]) for k in ("mean", "low", "high")})
     bars = bars.assign_coords(measure=[EVIL], when=[EVIL])
     steps = grid.expand_dims(step=[0, 1], row=[0])
@@ -85,7 +89,11 @@ def test_the_strip_has_a_frame_and_a_slider_stop_for_each_step():
     steps = np.stack([np.stack([np.stack([picture(10 * s + c) for c in range(2)])]) for s in range(3)])
     data = xr.DataArray(steps, dims=("step", "row", "column", "y", "x", "channel"), coords={"step": range(3)})
     figure = plots.sampling_strip(data)
-    assert [f.name for f in figure.frames] == ["1", "2", "3"] == [s.label for s in figure.layout.sliders[0].steps]
+    assert (
+        [f.name for f in figure.frames]
+        == ["1", "2", "3"]
+        == [s.label for s in figure.layout.sliders[0].steps]
+    )
     last = decoded(figure.frames[2].data[0].source)
     assert last.shape == (8, 16, 3) and (last[0, 0, 0], last[0, 15, 0]) == (20, 21)
     shown = figure.layout.sliders[0].active
