@@ -138,7 +138,8 @@ def evaluate(
     logs = {
         title: (work / step / "log.csv", column) for title, (step, column) in _LOGS.items() if step in steps
     }
-    curves.curves({k: v for k, v in logs.items() if v[0].is_file()}, out / "training.png")
+    if logs:
+        curves.curves(logs, out / "training.png")
 
 
 @app.command(name="all")

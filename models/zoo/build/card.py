@@ -41,6 +41,7 @@ def write(folder: Path, evaluation: Evaluation, notes: str) -> None:
         guidance=GUIDANCE,
         questions=list(next(iter(evaluation.scores.values()))),
         verdicts=verdicts(evaluation),
+        trained=any(history(folder).values()),
         rows=training_rows(history(folder)),
         notes=notes.strip(),
         world=world,
@@ -153,16 +154,20 @@ evaluation, not by looks.
 
 ## How these weights were trained
 
+{% if trained %}
 | part | trained by |
 |---|---|
-{% for name, told in rows %}
-| {{ name }} | {{ told }} |
+{% for name, how in rows %}
+| {{ name }} | {{ how }} |
 {% endfor %}
 
+{% endif %}
 {{ notes }}
 
+{% if trained %}
 ![training](training.png)
 
+{% endif %}
 ## The world
 
 {{ world.CONCEPTS | length }} concepts in {{ world.STYLES | length }} styles: {{ world.STYLES | join(', ') }}.

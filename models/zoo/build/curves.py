@@ -13,14 +13,10 @@ def curves(logs: Mapping[str, tuple[Path, str]], path: Path) -> None:
     """Draw one column of each log against training time.
 
     Args:
-        logs: title to CSV file and column.
+        logs: title to CSV file and column; one or more.
         path: the PNG to write.
     """
-    figure = Figure(figsize=(3.4 * max(1, len(logs)), 2.6), layout="constrained")
-    if not logs:
-        figure.text(0.5, 0.5, "no part was trained here", ha="center")
-        figure.savefig(path, dpi=110)
-        return
+    figure = Figure(figsize=(3.4 * len(logs), 2.6), layout="constrained")
     for axes, (title, (file, column)) in zip(
         figure.subplots(1, len(logs), squeeze=False)[0], logs.items(), strict=True
     ):
