@@ -122,7 +122,7 @@ def _compare(
     seconds = "{:.1f} s against {:.1f} s".format(*pair.seconds)
     counts = f"{found[0].rows} against {reference.rows}"
     if not windows:
-        counts += "; a third, and two runs that all sites share"
+        counts += "; a third, less the unconditional row of the first step, and two runs that all sites share"
     spread = f"CLIP scores from {scores.min():.3f} to {scores.max():.3f}"
     return [
         Row(
