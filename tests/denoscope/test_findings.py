@@ -86,3 +86,9 @@ def test_counts_are_told_and_failures_are_marked():
 @pytest.mark.parametrize(("label", "words"), [("0-5", "steps 1–6"), ("3", "step 4")])
 def test_windows_are_counted_from_one(label, words):
     assert findings.plain_window(label) == words
+
+
+def test_only_an_interval_that_leaves_out_zero_is_sure():
+    nan = float("nan")
+    intervals = [(0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0.0, 0.1), (nan, nan)]
+    assert [findings.sure(*i) for i in intervals] == [True, True, False, False, False]
