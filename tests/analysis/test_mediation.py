@@ -228,12 +228,13 @@ def test_equal_conditionings_run_once(tiny: Any) -> None:
 def test_rows_of_denoiser_tracing(tiny: Any) -> None:
     sites = [CROSS, "unet/mid.attn.0.0/mlp.out"]
     got = denoiser(tiny, sites=sites, seeds=[0, 1])
-    assert (
-        got.rows == 2 * (1 + 2 + 2 * 2) * 2 * STEPS
-    )  # seeds x (clean + corrupted + restored) x guided steps
+    shared = 2 * 2  # each restored run takes its first unconditional row from the corrupted run
+    # seeds x ((clean + corrupted + restored) x guided steps - shared)
+    assert got.rows == 2 * ((1 + 2 + 2 * 2) * 2 * STEPS - shared)
     assert got.reference_rows == 2 * (2 * 2) * 3 * 2 * STEPS
     late = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]])
-    assert late.rows == 2 * ((1 + 2) * STEPS + 2 * 2 * 1) * 2  # restored runs make the last step alone
+    # restored runs make the last step alone, and of it the conditional row alone
+    assert late.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2)
 
 
 @pytest.mark.parametrize("tracer", [text, denoiser])
