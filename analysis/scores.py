@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models.disk import new_folder
 from ..models.site import Site
 from .intervals import bootstrap
 
@@ -115,18 +115,9 @@ def save_store(data: xr.Dataset, path: str | Path) -> None:
     Raises:
         FileExistsError: if the path exists.
     """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists; name a new store, or delete it")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with new_folder(Path(path)) as part:
         # version 2 of the format: version 3 has no standard for strings yet
         data.to_zarr(part, mode="w", zarr_format=2, consolidated=False)
-        part.rename(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def load_store(path: str | Path) -> xr.Dataset:

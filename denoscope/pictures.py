@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from .folder import write_bytes
+from .models.disk import write_bytes
 
 
 def to_array(images: Float[Tensor, "sample 3 height width"]) -> xr.DataArray:

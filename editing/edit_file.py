@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..models.disk import write_bytes
 from .lowrank import Delta, LowRank, tensors
 
 FORMAT = "denoscope.edit/1"
@@ -29,16 +28,7 @@ def write(path: Path, deltas: Mapping[str, Delta], base: Mapping[str, str], note
     }
     header = {"format": FORMAT, "base": json.dumps(dict(base)), "note": json.dumps(dict(note))}
     data = safetensors.torch.save(flat, header)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, data)
 
 
 def read(path: Path) -> tuple[dict[str, Delta], dict[str, str], dict[str, Any]]:

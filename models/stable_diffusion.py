@@ -6,28 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import Model
 from .prompt import Prompt
 from .time import Step
+from .unet import UNetModel
 
 
-class StableDiffusion(Model):
+class StableDiffusion(UNetModel):
     """diffusers' StableDiffusionPipeline, opened."""
-
-    @property
-    def denoiser(self) -> nn.Module:
-        """The UNet."""
-        unet: nn.Module = self.pipe.unet
-        return unet
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of the latents of the model's native picture size."""
-        size = self.pipe.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (self.pipe.unet.config.in_channels, height, width)
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder

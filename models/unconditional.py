@@ -5,30 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import Model
 from .prompt import Prompt
 from .time import Step
+from .unet import UNetModel
 
 
-class Unconditional(Model):
+class Unconditional(UNetModel):
     """A denoiser that reads no prompt; prompts are empty strings, guidance does nothing."""
 
     conditional = False
-
-    @property
-    def denoiser(self) -> nn.Module:
-        """The UNet."""
-        unet: nn.Module = self.pipe.unet
-        return unet
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of the pictures."""
-        size = self.pipe.unet.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        return (self.pipe.unet.config.in_channels, height, width)
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         for text in texts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import xarray as xr
 import zarr
 
+from ..models.disk import new_folder
 from ..models.prompt import Prompt
 from ..models.site import Site
 from ..models.time import Step
@@ -57,11 +57,7 @@ def save_trace(trace: Any, path: Path) -> None:
     Raises:
         FileExistsError: if the folder is there already.
     """
-    if path.exists():
-        raise FileExistsError(f"{path} exists; name a new folder, or delete it")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+    with new_folder(path) as part:
         group = zarr.open_group(str(part), mode="w")
         _write(group, "latents", trace.latents)
         for site in trace:
@@ -76,10 +72,6 @@ def save_trace(trace: Any, path: Path) -> None:
             "prompts": [{"text": p.text, "tokens": p.tokens, "spans": p.spans} for p in trace.prompts],
             "about": dict(trace.about),
         }
-        part.rename(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def load_trace(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 import zarr
 from torch import Tensor
 
+from ..models.disk import new_folder
 from ..models.site import Site
 
 log = logging.getLogger("denoscope")
@@ -83,21 +83,16 @@ class StoreKeeper(Keeper):
 
     def __init__(self, n_steps: int, dtype: torch.dtype | None, path: Path) -> None:
         super().__init__(n_steps, dtype)
-        if path.exists():
-            raise FileExistsError(f"the store {path} exists; name a new folder, or delete it")
-        self.path, self.part = path, path.with_name(path.name + ".part")
+        self.path, self.folder = path, new_folder(path)
 
     def __enter__(self) -> StoreKeeper:
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.group = zarr.open_group(str(self.part), mode="w")
+        self.group = zarr.open_group(str(self.folder.__enter__()), mode="w")
         return self
 
-    def __exit__(self, kind: object = None, *error: object) -> None:
-        if kind is None:
-            self.part.rename(self.path)
+    def __exit__(self, *error: Any) -> None:
+        self.folder.__exit__(*error)
+        if error[0] is None:
             self.group = zarr.open_group(str(self.path), mode="r")
-        else:
-            shutil.rmtree(self.part, ignore_errors=True)
 
     def _room(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:
         shape, chunks = (*steps, *x.shape), (*(1 for _ in steps), *x.shape)

@@ -67,7 +67,7 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path, with_per: bool) -> None:
 
 def test_a_store_is_not_overwritten(tmp_path: Path) -> None:
     scores().save(tmp_path / "scores.zarr")
-    with pytest.raises(FileExistsError, match="scores.zarr exists; name a new store"):
+    with pytest.raises(FileExistsError, match="scores.zarr exists; name a new folder"):
         scores().save(tmp_path / "scores.zarr")
 
 
