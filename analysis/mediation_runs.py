@@ -72,7 +72,9 @@ class Study:
     @property
     def rows_per_run(self) -> int:
         """Denoiser rows of one sample's run; guidance doubles them."""
-        return len(self.model.steps(self.settings["steps"])) * (2 if self.settings["guidance"] > 1 else 1)
+        return len(self.model.steps(self.settings["steps"])) * (
+            2 if self.model.guides(self.settings["guidance"]) else 1
+        )
 
     def mediate(
         self,

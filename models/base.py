@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .prompt import Prompt
 from .resolve import Place, resolve
-from .schedule import begin, check_scheduler, noise_level, scheduler_join, scheduler_rows, step_kwargs
+from .schedule import begin, noise_level, scheduler_join, scheduler_rows, step_kwargs
 from .site import Site, match_sites, near
 from .sites import Sites
 from .time import Branch, Now, Step
@@ -230,6 +230,10 @@ class Model(ABC):
         scheduler = begin(self.scheduler, n, self.device)
         return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
 
+    def guides(self, guidance: float) -> bool:
+        """Return whether a run at this scale has an unconditional branch: two rows for each sample."""
+        return self.conditional and guidance > 1
+
     def branches(
         self,
         x: Tensor,
@@ -287,7 +291,7 @@ class Model(ABC):
         start = start or self.start(seeds, steps)
         told = self.prompts(prompts)
         null: Sequence[Prompt] = []
-        if guidance > 1 and self.conditional:
+        if self.guides(guidance):
             given = isinstance(negative, str)
             null = self.encode([str(negative)] * len(told), "uncond") if given else list(negative)  # type: ignore[arg-type]
         generators = [torch.Generator().set_state(s) for s in start.noise_states]
@@ -361,4 +365,4 @@ def check_run(n_prompts: int, seeds: Sequence[int], steps: int, guidance: float)
         raise ValueError(f"guidance is {guidance}; it is a number from 0 up (1 or less: no guidance)")
 
 
-__all__ = ["Checkpoint", "Model", "Prompt", "State", "check_scheduler"]
+__all__ = ["Checkpoint", "Model", "Prompt", "State", "check_run"]

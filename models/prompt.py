@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,6 +36,13 @@ class Prompt:
     def end(self) -> int:
         """Index of the first token after the text (the end-of-text token)."""
         return 1 + max((i for i, (a, b) in enumerate(self.spans) if b > a), default=0)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of what the denoiser reads: equal for embeddings that are equal to the bit."""
+        parts = [t for t in (self.embeds, self.pooled) if t is not None]
+        data = b"".join(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in parts)
+        return hashlib.sha256(data).hexdigest()
 
     @property
     def words(self) -> tuple[str, ...]:

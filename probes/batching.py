@@ -6,7 +6,6 @@ over its unconditional output there. Rows of one batch are independent, so this 
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,11 +60,12 @@ class Work:
         changed = {k: r for k, r in unique.items() if r.interventions}
         with torch.no_grad():
             self._plain(unique)
-            groups: dict[tuple[int, bool], dict[Key, Run]] = defaultdict(dict)
+            groups: dict[tuple[int, bool], dict[Key, tuple[Run, Checkpoint]]] = defaultdict(dict)
             for key, run in changed.items():
-                groups[run.start, self._start(run).free is not None][key] = run
+                start = self._start(run)
+                groups[run.start, start.free is not None][key] = run, start
             for _, group in sorted(groups.items()):
-                for chunk in _chunks(group.items(), self.batch, lambda kr: 1 + len(kr[1].companions)):
+                for chunk in _chunks(group.items(), self.batch, lambda kr: 1 + len(kr[1][0].companions)):
                     self._changed(dict(chunk))
         return torch.stack([self.finals[key_of(r)] for r in runs])
 
@@ -112,13 +112,13 @@ class Work:
         spared = all(i.when.branch == "cond" for i in run.interventions)
         return start if spared else replace(start, free=None)
 
-    def _changed(self, runs: dict[Key, Run]) -> None:
+    def _changed(self, runs: dict[Key, tuple[Run, Checkpoint]]) -> None:
         prompts: list[str | Prompt] = []
         seeds: list[int] = []
         starts: list[Checkpoint] = []
         interventions: list[Intervention] = []
         firsts: dict[Key, int] = {}
-        for key, run in runs.items():
+        for key, (run, start) in runs.items():
             first, size = len(prompts), 1 + len(run.companions)
             firsts[key] = first
             prompts += [run.prompt, *run.companions]
@@ -126,7 +126,7 @@ class Work:
             for i in run.interventions:
                 rows = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
                 interventions.append(replace(i, when=replace(i.when, rows=rows)))
-            starts += [self._start(run)] * size
+            starts += [start] * size
         with intervening(self.model, *interventions):
             *_, state = self._sample(prompts, seeds, Checkpoint.join(starts))
         self._done({k: state.latents[i] for k, i in firsts.items()})
@@ -147,15 +147,11 @@ class Work:
 def key_of(run: Run) -> Key:
     """Runs of equal key give equal pictures: same embeddings to the bit, seed and interventions."""
     done = tuple((i.site, str(i.when), id(i.fn)) for i in run.interventions)
-    return (run.seed, tuple(_digest(p) for p in (run.prompt, *run.companions)), done)
-
-
-def _digest(prompt: str | Prompt) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    parts = [t for t in (prompt.embeds, prompt.pooled) if t is not None]
-    data = b"".join(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in parts)
-    return hashlib.sha256(data).hexdigest()
+    return (
+        run.seed,
+        tuple(p if isinstance(p, str) else p.digest for p in (run.prompt, *run.companions)),
+        done,
+    )
 
 
 def _chunks(items: Iterable[T], size: int, weigh: Callable[[T], int]) -> Iterator[list[T]]:

@@ -68,9 +68,9 @@ def sweep(
     for run in encoded:
         for i in run.interventions:
             model.place(i.site)
-            i.when.check(n_steps, 1 + len(run.companions), guidance > 1 and model.conditional)
+            i.when.check(n_steps, 1 + len(run.companions), model.guides(guidance))
     settings = {"steps": steps, "guidance": guidance, "negative": negative}
-    work = Work(model, settings, batch, guidance > 1 and model.conditional)
+    work = Work(model, settings, batch, model.guides(guidance))
     if progress:
         total = len({key_of(r) for r in encoded})
         work.report = lambda done: progress(done, total)

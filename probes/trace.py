@@ -214,7 +214,7 @@ def provenance(model: Model, **settings: Any) -> dict[str, Any]:
 
 def _check_when(whens: Sequence[When], n_steps: int, n_rows: int, guidance: float, model: Model) -> None:
     for when in whens:
-        when.check(n_steps, n_rows, guidance > 1 and model.conditional)
+        when.check(n_steps, n_rows, model.guides(guidance))
 
 
 def _watch(site: Site, when: When, keeper: Keeper, reduce: Reduce | None) -> Intervention:
