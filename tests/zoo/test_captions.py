@@ -4,7 +4,15 @@ import random
 
 import pytest
 
-from denoscope.models.zoo.build.captions import caption, concept_of, phrase, plural, subject, worded
+from denoscope.models.zoo.build.captions import (
+    caption,
+    concept_of,
+    phrase,
+    plural,
+    subject,
+    with_article,
+    worded,
+)
 from denoscope.models.zoo.build.data import Record
 from denoscope.models.zoo.build.world import skin_name
 
@@ -40,10 +48,35 @@ def test_hair():
         ("cherry", "cherries"),
         ("tropical fish", "tropical fish"),
         ("bus", "buses"),
+        ("ear of corn", "ears of corn"),
+        ("smiling face with sunglasses", "smiling faces with sunglasses"),
+        ("man with red hair", "men with red hair"),
+        ("old woman", "old women"),
+        ("wolf", "wolves"),
+        ("thumbs up", "thumbs up"),
     ],
 )
 def test_plural(one, many):
     assert plural(one) == many
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("umbrella", "an umbrella"),
+        ("unicorn", "a unicorn"),
+        ("grinning face", "a grinning face"),
+        ("smiling face with sunglasses", "a smiling face with sunglasses"),
+        ("juggling", "juggling"),
+        ("glasses", "glasses"),
+        ("french fries", "french fries"),
+        ("cherry blossom", "a cherry blossom"),
+        ("santa claus with dark skin", "santa claus with dark skin"),
+        ("orange", "an orange"),
+    ],
+)
+def test_article(words, said):
+    assert with_article(words) == said
 
 
 def test_wordings_vary_but_always_name_the_subject():

@@ -26,6 +26,17 @@ _HUES = (
     ("pink", 300, 342),
 )
 _LETTERS = str.maketrans("ñéôçãåí", "neocaai")
+_SAME_PLURAL = ("fish", "glasses", "jeans", "grapes", "cherries", "fries", "scissors", "thumbs up")
+_NO_ARTICLE = (*_SAME_PLURAL[1:], "bread", "broccoli", "tennis", "high voltage", "santa claus")
+_IRREGULAR = (
+    ("man", "men"),
+    (r"\bperson", "people"),
+    ("child", "children"),
+    ("mouse", "mice"),
+    ("f", "ves"),  # loaf, leaf, elf, wolf
+    ("([^aeiou])y", r"\1ies"),
+    ("(s|x|ch|sh)", r"\1es"),
+)
 
 
 def clean(name: str) -> str:
@@ -64,31 +75,33 @@ def subject(record: Record, *, gender: bool = True) -> str:
 
 
 def with_article(words: str) -> str:
-    """Put "a" or "an" before words, except before gerunds."""
-    if words.split()[0].endswith("ing"):
+    """Put "a" or "an" before words, unless they are plural, cannot be counted, or name somebody.
+
+    >>> with_article("unicorn"), with_article("orange heart"), with_article("glasses")
+    ('a unicorn', 'an orange heart', 'glasses')
+    """
+    head = re.split(" (?:with|on|in) ", words)[0]
+    if head.endswith(_NO_ARTICLE) or re.fullmatch(r"\w+ing", head):
         return words
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return f"{'an' if re.match('[aeiou](?!ni)', words) else 'a'} {words}"
 
 
 def plural(words: str) -> str:
-    """Plural of a simple noun phrase."""
-    irregular = {
-        "fish": "fish",
-        "mouse": "mice",
-        "mouse face": "mouse faces",
-        "loaf": "loaves",
-        "leaf": "leaves",
-    }
-    head, _, last = words.rpartition(" ")
-    space = " " if head else ""
-    if last in irregular:
-        return head + space + irregular[last]
-    if last in ("glasses", "scissors", "jeans", "grapes", "cherries", "french fries", "fries"):
+    """Plural of a simple noun phrase.
+
+    >>> plural("ear of corn"), plural("woman with red hair"), plural("old man"), plural("berry")
+    ('ears of corn', 'women with red hair', 'old men', 'berries')
+    """
+    head, link, rest = re.match("(.*?)(?:( (?:with|of) )(.*))?$", words).groups(default="")  # type: ignore[union-attr]
+    return _plural(head) + link + rest
+
+
+def _plural(words: str) -> str:
+    if words.endswith(_SAME_PLURAL):
         return words
-    if re.search("(s|x|ch|sh)$", last):
-        return f"{words}es"
-    if re.search("[^aeiou]y$", last):
-        return f"{words[:-1]}ies"
+    for ending, changed in _IRREGULAR:
+        if re.search(rf"{ending}$", words):
+            return re.sub(f"{ending}$", changed, words)
     return f"{words}s"
 
 

@@ -47,7 +47,7 @@ class Scene:
 
 def on_background(pixels: Tensor, record: Record, colour: str, rng: random.Random | None = None) -> Scene:
     """One subject on a coloured ground: "a flat emoji of a dog on a blue background"."""
-    what = f"{with_article(phrase(record, rng))} on a {colour} background".replace("a orange", "an orange")
+    what = f"{with_article(phrase(record, rng))} on {with_article(colour)} background"
     return _scene(
         pixels[None], (record,), ((0, 0, SIZE),), worded(what, record.style, rng), BACKGROUNDS[colour]
     )

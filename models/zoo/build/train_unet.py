@@ -106,9 +106,15 @@ def new_unet(channels: tuple[int, ...] = (64, 96, 192), states: int = 128) -> Ne
 
 
 def loss_of(unet: nn.Module, latents: Tensor, states: Tensor, alphas: Tensor, dtype: torch.dtype) -> Tensor:
-    """Error of the predicted velocity at random times, weighted by min(SNR, 5) / (SNR + 1)."""
+    """Error of the predicted velocity at random times, weighted by min(SNR, 5) / (SNR + 1).
+
+    One time from each of as many equal parts as there are samples: less noise than times drawn freely.
+    """
     n = len(latents)
-    times = torch.randint(0, len(alphas), (n,), device=latents.device)
+    parts = torch.arange(n, device=latents.device)
+    times = (
+        ((parts + torch.rand(n, device=latents.device)) / n * len(alphas)).long().clamp(max=len(alphas) - 1)
+    )
     alpha = alphas[times].view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
@@ -190,7 +196,9 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
     torch.manual_seed(1000 * rank + run.step)
     scheduler: Network = DDIMScheduler(**SCHEDULE)
     alphas = scheduler.alphas_cumprod.to(device)
-    optimizer = torch.optim.AdamW(unet.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     stream = items(pictures, 1000 * rank + run.step, settings.mix)
     losses: list[float] = []
     while not run.done:
