@@ -111,10 +111,8 @@ def loss_of(unet: nn.Module, latents: Tensor, states: Tensor, alphas: Tensor, dt
     One time from each of as many equal parts as there are samples: less noise than times drawn freely.
     """
     n = len(latents)
-    parts = torch.arange(n, device=latents.device)
-    times = (
-        ((parts + torch.rand(n, device=latents.device)) / n * len(alphas)).long().clamp(max=len(alphas) - 1)
-    )
+    spread = (torch.arange(n, device=latents.device) + torch.rand(n, device=latents.device)) / n
+    times = (spread * len(alphas)).long().clamp(max=len(alphas) - 1)
     alpha = alphas[times].view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
