@@ -28,7 +28,7 @@ from torch import Tensor
 from ..models.base import Model
 from ..probes.sweep import Progress, Run, sweep
 from ..probes.trace import provenance
-from .intervals import bootstrap
+from .intervals import bootstrap, share
 from .questions import KINDS, Question
 
 STATES = ("before", "after", "oracle")
@@ -84,9 +84,10 @@ class Effect:
         return frame[["kind", "prompt", "target", "seed", "state", "shown", "gone", "fit", "moved"]]
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
-        """Return a table: for each kind, measure and state the mean, with a bootstrap confidence interval.
+        """Return a table: for each kind, measure and state the mean, with a confidence interval.
 
-        Questions and seeds are resampled; with one of each there is no interval (NaN).
+        Questions and seeds are resampled; with one of each there is no interval (NaN). Intervals of shares
+        (shown, gone) are at least as wide as Wilson's.
         """
         rows, measures = [], self.measures()
         for kind in [k for k in KINDS if k in measures["kind"].values]:
@@ -95,7 +96,8 @@ class Effect:
                 for state in STATES:
                     one = values.sel(state=state)
                     if bool(one.notnull().all()):
-                        found = bootstrap(one, ["question", "seed"], level)
+                        interval = share if name in ("shown", "gone") else bootstrap
+                        found = interval(one, ["question", "seed"], level)
                         rows.append((kind, name, state, *(float(found[k]) for k in ("mean", "low", "high"))))
         return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
 

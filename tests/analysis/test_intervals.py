@@ -7,7 +7,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoscope.analysis.intervals import bootstrap
+from denoscope.analysis.intervals import bootstrap, share
 
 
 def normal(*sizes: int, seed: int = 0) -> xr.DataArray:
@@ -115,3 +115,22 @@ def test_refuses_with_the_fix(over: list[str], settings: dict[str, float], error
 def test_refuses_no_values() -> None:
     with pytest.raises(ValueError, match="nothing to average"):
         bootstrap(normal(0, 3), ["prompt"])
+
+
+@given(right=st.integers(0, 12), extra=st.integers(0, 12))
+def test_a_share_is_at_least_as_wide_as_wilson_and_as_the_bootstrap(right: int, extra: int) -> None:
+    n = right + extra
+    if n < 2:
+        return
+    values = xr.DataArray([1.0] * right + [0.0] * extra, dims="seed")
+    got, drawn = share(values, ["seed"], draws=200), bootstrap(values, ["seed"], draws=200)
+    wilson = scipy.stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert float(got["low"]) == pytest.approx(min(wilson.low, float(drawn["low"])), abs=1e-9)
+    assert float(got["high"]) == pytest.approx(max(wilson.high, float(drawn["high"])), abs=1e-9)
+    assert float(got["low"]) <= float(got["mean"]) <= float(got["high"])
+
+
+def test_a_share_of_one_answer_has_no_interval_and_other_values_are_refused() -> None:
+    assert np.isnan(float(share(xr.DataArray([1.0], dims="seed"), ["seed"])["low"]))
+    with pytest.raises(ValueError, match="zeros and ones"):
+        share(normal(4), ["prompt"])
