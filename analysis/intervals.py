@@ -69,8 +69,8 @@ def share(
 ) -> xr.Dataset:
     """Return the share of ones among zeros and ones, with an interval that never claims too much.
 
-    When all answers agree, so does every bootstrap sample, and its interval has no width. This one is therefore
-    made at least as wide as Wilson's (1927) for as many independent answers.
+    When all answers agree, so does every bootstrap sample, and its interval has no width. So this one is
+    at least as wide as Wilson's (1927) for as many independent answers.
 
     Args:
         values: zeros and ones.
