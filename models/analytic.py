@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .base import Model
+from .places import Place
 from .prompt import Prompt
-from .resolve import Place
 from .site import Site, near
 from .time import Step
 
@@ -221,7 +221,7 @@ class Analytic(Model):
         }
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        return [Prompt(t, tuple(t.split()), torch.zeros(0, 0)) for t in texts]
+        return [Prompt(t, tuple(t.split()), embeds=torch.zeros(0, 0)) for t in texts]
 
     def condition(self, text: str) -> dict[str, str]:
         """Return the attributes a text fixes; every word must be a value of some attribute."""

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .places import Place
 from .prompt import Prompt
-from .resolve import Place, resolve
-from .schedule import begin, noise_level, scheduler_join, scheduler_rows, step_kwargs
+from .resolve import resolve
+from .schedule import begin, is_flow, noise_level, scaled, scheduler_join, scheduler_rows, step_kwargs
 from .site import Site, match_sites, near
 from .sites import Sites
 from .time import Branch, Now, Step
@@ -88,19 +89,34 @@ class Model(ABC):
     Args:
         pipe: the diffusers pipeline; it is held, not changed.
         name: how the model was called when it was loaded.
-        default_guidance: guidance used when none is given.
+        default_guidance: guidance used when none is given; None is what its family is used with.
+        size: height and width of the pictures, in pixels; None is the model's own.
+
+    Raises:
+        ValueError: for a size that the model cannot paint.
     """
 
     conditional = True
+    family_guidance = 7.5
+    branch_order: tuple[Branch, Branch] = ("uncond", "cond")
+    pipeline_scales_noise = True
+    """Whether the diffusers pipeline scales latents as its scheduler asks; our loop always does."""
 
-    def __init__(self, pipe: Any, name: str = "", default_guidance: float = 7.5) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        name: str = "",
+        default_guidance: float | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
         self.pipe = pipe
         self.name = name or type(pipe).__name__
-        self.default_guidance = default_guidance
+        self.default_guidance = self.family_guidance if default_guidance is None else default_guidance
         self.now: Now | None = None
         self.components: Mapping[str, nn.Module] = {
-            k: m.eval() for k, m in pipe.components.items() if isinstance(m, nn.Module)
+            k: m.eval() for k, m in self._parts().items() if isinstance(m, nn.Module)
         }
+        self.size = self._checked_size(size)
         self._places = self._resolve()
         self._shapes: dict[Site, tuple[int, ...]] = {}
 
@@ -115,8 +131,35 @@ class Model(ABC):
     def denoiser(self) -> nn.Module:
         """The network that is called at every step."""
 
+    def _parts(self) -> Mapping[str, Any]:
+        parts: Mapping[str, Any] = self.pipe.components
+        return parts
+
     def _resolve(self) -> dict[Site, Place]:
         return resolve(self.components)
+
+    @property
+    def native_size(self) -> tuple[int, ...]:
+        """Height and width of the pictures the model was made for, in pixels; empty if it paints none."""
+        return ()
+
+    @property
+    def size_unit(self) -> int:
+        """Height and width are multiples of this many pixels."""
+        return 1
+
+    def _checked_size(self, size: tuple[int, int] | None) -> tuple[int, ...]:
+        if size is None:
+            return self.native_size
+        unit = self.size_unit
+        if not self.native_size:
+            raise ValueError(f"size is {size}, but {self.name} paints no pictures; leave it out")
+        if len(size) != 2 or any(s < unit or s % unit for s in size):
+            raise ValueError(
+                f"size is {size}; {self.name} paints (height, width) in multiples of {unit} pixels, "
+                f"for example {self.native_size}"
+            )
+        return (int(size[0]), int(size[1]))
 
     @property
     def entry(self) -> Site:
@@ -227,8 +270,17 @@ class Model(ABC):
 
     def steps(self, n: int) -> list[Step]:
         """Return the steps of a run of n steps: one for each call of the network."""
-        scheduler = begin(self.scheduler, n, self.device)
+        scheduler = self._begin(n)
         return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
+
+    def _begin(self, n: int) -> Any:
+        return begin(self.scheduler, n, self.device)
+
+    def time(self, step: Step, rows: int | None = None) -> Tensor:
+        """What the network is told about the time: a scalar, or the same for so many rows."""
+        whole = float(step.t).is_integer()
+        t = torch.tensor(step.t, dtype=torch.int64 if whole else torch.float32, device=self.device)
+        return t if rows is None else t.expand(rows)
 
     def guides(self, guidance: float) -> bool:
         """Return whether a run at this scale has an unconditional branch: two rows for each sample."""
@@ -240,25 +292,34 @@ class Model(ABC):
         step: Step,
         prompts: Sequence[Prompt],
         null: Sequence[Prompt],
+        *,
+        guidance: float | None = None,
         free: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor]:
-        """Return the unconditional and the conditional output, made in one doubled batch [uncond | cond].
+        """Return the unconditional and the conditional output, made in one doubled batch.
 
         Without ``null`` there is no unconditional output; where it is known (``free``), it is not made again.
         """
         n = len(prompts)
         if not null or free is not None:
-            with self.during(Now(step, {"cond": slice(0, n)})):
+            with self.during(Now(step, {"cond": slice(0, n)}, guidance)):
                 return free, self.predict(x, step, prompts)
-        with self.during(Now(step, {"uncond": slice(0, n), "cond": slice(n, 2 * n)})):
-            free, told = self.predict(torch.cat([x, x]), step, [*null, *prompts]).chunk(2)
-        return free, told
+        first, second = self.branch_order
+        read = {"uncond": null, "cond": prompts}
+        with self.during(Now(step, {first: slice(0, n), second: slice(n, 2 * n)}, guidance)):
+            parts = self.predict(torch.cat([x, x]), step, [*read[first], *read[second]]).chunk(2)
+        made = dict(zip(self.branch_order, parts, strict=True))
+        return made["uncond"], made["cond"]
+
+    def combine(self, free: Tensor, told: Tensor, guidance: float) -> Tensor:
+        """Return the guided output (classifier-free guidance, Ho & Salimans 2022, eq. 6)."""
+        return free + guidance * (told - free)
 
     def start(self, seeds: Sequence[int], steps: int) -> Checkpoint:
         """Return the moment before the first step of a run."""
-        scheduler = begin(self.scheduler, steps, self.device)
+        scheduler = self._begin(steps)
         generators = [torch.Generator().manual_seed(s) for s in seeds]
-        latents = self._draw(generators) * scheduler.init_noise_sigma
+        latents = self._draw(generators) * getattr(scheduler, "init_noise_sigma", 1.0)
         return Checkpoint(0, latents, scheduler, tuple(g.get_state() for g in generators))
 
     def sample(
@@ -292,19 +353,22 @@ class Model(ABC):
         told = self.prompts(prompts)
         null: Sequence[Prompt] = []
         if self.guides(guidance):
-            given = isinstance(negative, str)
-            null = self.encode([str(negative)] * len(told), "uncond") if given else list(negative)  # type: ignore[arg-type]
+            null = self.null(negative, len(told)) if isinstance(negative, str) else list(negative)
         generators = [torch.Generator().set_state(s) for s in start.noise_states]
         x, scheduler, known = start.latents, copy.deepcopy(start.scheduler), start.free
         for i, t in list(enumerate(scheduler.timesteps))[start.index :]:
             step = Step(i, float(t), noise_level(scheduler, i))
-            seen = scheduler.scale_model_input(x, t)
-            free, output = self.branches(seen, step, told, null, known)
-            if free is not None:  # classifier-free guidance, Ho & Salimans 2022, eq. 6
-                output = free + guidance * (output - free)
+            seen = scaled(scheduler, x, t)
+            free, output = self.branches(seen, step, told, null, guidance=guidance, free=known)
+            if free is not None:
+                output = self.combine(free, output, guidance)
             known = None
             x = scheduler.step(output, t, x, return_dict=False, **step_kwargs(scheduler, generators))[0]
             yield State(step, x, seen, output, free, (scheduler, generators))
+
+    def null(self, text: str, n: int) -> list[Prompt]:
+        """Return what n rows of the unconditional branch read."""
+        return self.encode([text] * n, "uncond")
 
     def prompts(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
         """Encode those that are still texts, in one batch."""
@@ -316,13 +380,22 @@ class Model(ABC):
         """Set ``now`` for the length of a with block: what hooks may know about the call they sit in."""
         return _During(self, now)
 
-    # one conversion between the three things a network may predict -----------------------------------
+    # one conversion between the things a network may predict ------------------------------------------
+
+    def _scales(self, step: Step) -> tuple[float, float]:
+        """A and s of ``x_t = a x_0 + s eps``: a² + s² = 1, or a + s = 1 in flow matching."""
+        if is_flow(self.scheduler):
+            a = 1 / (1 + step.sigma)
+            return a, 1 - a
+        a = 1 / math.sqrt(1 + step.sigma**2)
+        return a, step.sigma * a
 
     def to_x0(self, seen: Tensor, output: Tensor, step: Step) -> Tensor:
-        """The clean latents implied by a network output; ``x_t = a x_0 + s eps`` with a² + s² = 1."""
-        a = 1 / math.sqrt(1 + step.sigma**2)
-        s = step.sigma * a
-        kind = self.scheduler.config.prediction_type
+        """The clean latents implied by a network output."""
+        a, s = self._scales(step)
+        kind = "flow" if is_flow(self.scheduler) else self.scheduler.config.prediction_type
+        if kind == "flow":  # the output is eps - x_0
+            return seen - s * output
         if kind == "epsilon":
             return (seen - s * output) / a
         if kind == "v_prediction":
@@ -331,13 +404,13 @@ class Model(ABC):
 
     def to_eps(self, seen: Tensor, output: Tensor, step: Step) -> Tensor:
         """The noise implied by a network output."""
-        a = 1 / math.sqrt(1 + step.sigma**2)
-        return (seen - a * self.to_x0(seen, output, step)) / (step.sigma * a)
+        a, s = self._scales(step)
+        return (seen - a * self.to_x0(seen, output, step)) / s
 
     def to_v(self, seen: Tensor, output: Tensor, step: Step) -> Tensor:
         """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
-        a = 1 / math.sqrt(1 + step.sigma**2)
-        return a * self.to_eps(seen, output, step) - step.sigma * a * self.to_x0(seen, output, step)
+        a, s = self._scales(step)
+        return a * self.to_eps(seen, output, step) - s * self.to_x0(seen, output, step)
 
 
 class _During:

@@ -14,9 +14,20 @@ from torch import Tensor
 
 from .base import Model
 from .hooks import hooked
+from .schedule import is_flow
 from .site import Site
 
-SCHEDULERS = ("DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {},
+    "EulerDiscreteScheduler": {},
+    "DPMSolverMultistepScheduler": {},
+}
+_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
+FLOW_SCHEDULERS: dict[str, dict[str, Any]] = {
+    "FlowMatchEulerDiscreteScheduler": {},
+    "DPMSolverMultistepScheduler": _FLOW,
+    "UniPCMultistepScheduler": _FLOW,
+}
 TOLERANCE = 1e-4  # batched and single kernels may round differently
 
 
@@ -71,10 +82,16 @@ def check_model(
 def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: float) -> list[Check]:
     scales = (1.0, guidance) if model.conditional else (1.0,)
     original, checks = model.pipe.scheduler, []
-    names = [type(original).__name__, *SCHEDULERS] if model.conditional else [type(original).__name__]
+    own: dict[str, dict[str, Any]] = {type(original).__name__: {}}
+    others = (FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS) if model.conditional else {}
+    if not model.pipeline_scales_noise:  # with Euler it would start from too little noise
+        others = {
+            **{k: v for k, v in others.items() if k != "EulerDiscreteScheduler"},
+            "UniPCMultistepScheduler": {},
+        }
     try:
-        for name in dict.fromkeys(names):
-            model.pipe.scheduler = getattr(diffusers, name).from_config(original.config)
+        for name, options in (own | others).items():
+            model.pipe.scheduler = getattr(diffusers, name).from_config(original.config, **options)
             for scale in scales:
                 error = _difference(model, prompts, steps, scale)
                 checks.append(

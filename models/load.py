@@ -12,20 +12,39 @@ from torch import nn
 
 from . import zoo
 from .base import Model
+from .dit import DiT
+from .flux import Flux
+from .latent_diffusion import LatentDiffusion
+from .pixart import PixArt
 from .quiet import no_bars
 from .schedule import check_scheduler
 from .site import near
 from .stable_diffusion import StableDiffusion
+from .stable_diffusion_3 import StableDiffusion3
+from .stable_diffusion_xl import StableDiffusionXL
 from .unconditional import Unconditional
 
 ADAPTERS: dict[str, type[Model]] = {
     "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
+    "PixArtAlphaPipeline": PixArt,
+    "PixArtSigmaPipeline": PixArt,
+    "DiTPipeline": DiT,
+    "LDMTextToImagePipeline": LatentDiffusion,
     "DDPMPipeline": Unconditional,
     "DDIMPipeline": Unconditional,
 }
 
 
-def load(source: Any, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Model:
+def load(
+    source: Any,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    size: tuple[int, int] | None = None,
+) -> Model:
     """Open a model.
 
     Args:
@@ -33,6 +52,7 @@ def load(source: Any, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
             (``"owner/name"``), or a diffusers pipeline object (which is held as it is).
         dtype: number format to load the weights in; ignored for pipeline objects.
         device: where to put the weights; ignored for pipeline objects.
+        size: height and width of the pictures, in pixels; None is the model's own.
 
     Returns:
         The opened model. The pipeline keeps working; nothing in it is changed.
@@ -44,7 +64,7 @@ def load(source: Any, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
     """
-    guidance = 7.5
+    guidance = None
     if isinstance(source, (str, Path)):
         name = str(source)
         folder = _folder(name)
@@ -57,7 +77,7 @@ def load(source: Any, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
             _check_finite(part, module)
-    return adapter(pipe, name, guidance)
+    return adapter(pipe, name, guidance, size)
 
 
 def _folder(name: str) -> str:
@@ -101,9 +121,9 @@ def _has_safety_checker(folder: str) -> bool:
     return not index.is_file() or "safety_checker" in json.loads(index.read_text())
 
 
-def _default_guidance(folder: str) -> float:
+def _default_guidance(folder: str) -> float | None:
     world = Path(folder) / "world.json"
-    return float(json.loads(world.read_text()).get("guidance", 7.5)) if world.is_file() else 7.5
+    return float(json.loads(world.read_text())["guidance"]) if world.is_file() else None
 
 
 def _adapter(pipe: Any) -> type[Model]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,8 +40,8 @@ def check_scheduler(scheduler: Any) -> None:
         )
 
 
-def begin(scheduler: Any, n: int, device: torch.device) -> Any:
-    """Return a copy of the scheduler, set to a run of n steps."""
+def begin(scheduler: Any, n: int, device: torch.device, **options: Any) -> Any:
+    """Return a copy of the scheduler, set to a run of n steps; ``options`` go to ``set_timesteps``."""
     if n < 1:
         raise ValueError(f"steps is {n}; a run needs at least 1")
     check_scheduler(scheduler)
@@ -48,15 +49,48 @@ def begin(scheduler: Any, n: int, device: torch.device) -> Any:
     limit = scheduler.config.num_train_timesteps
     if n > limit:
         raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
-    scheduler.set_timesteps(n, device=device)
+    own = {} if "sigmas" in options else {"num_inference_steps": n}  # a family may fix the noise levels
+    scheduler.set_timesteps(**own, device=device, **options)
     return scheduler
 
 
+def is_flow(scheduler: Any) -> bool:
+    """Return whether noise is mixed in as ``x_t = (1 - sigma) x_0 + sigma eps`` (flow matching)."""
+    config = scheduler.config
+    return "FlowMatch" in type(scheduler).__name__ or bool(config.get("use_flow_sigmas"))
+
+
+def flow_shift(scheduler: Any, tokens: int, most: float) -> float:
+    """Return how far noise levels shift for a picture of so many tokens (Esser et al. 2024, section 5.3.2).
+
+    Args:
+        scheduler: its configuration may say where the line starts and ends.
+        tokens: of the picture.
+        most: the largest shift, where the configuration does not say it.
+    """
+    config = scheduler.config
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    base, top = config.get("base_shift", 0.5), config.get("max_shift", most)
+    slope = (top - base) / (many - few)
+    return float(tokens * slope + (base - slope * few))
+
+
+def scaled(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
+    """Return latents as the network is to see them; flow matching shows them as they are."""
+    if not hasattr(scheduler, "scale_model_input"):
+        return x
+    seen: Tensor = scheduler.scale_model_input(x, t)
+    return seen
+
+
 def noise_level(scheduler: Any, index: int) -> float:
-    """Return sigma = s_t / a_t before step ``index`` of a begun scheduler."""
+    """Return s_t / a_t of ``x_t = a_t x_0 + s_t eps`` before step ``index`` of a begun scheduler."""
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None and len(sigmas) == len(scheduler.timesteps) + 1:
-        return float(sigmas[index])
+        sigma = float(sigmas[index])
+        if is_flow(scheduler):
+            return sigma / (1 - sigma) if sigma < 1 else math.inf
+        return sigma
     t = scheduler.timesteps[index]
     alpha = float(scheduler.alphas_cumprod[int(t)])
     return float(((1 - alpha) / alpha) ** 0.5)

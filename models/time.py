@@ -68,10 +68,12 @@ class Now:
     Args:
         step: the step, or None while text is encoded.
         rows: where each guidance branch lies in the batch.
+        guidance: the scale of the run, for networks that are told it.
     """
 
     step: Step | None
     rows: Mapping[Branch, slice]
+    guidance: float | None = None
 
     def select(self, when: When) -> list[int] | None:
         """Return the batch rows that ``when`` speaks of in this call, or None if it does not speak of it."""

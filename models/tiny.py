@@ -15,48 +15,17 @@ from diffusers import (
     UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .tiny_text import tiny_clip, tiny_tokenizer
 
 Pipe = TypeVar("Pipe")
-SPECIAL = ("<|startoftext|>", "<|endoftext|>")
-
-
-def tiny_tokenizer(length: int = 32) -> CLIPTokenizer:
-    """Return a CLIP tokenizer of single characters and a few whole words."""
-    words = ("cat", "dog", "red", "emoji", "cook")
-    chars = [chr(c) for c in range(33, 127)]
-    merges, pieces = [], []
-    for word in words:
-        left = word[0]
-        for i, char in enumerate(word[1:], 1):
-            right = char + ("</w>" if i == len(word) - 1 else "")
-            if (left, right) not in merges:
-                merges.append((left, right))
-                pieces.append(left + right)
-            left += right
-    names = list(dict.fromkeys([*chars, *(c + "</w>" for c in chars), *pieces, *SPECIAL]))
-    given: Any = merges  # pairs, whatever the annotation says
-    return CLIPTokenizer(vocab={n: i for i, n in enumerate(names)}, merges=given, model_max_length=length)
 
 
 def tiny_sd(seed: int = 0, prediction_type: str = "epsilon", text_layers: int = 2) -> StableDiffusionPipeline:
     """Return a random Stable Diffusion pipeline: 16x16 pictures, 8x8 latents, 32 tokens."""
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
-    end = tokenizer.eos_token_id
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=text_layers,
-            num_attention_heads=2,
-            max_position_embeddings=tokenizer.model_max_length,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=end,
-            pad_token_id=end,
-        )
-    )
+    text = tiny_clip(tokenizer, text_layers)
     unet = UNet2DConditionModel(
         sample_size=8,
         block_out_channels=(8, 16),
@@ -67,9 +36,9 @@ def tiny_sd(seed: int = 0, prediction_type: str = "epsilon", text_layers: int = 
         attention_head_dim=2,
         norm_num_groups=4,
     )
-    return _quiet(
+    return quiet(
         StableDiffusionPipeline(
-            vae=_tiny_vae(),
+            vae=tiny_vae(),
             text_encoder=text,
             tokenizer=tokenizer,
             unet=unet,
@@ -83,12 +52,12 @@ def tiny_sd(seed: int = 0, prediction_type: str = "epsilon", text_layers: int = 
 
 def tiny_ddpm(seed: int = 0) -> DDPMPipeline:
     """Return a random unconditional pipeline with the stochastic DDPM scheduler, 8x8 pictures."""
-    return _quiet(DDPMPipeline(unet=_tiny_unet2d(seed), scheduler=DDPMScheduler()))
+    return quiet(DDPMPipeline(unet=_tiny_unet2d(seed), scheduler=DDPMScheduler()))
 
 
 def tiny_ddim(seed: int = 0) -> DDIMPipeline:
     """Return a random unconditional pipeline with the DDIM scheduler, 8x8 pictures."""
-    return _quiet(DDIMPipeline(unet=_tiny_unet2d(seed), scheduler=DDIMScheduler()))
+    return quiet(DDIMPipeline(unet=_tiny_unet2d(seed), scheduler=DDIMScheduler()))
 
 
 def _ddim(prediction_type: str) -> DDIMScheduler:
@@ -103,14 +72,16 @@ def _ddim(prediction_type: str) -> DDIMScheduler:
     )
 
 
-def _tiny_vae() -> AutoencoderKL:
+def tiny_vae(blocks: int = 2, **options: Any) -> AutoencoderKL:
+    """Return a random autoencoder; every block but the first halves the side of a picture."""
     return AutoencoderKL(
-        block_out_channels=[8, 8],
+        block_out_channels=[8] * blocks,
         latent_channels=4,
         norm_num_groups=4,
         sample_size=16,
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
+        down_block_types=["DownEncoderBlock2D"] * blocks,
+        up_block_types=["UpDecoderBlock2D"] * blocks,
+        **options,
     )
 
 
@@ -127,7 +98,8 @@ def _tiny_unet2d(seed: int) -> UNet2DModel:
     )
 
 
-def _quiet(made: Pipe) -> Pipe:
+def quiet(made: Pipe) -> Pipe:
+    """Return a pipeline ready for use: no dropout, no progress bars."""
     pipe: Any = made
     for module in pipe.components.values():
         if isinstance(module, torch.nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .images import from_pipeline
 from .prompt import Prompt
 from .time import Step
 from .unet import UNetModel
@@ -17,13 +18,18 @@ class Unconditional(UNetModel):
 
     conditional = False
 
+    def _checked_size(self, size: tuple[int, int] | None) -> tuple[int, ...]:
+        if size not in (None, self.native_size):
+            raise ValueError(f"size is {size}; {self.name} paints {self.native_size} only")
+        return self.native_size
+
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         for text in texts:
             if text:
                 raise ValueError(
                     f"{self.name} reads no prompt, but got {text!r}; leave prompts out, or give ''"
                 )
-        return [Prompt("", (), torch.zeros(0, 0))] * len(texts)
+        return [Prompt("", (), embeds=torch.zeros(0, 0))] * len(texts)
 
     def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:  # noqa: ARG002
         """The UNet's output for network inputs x [sample, channel, height, width]."""
@@ -43,7 +49,4 @@ class Unconditional(UNetModel):
         guidance: float,  # noqa: ARG002
     ) -> Tensor:
         """Pictures from the pipeline itself, which knows neither prompts nor guidance."""
-        images = self.pipe(
-            len(prompts), generator=generators, num_inference_steps=steps, output_type="np"
-        ).images
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        return from_pipeline(self.pipe, len(prompts), generators, steps)

@@ -17,9 +17,28 @@ class UNetModel(Model):
         return unet
 
     @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of what is denoised, at the model's native picture size."""
-        config = self.pipe.unet.config
-        size = config.sample_size
+    def native_size(self) -> tuple[int, ...]:
+        """Height and width of the pictures the UNet was made for, in pixels."""
+        size = self.pipe.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return (config.in_channels, height, width)
+        return (height * self.pixels_per_latent, width * self.pixels_per_latent)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """How many times an autoencoder shrinks the side of a picture; 1 without one."""
+        return int(getattr(self.pipe, "vae_scale_factor", 1))
+
+    @property
+    def size_unit(self) -> int:
+        """Sides are multiples of 8 pixels, as the pipelines ask."""
+        return 8
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of what is denoised."""
+        height, width = self.size
+        return (
+            self.pipe.unet.config.in_channels,
+            height // self.pixels_per_latent,
+            width // self.pixels_per_latent,
+        )

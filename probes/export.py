@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import xarray as xr
 import zarr
 
 from ..models.disk import new_folder
-from ..models.prompt import Prompt
+from ..models.prompt import Prompt, Words
 from ..models.site import Site
 from ..models.time import Step
+
+_PROMPT_TENSORS = ("embeds", "pooled", "mask")
 
 
 def trace_to_xarray(trace: Any) -> xr.Dataset:
@@ -63,13 +66,17 @@ def save_trace(trace: Any, path: Path) -> None:
         for site in trace:
             _write(group, f"sites/{site}", trace[site])
         for i, prompt in enumerate(trace.prompts):
-            _write(group, f"prompts/{i}", prompt.embeds)
+            for name in _PROMPT_TENSORS:
+                if (tensor := getattr(prompt, name)) is not None:
+                    _write(group, f"prompts/{i}/{name}", tensor)
         group.attrs["denoscope trace"] = {
             "sites": [str(s) for s in trace],
             "steps": [asdict(s) for s in trace.steps],
             "kept_steps": [s.index for s in trace.kept_steps],
             "seeds": list(trace.seeds),
-            "prompts": [{"text": p.text, "tokens": p.tokens, "spans": p.spans} for p in trace.prompts],
+            "prompts": [
+                {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}} for p in trace.prompts
+            ],
             "about": dict(trace.about),
         }
 
@@ -85,10 +92,7 @@ def load_trace(path: Path) -> dict[str, Any]:
         about: Any = group.attrs["denoscope trace"]
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no trace; give a folder written by Trace.save()") from error
-    prompts = tuple(
-        Prompt(p["text"], tuple(p["tokens"]), _read(group, f"prompts/{i}"), tuple(map(tuple, p["spans"])))
-        for i, p in enumerate(about["prompts"])
-    )
+    prompts = tuple(_prompt(group, f"prompts/{i}", p) for i, p in enumerate(about["prompts"]))
     steps = tuple(Step(**s) for s in about["steps"])
     return {
         "acts": {Site(s): group[f"sites/{s}"] for s in about["sites"]},
@@ -99,6 +103,18 @@ def load_trace(path: Path) -> dict[str, Any]:
         "latents": _read(group, "latents"),
         "about": about["about"],
     }
+
+
+def _words(words: Words) -> dict[str, Any]:
+    return {"text": words.text, "tokens": words.tokens, "spans": words.spans}
+
+
+def _prompt(group: Any, path: str, kept: Mapping[str, Any]) -> Prompt:
+    def words(w: Mapping[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
+        return w["text"], tuple(w["tokens"]), tuple((a, b) for a, b in w["spans"])
+
+    tensors = {n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group}
+    return Prompt(*words(kept), read={k: Words(*words(w)) for k, w in kept["read"].items()}, **tensors)
 
 
 def _write(group: Any, name: str, x: torch.Tensor) -> None:

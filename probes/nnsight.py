@@ -17,7 +17,7 @@ from nnsight import NNsight
 from torch import Tensor, nn
 
 from ..models.base import Model
-from ..models.resolve import Place
+from ..models.places import Place
 from ..models.site import Site
 from ..models.time import Branch
 

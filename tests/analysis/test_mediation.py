@@ -18,7 +18,7 @@ from denoscope.analysis.corrupt import Noise, Swap, corrupt, encode_rows, states
 from denoscope.analysis.mediation import KINDS, Mediation, _text_windows, trace_denoiser, trace_text
 from denoscope.analysis.metrics import Outcome, latent_distance
 from denoscope.models.load import load
-from denoscope.models.resolve import Place
+from denoscope.models.places import Place
 from denoscope.models.site import Site
 from denoscope.models.stable_diffusion import StableDiffusion
 from denoscope.models.tiny import tiny_ddim, tiny_sd

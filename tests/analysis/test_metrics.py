@@ -26,7 +26,7 @@ class FakeJudge:
 
 
 def outcome(**settings: object) -> Outcome:
-    prompts = tuple(Prompt(t, (), torch.zeros(0, 0)) for t in ("a cat", "a dog"))
+    prompts = tuple(Prompt(t, (), embeds=torch.zeros(0, 0)) for t in ("a cat", "a dog"))
     latents = torch.stack([torch.full((4, 2, 2), 0.25), torch.full((4, 2, 2), 0.75)])
     return Outcome(latents, prompts, lambda x: x[:, :3], **settings)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ def prompt(*words: str, length: int = 7) -> Prompt:
         at += len(word) + 1
     pads = length - len(words) - 1
     tokens = ("<|startoftext|>", *(w + "</w>" for w in words), *["<|endoftext|>"] * pads)
-    return Prompt(text, tokens, torch.zeros(length, 1), (*spans, *[(0, 0)] * pads))
+    return Prompt(text, tokens, (*spans, *[(0, 0)] * pads), embeds=torch.zeros(length, 1))
 
 
 def test_every_token_to_the_end_and_the_padding_as_one() -> None:

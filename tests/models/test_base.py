@@ -86,8 +86,8 @@ def test_every_adapter_holds(make):
 def test_check_model_finds_a_wrong_adapter(tiny, monkeypatch):
     right = type(tiny).branches
 
-    def swapped_branches(self, x, step, prompts, null, free=None):
-        return right(self, x, step, null or prompts, prompts if null else null, free)
+    def swapped_branches(self, x, step, prompts, null, **known):
+        return right(self, x, step, null or prompts, prompts if null else null, **known)
 
     monkeypatch.setattr(type(tiny), "branches", swapped_branches)
     with pytest.raises(ModelCheckError, match=r"DDIMScheduler, guidance 7\.5"):

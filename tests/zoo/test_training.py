@@ -12,7 +12,8 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from denoscope.models.judges import Attributes
-from denoscope.models.tiny import tiny_sd, tiny_tokenizer
+from denoscope.models.tiny import tiny_sd
+from denoscope.models.tiny_text import tiny_tokenizer
 from denoscope.models.zoo.build import tokenizer, train_clip, train_judge, train_unet, train_vae
 from denoscope.models.zoo.build.training import Run, follow
 

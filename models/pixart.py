@@ -1,0 +1,80 @@
+"""Adapter: PixArt-alpha and PixArt-Sigma (transformer with cross-attention, T5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .images import decoded, from_pipeline
+from .prompt import Prompt
+from .text import read
+from .time import Step
+from .transformer import TransformerModel
+
+_TOKENS = {"PixArtAlphaPipeline": 120, "PixArtSigmaPipeline": 300}
+
+
+class PixArt(TransformerModel):
+    """diffusers' PixArtAlphaPipeline or PixArtSigmaPipeline, opened.
+
+    Text is read in lower case. Its padding is masked, in the encoder and in every cross-attention. Pictures
+    have the size asked for; the pipelines' own binning of sizes is left out.
+    """
+
+    family_guidance = 4.5
+
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+        limit = _TOKENS[type(self.pipe).__name__]
+        reading = read(self.pipe.tokenizer, texts, limit, self.name, lower=True)
+        mask = reading.mask.to(self.device)
+        embeds = self.pipe.text_encoder(reading.ids.to(self.device), attention_mask=mask)[0].to(self.dtype)
+        return [
+            Prompt(w.text, w.tokens, w.spans, embeds=e, mask=m)
+            for w, e, m in zip(reading.words, embeds, mask, strict=True)
+        ]
+
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+        """The predicted noise for inputs x [sample, channel, height, width], without learned variances."""
+        out: Tensor = self.denoiser(
+            x,
+            encoder_hidden_states=torch.stack([p.embeds for p in prompts]),
+            encoder_attention_mask=torch.stack([p.mask for p in prompts if p.mask is not None]),
+            timestep=self.time(step, len(prompts)),
+            added_cond_kwargs=self._micro_conditions(len(prompts)),
+            return_dict=False,
+        )[0]
+        return out[:, : x.shape[1]]
+
+    def _micro_conditions(self, rows: int) -> dict[str, Tensor | None]:
+        """Picture size and shape, which the alpha model of 1024 pixels was trained to be told."""
+        if not self.pipe.transformer.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        height, width = self.size
+        like = {"dtype": self.dtype, "device": self.device}
+        return {
+            "resolution": torch.tensor([[height, width]], **like).repeat(rows, 1),  # type: ignore[arg-type]
+            "aspect_ratio": torch.tensor([[height / width]], **like).repeat(rows, 1),  # type: ignore[arg-type]
+        }
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1 from final latents, through the VAE."""
+        return decoded(self.pipe.vae, latents)
+
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Tensor:
+        """Pictures from the pipeline itself."""
+        height, width = self.size
+        return from_pipeline(
+            self.pipe,
+            list(prompts),
+            generators,
+            steps,
+            guidance_scale=guidance,
+            height=height,
+            width=width,
+            use_resolution_binning=False,
+            clean_caption=False,
+        )
