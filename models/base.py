@@ -99,6 +99,10 @@ class Model(ABC):
     conditional = True
     family_guidance = 7.5
     branch_order: tuple[Branch, Branch] = ("uncond", "cond")
+    guides_in_passes = False
+    """Whether the guidance branches are two calls of the network, the conditional one first."""
+    time_scale = 1.0
+    """How many of the scheduler's times are one of what the network is told."""
     pipeline_scales_noise = True
     """Whether the diffusers pipeline scales latents as its scheduler asks; our loop always does."""
 
@@ -365,6 +369,10 @@ class Model(ABC):
             known = None
             x = scheduler.step(output, t, x, return_dict=False, **step_kwargs(scheduler, generators))[0]
             yield State(step, x, seen, output, free, (scheduler, generators))
+
+    def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002 - others look at the tokens
+        """Return what the nth call of a text encoder inside the pipeline reads, given its token ids."""
+        return "uncond" if nth % 2 else "cond"
 
     def null(self, text: str, n: int) -> list[Prompt]:
         """Return what n rows of the unconditional branch read."""

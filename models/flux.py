@@ -30,6 +30,8 @@ class Flux(TransformerModel):
     family_guidance = 3.5
     t5_tokens = 512
     true_guidance = 1.0
+    guides_in_passes = True
+    time_scale = 1000.0
 
     @property
     def native_size(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,25 @@ def hooked(model: Model, handlers: Sequence[tuple[Site, Handler]]) -> Iterator[N
                 stack.callback(_attach(place.module, site, place.port, place.item, handler).remove)
         for module, pairs in taps.items():
             _tap(stack, module, pairs)
+        yield
+
+
+@contextmanager
+def around(
+    module: nn.Module, before: Callable[[Any, Any], None], after: Callable[[], None]
+) -> Iterator[None]:
+    """Call ``before(args, kwargs)`` and ``after()`` around each call of a module, even of one that fails."""
+
+    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
+        before(args, kwargs)
+
+    def leave(*_: Any) -> None:
+        after()
+
+    with ExitStack() as stack:
+        # first of all, so that other hooks already know where they are
+        stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True).remove)
+        stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
 
 

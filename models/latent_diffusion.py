@@ -11,7 +11,7 @@ from torch import Tensor
 from .images import from_pipeline, painted
 from .prompt import Prompt
 from .text import read
-from .time import Step
+from .time import Branch, Step
 from .unet import UNetModel
 
 _TOKENS = 77
@@ -33,6 +33,11 @@ class LatentDiffusion(UNetModel):
         return [
             Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
         ]
+
+    def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002
+        """What a call of the encoder inside the pipeline reads: when it guides, the empty text comes first."""
+        empty = read(self.pipe.tokenizer, [""], _TOKENS, self.name).ids
+        return "uncond" if bool((ids.cpu() == empty).all()) else "cond"
 
     def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
         """The UNet's output for network inputs x [sample, channel, height, width]."""

@@ -80,6 +80,23 @@ def load(
     return adapter(pipe, name, guidance, size)
 
 
+def opened(pipe: Any) -> Model:
+    """Open a pipeline object of a supported family that need not be text-to-image.
+
+    Its sites, weights and steps are those of the family; ``sample`` makes pictures from text alone.
+
+    Raises:
+        ValueError: for a pipeline of another family.
+    """
+    name = type(pipe).__name__
+    if name in ADAPTERS:
+        return load(pipe)
+    for known in sorted(ADAPTERS, key=len, reverse=True):
+        if name.startswith(known.removesuffix("Pipeline")):
+            return ADAPTERS[known](pipe, name)
+    return _adapter(pipe)(pipe, name)
+
+
 def _folder(name: str) -> str:
     if name in zoo.ZOO:
         return str(zoo.folder(name))

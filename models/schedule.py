@@ -46,6 +46,8 @@ def begin(scheduler: Any, n: int, device: torch.device, **options: Any) -> Any:
         raise ValueError(f"steps is {n}; a run needs at least 1")
     check_scheduler(scheduler)
     scheduler = copy.deepcopy(scheduler)
+    for name in ("step", "set_timesteps"):  # methods that somebody wrapped would still act on the original
+        vars(scheduler).pop(name, None)
     limit = scheduler.config.num_train_timesteps
     if n > limit:
         raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
