@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .models.prompt import Prompt
     from .models.site import Site
     from .models.time import Step, When
+    from .probes.attach import attached
     from .probes.direction import Direction
     from .probes.intervene import Intervention, intervening
     from .probes.sweep import Run, sweep
@@ -41,6 +42,7 @@ __all__ = [
     "Trace",
     "When",
     "analysis",
+    "attached",
     "editing",
     "intervening",
     "load",
@@ -64,6 +66,7 @@ _HOMES = {
     "Step": "models.time",
     "Trace": "probes.trace",
     "When": "models.time",
+    "attached": "probes.attach",
     "intervening": "probes.intervene",
     "load": "models.load",
     "sweep": "probes.sweep",

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ..models.base import Model
+from ..models.load import opened
 from ..probes.trace import provenance
 from . import edit_file, weights
 from .lowrank import Delta, LowRank, add, dense, tensors
@@ -162,18 +163,20 @@ class Edit:
     # on a model ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def applied(self, model: Model) -> Iterator[None]:
+    def applied(self, model: Model | Any) -> Iterator[None]:
         """Apply for the length of a with block; the weights come back to the bit, error or not.
 
+        ``model`` may be a diffusers pipeline as well, here and in ``apply`` and ``revert``.
         Edits that were put on top of the same weights inside the block, and not taken back, go as well.
         """
+        model = opened(model)
         self.apply(model)
         try:
             yield
         finally:
             weights.unwind(self, model)
 
-    def apply(self, model: Model) -> None:
+    def apply(self, model: Model | Any) -> None:
         """Change the model's weights: all of the edit, or nothing.
 
         Computed in float64 and rounded once to the weight's number format. An edit that was made for the
@@ -182,15 +185,15 @@ class Edit:
         Raises:
             ValueError: if the weights are not those the edit was made for, or are edited already.
         """
-        weights.apply(self, model)
+        weights.apply(self, opened(model))
 
-    def revert(self, model: Model) -> None:
+    def revert(self, model: Model | Any) -> None:
         """Take the edit back: the weights are again, to the bit, what they were before.
 
         Raises:
             ValueError: if the edit is not applied to this model, or another one lies on top of it.
         """
-        weights.revert(self, model)
+        weights.revert(self, opened(model))
 
     # on disk ------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ class LatentDiffusion(UNetModel):
         ]
 
     def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002
-        """What a call of the encoder inside the pipeline reads: when it guides, the empty text comes first."""
+        """What a call of the encoder inside the pipeline reads: the empty text comes first, if at all."""
         empty = read(self.pipe.tokenizer, [""], _TOKENS, self.name).ids
         return "uncond" if bool((ids.cpu() == empty).all()) else "cond"
 

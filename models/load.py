@@ -81,20 +81,19 @@ def load(
 
 
 def opened(pipe: Any) -> Model:
-    """Open a pipeline object of a supported family that need not be text-to-image.
+    """Open a pipeline object that the user goes on calling: img2img, inpainting, any scheduler.
 
-    Its sites, weights and steps are those of the family; ``sample`` makes pictures from text alone.
+    Sites, weights and steps are those of its family; nothing is checked. An opened model stays as it is.
 
     Raises:
         ValueError: for a pipeline of another family.
     """
+    if isinstance(pipe, Model):
+        return pipe
     name = type(pipe).__name__
-    if name in ADAPTERS:
-        return load(pipe)
-    for known in sorted(ADAPTERS, key=len, reverse=True):
-        if name.startswith(known.removesuffix("Pipeline")):
-            return ADAPTERS[known](pipe, name)
-    return _adapter(pipe)(pipe, name)
+    families = sorted(ADAPTERS, key=len, reverse=True)
+    family = next((f for f in families if name.startswith(f.removesuffix("Pipeline"))), None)
+    return (ADAPTERS[family] if family else _adapter(pipe))(pipe, name)
 
 
 def _folder(name: str) -> str:

@@ -42,7 +42,7 @@ def attached(pipe: Any, *interventions: Intervention) -> Iterator[Model]:
     >>> with attached(pipe, zero("unet/mid.attn.0.0/cross_attn.out")):
     ...     picture = pipe("a cat", num_inference_steps=2).images[0]
     """
-    model = pipe if isinstance(pipe, Model) else opened(pipe)
+    model = opened(pipe)
     clock = _Clock(model)
     with ExitStack() as stack:
         for name in ("step", "set_timesteps"):

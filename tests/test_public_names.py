@@ -20,6 +20,7 @@ NAMES = [
     "Trace",
     "When",
     "analysis",
+    "attached",
     "editing",
     "intervening",
     "load",

@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from hypothesis import given
@@ -67,6 +68,19 @@ def test_applied_adds_once_rounded_and_comes_off_to_the_bit(dtype: torch.dtype) 
         assert torch.equal(p, (before[name].double() + dense(edit.deltas[name])).to(dtype))
         assert p.dtype == dtype and not torch.equal(p, before[name])
         assert {n for n, t in bits(model).items() if not torch.equal(t, before[n])} == {name}
+    assert same(bits(model), before)
+
+
+def test_a_pipeline_takes_an_edit_as_a_model_does(model: Any) -> None:
+    edit, name = some(model), weight(model)[0]
+    other = diffusers.StableDiffusionImg2ImgPipeline(**model.pipe.components)
+    before = bits(model)
+    with edit.applied(other):
+        assert not torch.equal(model.parameter(name), before[name])
+    assert same(bits(model), before)
+    edit.apply(model.pipe)
+    assert weights.carries(model, edit)
+    edit.revert(other)
     assert same(bits(model), before)
 
 

@@ -119,7 +119,7 @@ def test_pipelines_that_begin_with_a_picture(make, options, picture):
 
 def test_controlnet(picture):
     sd = tiny.tiny_sd()
-    net = diffusers.ControlNetModel.from_unet(sd.unet, conditioning_channels=3)
+    net = diffusers.ControlNetModel.from_unet(sd.unet, conditioning_embedding_out_channels=(8, 16))
     pipe = diffusers.StableDiffusionControlNetPipeline(**sd.components, controlnet=net.eval())
     pipe.set_progress_bar_config(disable=True)
     plain, seen = call(pipe, image=picture), []
