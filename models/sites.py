@@ -10,6 +10,7 @@ import torch
 
 from .hooks import hooked
 from .site import Site
+from .time import Step
 
 if TYPE_CHECKING:
     from .base import Model
@@ -65,8 +66,9 @@ def site_shapes(model: Model) -> dict[Site, tuple[int, ...]]:
             found[site] = tuple(x.shape[1:])
 
         watch = [(s, lambda x, s=s: look(s, x)) for s in model._places]
+        somewhen = Step(0, 500.0, 1.0)  # no scheduler is asked, so models without weights do as well
         with torch.no_grad(), hooked(model, watch):
             prompts = model.encode([""])
-            next(model.sample(prompts, seeds=[0], steps=1, guidance=1))
+            model.branches(model.noise([0]), somewhen, prompts, [])
         model._shapes.update({s: found[s] for s in model._places if s in found})
     return model._shapes

@@ -1,0 +1,59 @@
+"""Full-size configurations: as many parameters and attentions as the published models have."""
+
+import math
+
+import pytest
+
+from denoscope.models.load import load
+from denoscope.models.shapes import FULL_SIZE, costs, full_size
+from denoscope.models.sites import site_shapes
+from denoscope.models.tiny import tiny_sd
+
+# parameters of the denoiser in millions, as published; attentions that read text; one site's shape
+KNOWN = [
+    (
+        "sd-1.5",
+        859.5,
+        "unet/**/cross_attn.probs",
+        16,
+        ("unet/down.0.attn.0.0/cross_attn.probs", (8, 4096, 77)),
+    ),
+    ("sd-2.1", 865.9, "unet/**/cross_attn.probs", 16, ("unet/mid.attn.0.0/cross_attn.out", (144, 1280))),
+    ("sdxl", 2567.5, "unet/**/cross_attn.probs", 70, ("unet/mid.attn.0.9/cross_attn.out", (1024, 1280))),
+    (
+        "pixart-sigma",
+        610.9,
+        "**/cross_attn.probs",
+        28,
+        ("transformer/block.0/cross_attn.probs", (16, 4096, 300)),
+    ),
+    ("sd3-medium", 2028.3, "**/joint_attn.probs", 24, ("transformer/block.0/joint_attn.z", (24, 4429, 64))),
+    ("flux-dev", 11901.4, "**/joint_attn.probs", 57, ("transformer/single.37/attn_mlp.out", (4608, 3072))),
+]
+
+
+def test_every_configuration_is_checked():
+    assert [name for name, *_ in KNOWN] == list(FULL_SIZE)
+
+
+@pytest.mark.parametrize(("name", "millions", "pattern", "number", "site"), KNOWN)
+def test_as_large_as_published(name, millions, pattern, number, site):
+    model = full_size(name)
+    assert sum(p.numel() for p in model.denoiser.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+    assert all(p.is_meta for part in model.components.values() for p in part.parameters())
+    assert len(model.sites(pattern)) == number
+    table = costs(model)
+    assert len(table) == len(model.sites()) and table.loc[site[0], "shape"] == site[1]
+    assert table.loc[site[0], "megabytes"] == pytest.approx(2 * math.prod(site[1]) / 1e6)
+
+
+def test_shapes_are_those_of_a_run():
+    model = load(tiny_sd())
+    shapes = site_shapes(model)
+    assert set(shapes) == set(model.sites())
+    assert shapes[model.entry] == (8, 8, 8)
+
+
+def test_an_unknown_configuration_names_near_misses():
+    with pytest.raises(LookupError, match=r"no configuration 'sd1\.5'; did you mean 'sd-1\.5'"):
+        full_size("sd1.5")
