@@ -1,7 +1,8 @@
-"""Word heat maps from cross-attention: which part of the picture reads which word.
+"""Word heat maps from attention: which part of the picture reads which word.
 
 DAAM (Tang et al., ACL 2023, "What the DAAM: Interpreting Stable Diffusion Using Cross Attention"). With
-P the cross-attention probabilities of layer l, head i and step t, the map of token k is
+P the probabilities with which the picture's tokens look at the text's, in layer l, head i and step t (from
+cross-attention, or from the picture's rows and the text's columns of joint attention), the map of token k is
 
     D_k = mean over l, i of  max(0, bicubic( sum over t of P_k[t, l, i] ))
 
@@ -29,10 +30,11 @@ from torch.nn import functional as F
 from ..models.base import Model, Prompt, State
 from ..models.site import Site
 from ..models.time import Step, When
-from ..probes.intervene import Intervention
+from ..probes.intervene import Change, Intervention
 from ..probes.trace import Trace, expand, trace
 
 Time = Literal["mean", "sum", "each"]
+Sums = dict[int, dict[Site, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     steps: int = 20,
     guidance: float | None = None,
     negative: str = "",
-    sites: Sequence[Site | str] | Site | str = "unet/**/cross_attn.probs",
+    sites: Sequence[Site | str] | Site | str | None = None,
     when: When = When(),
     time: Time = "mean",
     size: tuple[int, int] | None = None,
@@ -92,8 +94,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         steps: number of steps.
         guidance: guidance scale; None is the model's default.
         negative: text of the unconditional branch.
-        sites: which cross-attentions count, each head alike. The default is all of them; the published
-            code leaves out the middle block and the coarsest maps.
+        sites: which attentions to the text count, each head alike. None is all of them; the published code
+            leaves out the middle block and the coarsest maps.
         when: which steps and samples to look at.
         time: ``"sum"`` over steps (as published), ``"mean"`` (the same divided by the number of steps), or
             ``"each"``: one map for each step, by the same formula.
@@ -102,8 +104,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         progress: called with each State.
 
     Raises:
-        LookupError: if a word is not in a prompt, or a site not in the model.
-        ValueError: for sites that are no cross-attention probabilities, and for runs that cannot be made.
+        LookupError: if a word is not in a prompt, a site not in the model, or a model reads no words.
+        ValueError: for sites that hold no attention to the text, and for runs that cannot be made.
 
     >>> from denoscope.models.tiny import tiny_sd
     >>> from denoscope.models.load import load
@@ -120,8 +122,12 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     tokens = sorted({i for places in found for at in places.values() for i in at})
     if not tokens:
         raise ValueError(f"there are no words to map in the prompts {[p.text for p in told]}")
-    sums: dict[int, dict[Site, Tensor]] = {}
-    watch = [_watch(s, when, tokens, sums, time == "each") for s in _cross_attention(model, sites)]
+    sums: Sums = {}
+    watch = []
+    for site in _reading(model, sites):
+        picture, first = model.picture_and_text(site, len(told[0].tokens))
+        part = (picture, [first + t for t in tokens])
+        watch.append(Intervention(site, _adder(site, part, sums, time == "each"), when))
     run = trace(
         model,
         prompts,
@@ -132,7 +138,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         interventions=[*interventions, *watch],
         progress=progress,
     )
-    latent = (run.latents.shape[-2], run.latents.shape[-1])
+    latent = model.picture_grid
     heat = torch.stack([_heat(list(layers.values()), latent, size or latent) for layers in sums.values()])
     kept = [s for s in run.steps if s in when]
     values = _words_of(heat.cpu() / (len(kept) if time == "mean" else 1), found, tokens)
@@ -155,27 +161,32 @@ def _find(prompt: Prompt, words: Sequence[str] | None) -> dict[str, list[int]]:
     return {name: prompt.find(name) for name in names}
 
 
-def _cross_attention(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]:
+def _reading(model: Model, sites: Sequence[Site | str] | Site | str | None) -> list[Site]:
+    known = model.reading_sites()
+    if sites is None:
+        return known
     found = expand(model, sites)
     for site in found:
-        if site.kind != "cross_attn.probs":
-            raise ValueError(f"{site} holds no cross-attention; give sites like 'unet/**/cross_attn.probs'")
+        if site not in known:
+            raise ValueError(f"{site} holds no attention to the text; give sites like {str(known[0])!r}")
     if not found:
-        raise ValueError("no sites to read attention from; give sites like 'unet/**/cross_attn.probs'")
+        raise ValueError(f"no sites to read attention from; give sites like {str(known[0])!r}")
     return found
 
 
-def _watch(
-    site: Site, when: When, tokens: list[int], sums: dict[int, dict[Site, Tensor]], each: bool
-) -> Intervention:
-    """Add up what the wanted tokens get, [sample, head, query, token], over steps or for each step."""
+def _adder(site: Site, part: tuple[slice, list[int]], sums: Sums, each: bool) -> Change:
+    """Add up what the wanted tokens get, [sample, head, query, token], over steps or for each step.
+
+    ``part``: the queries of the picture, and the keys of the wanted tokens.
+    """
+    picture, keys = part
 
     def add(x: Tensor, step: Step | None) -> None:
         layers = sums.setdefault(step.index if each and step else 0, {})
-        part = x[..., tokens].float()
-        layers[site] = layers[site] + part if site in layers else part
+        seen = x[:, :, picture][..., keys].float()
+        layers[site] = layers[site] + seen if site in layers else seen
 
-    return Intervention(site, add, when)
+    return add
 
 
 def _heat(layers: Sequence[Tensor], latent: tuple[int, int], size: tuple[int, int]) -> Tensor:

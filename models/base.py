@@ -99,6 +99,8 @@ class Model(ABC):
     conditional = True
     family_guidance = 7.5
     branch_order: tuple[Branch, Branch] = ("uncond", "cond")
+    joint_order: tuple[str, str] = ("img", "txt")
+    """Where joint attention has the picture's tokens and the text's."""
     guides_in_passes = False
     """Whether the guidance branches are two calls of the network, the conditional one first."""
     time_scale = 1.0
@@ -236,6 +238,37 @@ class Model(ABC):
         except (KeyError, AttributeError):
             names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
             raise LookupError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+
+    # reading the prompt -------------------------------------------------------------------------------
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """Height and width of the latents, as a picture."""
+        height, width = self.latent_shape[-2:]
+        return (height, width)
+
+    def reading_sites(self) -> list[Site]:
+        """Return the attention probabilities through which the denoiser reads the prompt.
+
+        Raises:
+            LookupError: if it reads none: it has neither cross-attention nor joint attention.
+        """
+        part, kinds = self.entry.component, ("cross_attn.probs", "joint_attn.probs")
+        found = [s for s in self._places if s.component == part and s.kind in kinds]
+        if not found:
+            raise LookupError(
+                f"{self.name} reads no words while it paints: "
+                f"its {part} has neither cross-attention nor joint attention"
+            )
+        return found
+
+    def picture_and_text(self, site: Site, tokens: int) -> tuple[slice, int]:
+        """Return which queries of attention are the picture's, and at which key the text begins."""
+        if site.kind.startswith("cross_attn"):
+            return slice(None), 0
+        if self.joint_order[0] == "img":
+            return slice(None, -tokens), -tokens
+        return slice(tokens, None), 0
 
     # text and noise -----------------------------------------------------------------------------------
 

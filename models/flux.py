@@ -31,6 +31,7 @@ class Flux(TransformerModel):
     t5_tokens = 512
     true_guidance = 1.0
     guides_in_passes = True
+    joint_order = ("txt", "img")
     time_scale = 1000.0
 
     @property
@@ -55,6 +56,11 @@ class Flux(TransformerModel):
         height, width = self.size
         side = self.pixels_per_latent
         return (self.pipe.transformer.config.in_channels // 4, height // side, width // side)
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """Height and width of the latents before they are packed."""
+        return self._unpacked[1:]
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         channels, height, width = self._unpacked

@@ -12,6 +12,7 @@ from denoscope.models.time import When
 from denoscope.models.tiny import tiny_ddim, tiny_sd
 from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import trace
+from tests.models.test_families import FAMILIES, opened
 
 PROBS = "unet/**/cross_attn.probs"
 RUN = {"seeds": [3], "steps": 3, "guidance": 4.0}
@@ -264,6 +265,50 @@ def test_a_word_planted_in_the_left_half_lights_the_left_half(model, guidance):
     assert not torch.equal(found.latents[0], found.latents[1])  # and the picture changed with it
 
 
+# families -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.encoders])
+def test_every_family_that_reads_words_has_maps(name):
+    """By hand from traced probabilities: the picture's rows, the columns of one word, mean over all heads."""
+    model = opened(name, FAMILIES[name].size)
+    found = word_maps(model, ["a red cat", "a dog"], ["a"], seeds=[0, 1], steps=2)
+    height, width = model.picture_grid
+    assert found.maps.shape == (2, 1, height, width)
+    run = trace(model, ["a red cat", "a dog"], seeds=[0, 1], steps=2, sites=model.reading_sites())
+    tokens = run.prompts[0].find("a")
+    text = len(run.prompts[0].tokens)
+    total, heads = 0, 0
+    for site, probs in run.items():
+        summed = probs[:, 0].sum(0)  # [head, query, key]
+        if site.kind == "joint_attn.probs":
+            own = summed.shape[1] - text
+            rows = slice(0, own) if name == "sd3" else slice(text, None)
+            first = own if name == "sd3" else 0
+            summed = summed[:, rows, first : first + text]
+        size = (height // 2, width // 2) if model.entry.component == "transformer" else None
+        for head in summed:
+            low = head[:, tokens].T
+            grid = size or _halved(low.shape[1], height, width)
+            high = F.interpolate(low.view(1, -1, *grid), (height, width), mode="bicubic")[0]
+            total, heads = total + high.clamp(min=0).mean(0), heads + 1
+    torch.testing.assert_close(
+        torch.from_numpy(found.maps[0, 0].values), total / heads / 2, atol=1e-5, rtol=1e-4
+    )
+    assert torch.equal(found.latents, run.latents)
+
+
+def _halved(queries, height, width):
+    while height * width > queries:
+        height, width = -(-height // 2), -(-width // 2)
+    return height, width
+
+
+def test_a_model_that_reads_no_words_while_it_paints_is_refused():
+    with pytest.raises(LookupError, match="neither cross-attention nor joint attention"):
+        word_maps(opened("dit"), ["cat"], seeds=[0], steps=2)
+
+
 # failure ----------------------------------------------------------------------------------------------
 
 
@@ -274,7 +319,7 @@ def test_a_word_planted_in_the_left_half_lights_the_left_half(model, guidance):
         ({"words": "cat"}, TypeError, r"give a list: \['cat'\]"),
         ({"prompts": "a red cat"}, TypeError, r"give a list: \['a red cat'\]"),
         ({"prompts": [""]}, ValueError, "no words to map"),
-        ({"sites": "unet/**/self_attn.probs"}, ValueError, "holds no cross-attention"),
+        ({"sites": "unet/**/self_attn.probs"}, ValueError, "holds no attention to the text"),
         ({"sites": "unet/**/cross_attn.prob"}, LookupError, "no site matches"),
         ({"sites": []}, ValueError, "no sites to read"),
         ({"when": When(branch="uncond")}, ValueError, "branch 'cond', not 'uncond'"),
