@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,10 +14,10 @@ from ..models.base import Model
 from ..models.prompt import Prompt
 from ..models.site import Site
 from ..models.time import Step
-from ..probes.intervene import Intervention, intervening
+from ..probes.intervene import Change, Intervention, intervening
 
-EMBEDDINGS = Site("text_encoder/embed/tokens")
-"""Where noise enters: the token embeddings, before positions are added."""
+EMBEDDINGS = "embed/tokens"
+"""Where noise enters each text encoder: the token embeddings, before positions are added."""
 TEXT_BATCH = 64
 
 
@@ -71,27 +71,29 @@ class Corrupted:
     """A prompt without its subject, ready to be encoded.
 
     Args:
-        text: what the text encoder is given.
-        tokens: positions of the subject in the clean prompt.
-        added: what is added to the token embeddings at ``tokens``, [token, channel]; None adds nothing.
+        text: what the text encoders are given.
+        added: for each text encoder the subject's positions there, and what is added to their embeddings,
+            [token, channel]; empty adds nothing.
     """
 
     text: str
-    tokens: tuple[int, ...]
-    added: Float[Tensor, "token channel"] | None = None
+    added: Mapping[str, tuple[tuple[int, ...], Tensor]] = field(default_factory=dict)
 
     def interventions(self) -> tuple[Intervention, ...]:
-        """What corrupts it inside the text encoder."""
-        added, tokens = self.added, list(self.tokens)
-        if added is None:
-            return ()
+        """What corrupts it inside the text encoders."""
+        return tuple(
+            Intervention(f"{encoder}/{EMBEDDINGS}", _adder(tokens, added))
+            for encoder, (tokens, added) in self.added.items()
+        )
 
-        def add(x: Tensor, _: Step | None) -> Tensor:
-            y = x.clone()
-            y[:, tokens] += added.to(x)
-            return y
 
-        return (Intervention(EMBEDDINGS, add),)
+def _adder(tokens: tuple[int, ...], added: Float[Tensor, "token channel"]) -> Change:
+    def add(x: Tensor, _: Step | None) -> Tensor:
+        y = x.clone()
+        y[:, list(tokens)] += added.to(x)
+        return y
+
+    return add
 
 
 def corrupt(
@@ -110,15 +112,29 @@ def corrupt(
         LookupError: if a prompt does not contain its subject; the message names its words.
     """
     check_reads_text(model)
-    tokens = [tuple(p.find(s)) for p, s in zip(prompts, subjects, strict=True)]
+    for prompt, subject in zip(prompts, subjects, strict=True):
+        prompt.find(subject)
     if isinstance(corruption, Swap):
         texts = [_swap(p.text, s, corruption.words) for p, s in zip(prompts, subjects, strict=True)]
-        return [[Corrupted(text, t)] for text, t in zip(texts, tokens, strict=True)]
-    embeddings = states(model, [p.text for p in prompts], [EMBEDDINGS])[EMBEDDINGS]
+        return [[Corrupted(text)] for text in texts]
+    noise = {e: _noise(model, prompts, subjects, corruption, e) for e in model.text_encoders}
+    return [
+        [Corrupted(p.text, {e: noise[e][i][draw] for e in noise}) for draw in range(corruption.draws)]
+        for i, p in enumerate(prompts)
+    ]
+
+
+def _noise(
+    model: Model, prompts: Sequence[Prompt], subjects: Sequence[str], corruption: Noise, encoder: str
+) -> list[list[tuple[tuple[int, ...], Tensor]]]:
+    """For each prompt and draw: the subject's positions in one text encoder, and the noise added there."""
+    tokens = [tuple(p.of(encoder).find(s)) for p, s in zip(prompts, subjects, strict=True)]
+    site = Site(f"{encoder}/{EMBEDDINGS}")
+    embeddings = states(model, [p.text for p in prompts], [site])[site]
     unit = torch.cat([e[list(t)] for e, t in zip(embeddings, tokens, strict=True)]).std().item()
     size, width = max(map(len, tokens)), embeddings.shape[-1]
-    draws = [corruption.sd * unit * z for z in _gaussian(corruption, size, width)]
-    return [[Corrupted(p.text, t, z[: len(t)]) for z in draws] for p, t in zip(prompts, tokens, strict=True)]
+    draws = _gaussian(corruption, size, width, model.text_encoders.index(encoder))
+    return [[(t, corruption.sd * unit * z[: len(t)]) for z in draws] for t in tokens]
 
 
 def encode_rows(model: Model, rows: Sequence[tuple[str, Sequence[Intervention]]]) -> list[Prompt]:
@@ -147,16 +163,17 @@ def states(model: Model, texts: Sequence[str], sites: Sequence[Site]) -> dict[Si
 
 def check_reads_text(model: Model) -> None:
     """Raise ValueError if there is no text to corrupt."""
-    if not model.conditional:
+    if not model.text_encoders:
         raise ValueError(
-            f"{model.name} reads no prompt, so it has no subject to take out; "
+            f"{model.name} has no text encoder, so there is no subject to take out of a text; "
             "causal mediation needs a model with a text encoder, like load('emoji')"
         )
 
 
-def _gaussian(noise: Noise, tokens: int, channels: int) -> list[Tensor]:
+def _gaussian(noise: Noise, tokens: int, channels: int, encoder: int = 0) -> list[Tensor]:
     """Token by token, so that more draws or longer subjects leave the first ones as they are."""
-    generators = [torch.Generator().manual_seed(1_000_003 * noise.seed + i) for i in range(noise.draws)]
+    seeds = [1_000_003 * (noise.seed + 7919 * encoder) + i for i in range(noise.draws)]
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
     return [torch.stack([torch.randn(channels, generator=g) for _ in range(tokens)]) for g in generators]
 
 

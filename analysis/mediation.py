@@ -27,7 +27,7 @@ from .mediation_runs import Restored, Study, open_study
 from .metrics import Metric
 from .token_axis import token_axis
 
-KINDS = ("resnet.out", "self_attn.out", "cross_attn.out", "mlp.out")
+KINDS = ("resnet.out", "self_attn.out", "cross_attn.out", "joint_attn.out", "mlp.out", "attn_mlp.out")
 """What ``trace_denoiser`` restores by default: what each layer adds to the stream."""
 
 
@@ -39,6 +39,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     seeds: Sequence[int],
     metric: Metric,
     corruption: Corruption = Noise(),  # noqa: B008  # a frozen value
+    encoder: str = "text_encoder",
     kinds: Sequence[str] = ("self_attn.out", "mlp.out"),
     layers: Sequence[int] | None = None,
     tokens: Sequence[int | Sequence[int]] | None = None,
@@ -59,7 +60,8 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         subject: the words to take out, or one for each prompt.
         seeds: each prompt is run with each seed.
         metric: scores finished runs (``analysis.metrics``).
-        corruption: how the subject is taken out; ``Swap`` needs words of as many tokens.
+        corruption: how the subject is taken out of all text encoders; ``Swap`` needs words of as many tokens.
+        encoder: the text encoder whose states are restored, where there are several.
         kinds: of states; ``"resid.post"`` restores the whole residual stream.
         layers: of the text encoder; None is all.
         tokens: positions, or groups of positions restored together. None is each token up to the end token,
@@ -75,7 +77,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
 
     Raises:
         ValueError: for a model without text, prompts that do not line up, and runs that cannot be made.
-        LookupError: for a subject that is not in its prompt, and unknown kinds or layers.
+        LookupError: for a subject that is not in its prompt, and unknown encoders, kinds or layers.
     """
     study = open_study(
         model,
@@ -88,9 +90,10 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         guidance=guidance,
         batch=batch,
     )
-    axis = token_axis(study.clean, [draws[0].tokens for draws in study.corrupted], tokens)
-    _check_same_length(study)
-    windows = _text_windows(model, kinds, layers, window)
+    clean = [p.of(encoder) for p in study.clean]
+    axis = token_axis(clean, [w.find(s) for w, s in zip(clean, study.about["subject"], strict=True)], tokens)
+    _check_same_length(study, encoder)
+    windows = _text_windows(model, encoder, kinds, layers, window)
     kept = states(model, list(prompts), list(dict.fromkeys(s for w in windows.values() for s in w)))
 
     def told(p: int) -> list[list[Prompt]]:
@@ -213,16 +216,18 @@ def _copy(source: int, target: int) -> Change:
 
 
 def _text_windows(
-    model: Model, kinds: Sequence[str], layers: Sequence[int] | None, window: int
+    model: Model, encoder: str, kinds: Sequence[str], layers: Sequence[int] | None, window: int
 ) -> dict[Site, list[Site]]:
     """For each site, layer by layer, the sites restored with it: ``window`` layers, as in ROME."""
     if window < 1 or not kinds:
         raise ValueError(f"window is {window} and kinds is {kinds!r}; give at least 1 layer and one kind")
-    towers = [list(model.sites(f"text_encoder/layer.*/{kind}")) for kind in kinds]
+    towers = [list(model.sites(f"{encoder}/layer.*/{kind}")) for kind in kinds]
     n = len(towers[0])
     wrong = [layer for layer in layers or () if layer not in range(n)]
     if wrong:
-        raise LookupError(f"{model.name} has no text-encoder layer {wrong[0]}; it has layers 0 to {n - 1}")
+        raise LookupError(
+            f"{model.name} has no layer {wrong[0]} in its {encoder}; it has layers 0 to {n - 1}"
+        )
     return {
         tower[i]: tower[max(0, i - window // 2) : i + (window + 1) // 2]
         for i in (range(n) if layers is None else layers)
@@ -230,11 +235,11 @@ def _text_windows(
     }
 
 
-def _check_same_length(study: Study) -> None:
+def _check_same_length(study: Study, encoder: str) -> None:
     if not isinstance(study.corruption, Swap):
         return
     for clean, draws in zip(study.clean, study.spoilt, strict=True):
-        if draws[0].end != clean.end:
+        if draws[0].of(encoder).end != clean.of(encoder).end:
             raise ValueError(
                 f"{draws[0].text!r} has another number of tokens than {clean.text!r}, so its states "
                 "cannot be restored token by token; swap in words of as many tokens, or use Noise()"
@@ -243,9 +248,15 @@ def _check_same_length(study: Study) -> None:
 
 def _same_as(restored: Prompt, corrupted: Prompt) -> Prompt:
     """The corrupted conditioning itself where restoring changed nothing, up to the rounding of kernels."""
-    a, b = restored.embeds, corrupted.embeds
+    both = [(restored.embeds, corrupted.embeds)]
+    if restored.pooled is not None and corrupted.pooled is not None:
+        both.append((restored.pooled, corrupted.pooled))
+    return corrupted if all(_about_equal(a, b) for a, b in both) else restored
+
+
+def _about_equal(a: Tensor, b: Tensor) -> bool:
     tolerance = 16 * torch.finfo(b.dtype).eps * float(b.abs().max())
-    return corrupted if float((a - b).abs().max()) <= tolerance else restored
+    return float((a - b).abs().max()) <= tolerance
 
 
 def _denoiser_sites(model: Model, sites: Sequence[Site | str] | Site | str | None) -> list[Site]:

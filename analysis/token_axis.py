@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..models.prompt import Prompt
+from ..models.prompt import Words
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class TokenAxis:
 
 
 def token_axis(
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Words],
     subjects: Sequence[Sequence[int]],
     tokens: Sequence[int | Sequence[int]] | None = None,
 ) -> TokenAxis:
     """Line up the tokens of several prompts.
 
     Args:
-        prompts: encoded.
+        prompts: as one text encoder cut them up.
         subjects: positions of the subject in each prompt.
         tokens: positions or groups of them; None is each one up to the end, and all padding as one group.
 
@@ -53,8 +53,10 @@ def token_axis(
         raise ValueError(
             f"tokens is {list(tokens)!r}; it holds positions (or groups of them) from 0 to {n - 1}"
         )
+    starts = _starts(prompts[0])
     names = [_name([p.tokens[t] for p in prompts], t, end) for t in range(n)]
     roles = [_role(t, subjects[0], end) for t in range(n)]
+    names[:starts] = roles[:starts] = ["start"] * starts
     return TokenAxis(
         tuple(groups),
         tuple(_label(g, names) for g in groups),
@@ -62,7 +64,7 @@ def token_axis(
     )
 
 
-def _check_aligned(prompts: Sequence[Prompt], subjects: Sequence[Sequence[int]]) -> None:
+def _check_aligned(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) -> None:
     for prompt, subject in zip(prompts, subjects, strict=True):
         if tuple(subject) != tuple(subjects[0]) or prompt.end != prompts[0].end:
             raise ValueError(
@@ -72,18 +74,19 @@ def _check_aligned(prompts: Sequence[Prompt], subjects: Sequence[Sequence[int]])
             )
 
 
+def _starts(words: Words) -> int:
+    """How many tokens stand before the text: one for CLIP, none for T5."""
+    return int(words.spans[0][1] <= words.spans[0][0])
+
+
 def _name(pieces: Sequence[str], position: int, end: int) -> str:
-    if position == 0:
-        return "start"
     if position >= end:
         return "end" if position == end else "pad"
-    words = dict.fromkeys(p.removesuffix("</w>") for p in pieces)
+    words = dict.fromkeys(p.removesuffix("</w>").removeprefix("\u2581") for p in pieces)
     return next(iter(words)) if len(words) == 1 else "*"
 
 
 def _role(position: int, subject: Sequence[int], end: int) -> str:
-    if position == 0:
-        return "start"
     if position >= end:
         return "end" if position == end else "pad"
     if position in subject:

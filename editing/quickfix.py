@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..models.base import Model
-from ..models.prompt import Prompt
+from ..models.prompt import Words
 from ..models.site import Site
 from ..probes.intervene import Intervention, intervening
 from .edit import Edit
@@ -150,11 +150,11 @@ def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
 
 def _read(
     model: Model, texts: Sequence[str], site: Site
-) -> dict[str, tuple[Prompt, Float[Tensor, "token channel"]]]:
-    """Return for each text its Prompt and what the layer is given, [token, channel]."""
+) -> dict[str, tuple[Words, Float[Tensor, "token channel"]]]:
+    """Return for each text its words in this encoder, and what the layer is given, [token, channel]."""
     texts = list(dict.fromkeys(texts))
     seen: list[Tensor] = []
-    prompts: list[Prompt] = []
+    prompts: list[Words] = []
 
     def look(x: Tensor, _: object) -> None:
         merged = (
@@ -164,12 +164,12 @@ def _read(
 
     with torch.no_grad(), intervening(model, Intervention(site, look)):
         for i in range(0, len(texts), _BATCH):
-            prompts += model.encode(texts[i : i + _BATCH])
+            prompts += [p.of(site.component) for p in model.encode(texts[i : i + _BATCH])]
     return dict(zip(texts, zip(prompts, torch.cat(seen), strict=True), strict=True))
 
 
 def _rows(
-    source: tuple[Prompt, Tensor], target: tuple[Prompt, Tensor], old: str, new: str, tokens: str
+    source: tuple[Words, Tensor], target: tuple[Words, Tensor], old: str, new: str, tokens: str
 ) -> tuple[Tensor, Tensor]:
     """Return the layer's inputs from the last token of the word on, side by side: [row, channel] twice.
 

@@ -247,6 +247,11 @@ class Model(ABC):
         height, width = self.latent_shape[-2:]
         return (height, width)
 
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """Names of the components that read text, in the pipeline's order."""
+        return tuple(name for name in self.components if name.startswith("text_encoder"))
+
     def reading_sites(self) -> list[Site]:
         """Return the attention probabilities through which the denoiser reads the prompt.
 

@@ -54,7 +54,7 @@ def _t5(block: Block) -> Found:
     yield from block("self_attn.out", "layer.0.SelfAttention.o")
     yield from block("resid.mid", "layer.1.layer_norm", "in", 0)
     yield from block("mlp.act", "layer.1.DenseReluDense.wo", "in", 0)
-    yield from block("mlp.out", "layer.1.DenseReluDense")
+    yield from block("mlp.out", "layer.1.DenseReluDense.wo")
     yield from block("resid.post", item=0)
 
 

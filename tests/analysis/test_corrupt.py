@@ -19,6 +19,11 @@ def made(model: Any, texts: list[str], subjects: list[str], how: Noise | Swap) -
         return corrupt(model, model.encode(texts), subjects, how)
 
 
+def added(corrupted: Any) -> torch.Tensor:
+    noise: torch.Tensor = corrupted.added["text_encoder"][1]
+    return noise
+
+
 def table(model: Any) -> torch.Tensor:
     weight: torch.Tensor = model.pipe.text_encoder.get_input_embeddings().weight
     return weight.detach()
@@ -31,10 +36,10 @@ def test_noise_has_the_stated_size(tiny: Any) -> None:
     unit = table(tiny)[ids].std()
     draws = made(tiny, ["a red cat", "a red dog"], subjects, Noise(sd=3, draws=400))
     for prompt in draws:
-        added = torch.stack([c.added for c in prompt])
+        noise = torch.stack([added(c) for c in prompt])
         # 6,400 draws: the standard error of their standard deviation is 0.9 %
-        assert float(added.std() / unit) == pytest.approx(3, rel=0.04)
-        assert abs(float(added.mean() / unit)) < 0.15
+        assert float(noise.std() / unit) == pytest.approx(3, rel=0.04)
+        assert abs(float(noise.mean() / unit)) < 0.15
 
 
 def test_noise_enters_at_the_subject_and_before_the_positions(tiny: Any) -> None:
@@ -42,10 +47,10 @@ def test_noise_enters_at_the_subject_and_before_the_positions(tiny: Any) -> None
     clean = table(tiny)[tiny.pipe.tokenizer(["a red cat"], padding="max_length").input_ids[0]]
     for c in draws:
         seen: list[torch.Tensor] = []
-        look = Intervention(EMBEDDINGS, lambda x, _, seen=seen: seen.append(x.clone()))
+        look = Intervention(f"text_encoder/{EMBEDDINGS}", lambda x, _, seen=seen: seen.append(x.clone()))
         encode_rows(tiny, [(c.text, (*c.interventions(), look))])
         expected = clean.clone()
-        expected[2] += c.added[0]
+        expected[2] += added(c)[0]
         assert torch.equal(seen[0][0], expected)
 
 
@@ -72,14 +77,14 @@ def test_no_noise_is_clean_to_the_bit(tiny: Any) -> None:
 def test_draws_are_the_same_whatever_stands_beside_them(tiny: Any, draws: int, more: int) -> None:
     (few,) = made(tiny, ["a red cat"], ["red cat"], Noise(draws=draws))
     (many,) = made(tiny, ["a red cat"], ["red cat"], Noise(draws=draws + more))
-    assert all(torch.equal(a.added, b.added) for a, b in zip(few, many, strict=False))
-    values = [c.added.flatten()[0].item() for c in many]
+    assert all(torch.equal(added(a), added(b)) for a, b in zip(few, many, strict=False))
+    values = [added(c).flatten()[0].item() for c in many]
     assert len(set(values)) == len(values)
-    assert many[0].added[0].ne(many[0].added[1]).all()
+    assert added(many[0])[0].ne(added(many[0])[1]).all()
 
 
 def test_other_seeds_give_other_noise(tiny: Any) -> None:
-    a, b = (made(tiny, ["a cat"], ["cat"], Noise(draws=1, seed=s))[0][0].added for s in (0, 1))
+    a, b = (added(made(tiny, ["a cat"], ["cat"], Noise(draws=1, seed=s))[0][0]) for s in (0, 1))
     assert a.ne(b).all()
 
 
@@ -133,5 +138,5 @@ def test_a_subject_must_be_in_its_prompt(tiny: Any) -> None:
 
 def test_a_model_without_text_has_no_subject() -> None:
     model = load(tiny_ddim())
-    with pytest.raises(ValueError, match="DDIMPipeline reads no prompt"):
+    with pytest.raises(ValueError, match="DDIMPipeline has no text encoder"):
         made(model, [""], ["cat"], Noise())

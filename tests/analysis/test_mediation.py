@@ -78,7 +78,7 @@ class Oracle:
 
         def add(x: Tensor) -> Tensor:
             y = x.clone()
-            y[0, 3] += self.noise.added[0]
+            y[0, 3] += self.noise.added["text_encoder"][1][0]
             return y
 
         with ExitStack() as stack, torch.no_grad():
@@ -484,7 +484,7 @@ def test_progress_grows_to_the_end(tiny: Any, tracer: Any) -> None:
         (text, {"kinds": ["mlp.outs"]}, LookupError, "no site matches .*mlp.outs.* did you mean"),
         (text, {"kinds": []}, ValueError, "kinds is"),
         (text, {"window": 0}, ValueError, "window is 0"),
-        (text, {"layers": [2]}, LookupError, "no text-encoder layer 2; it has layers 0 to 1"),
+        (text, {"layers": [2]}, LookupError, "no layer 2 in its text_encoder; it has layers 0 to 1"),
         (text, {"tokens": [32]}, ValueError, "positions.* 0 to 31"),
         (text, {"corruption": Swap("big dog")}, ValueError, "'a red big dog' has another number of tokens"),
         (denoiser, {"sites": "unet/**/cross.out"}, LookupError, "no site matches .*did you mean"),
@@ -515,7 +515,7 @@ def test_a_model_without_text_is_refused() -> None:
     model = load(tiny_ddim())
     for tracer in (text, denoiser):
         with pytest.raises(
-            ValueError, match="DDIMPipeline reads no prompt, so it has no subject to take out"
+            ValueError, match="DDIMPipeline has no text encoder, so there is no subject to take out"
         ):
             tracer(model, [""], "cat")
 

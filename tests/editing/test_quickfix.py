@@ -13,6 +13,7 @@ from denoscope import Edit, Intervention, intervening
 from denoscope.editing.lowrank import dense
 from denoscope.editing.quickfix import TEMPLATES, quickfix
 from denoscope.models.tiny import tiny_sd
+from tests.models.test_families import READING, opened
 
 SITE = "text_encoder/layer.0/self_attn.out"
 SMALL = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10}  # few rows: they can be met exactly
@@ -218,3 +219,22 @@ def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any) -> None:
         after, moved = told(edited), told(other)
     assert (after - want).norm() < 0.5 * (before - want).norm()
     assert (moved - bystander).norm() < (after - before).norm()
+
+
+@pytest.mark.parametrize(("name", "encoder"), READING)
+def test_on_every_text_encoder_of_every_family(name: str, encoder: str) -> None:
+    """With one row and hardly any ridge, the layer says of the one word what it said of the other."""
+    model, kind = opened(name), "mlp.out"
+    site = f"{encoder}/layer.1/{kind}"
+
+    def said(word: str) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        with torch.no_grad(), intervening(model, Intervention(site, lambda x, _: seen.append(x.clone()))):
+            words = model.encode([f"a {word}"])[0].of(encoder)
+        return seen[0][0, max(words.find(word))]
+
+    wanted, before = said("dog"), said("cat")
+    edit = quickfix(model, {"cat": "dog"}, site=site, templates=["a {}"], tokens="subject", ridge=1e-9)
+    with edit.applied(model):
+        torch.testing.assert_close(said("cat"), wanted, atol=1e-4, rtol=1e-3)
+    assert torch.equal(said("cat"), before) and (before - wanted).abs().max() > 1e-3
