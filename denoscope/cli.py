@@ -279,29 +279,25 @@ def evaluate(
 def sites(
     pattern: Annotated[str, typer.Argument(help="A glob, like 'unet/mid.*/cross_attn.*'.")] = "**",
     model: ModelOpt = "emoji",
-    full_size: Annotated[
-        str | None,
-        typer.Option(help="Instead of a model: a published configuration without weights, like sdxl."),
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Draw blocks and sites of the whole model into this SVG file.")
-    ] = None,
+    full_size: Annotated[str | None, typer.Option(help="A published configuration, like sdxl.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the blocks into this SVG file.")] = None,
 ) -> None:
     """List the places of a model that can be looked at and changed.
 
     Example:  denoscope sites "text_encoder/*/self_attn.out"
 
     Example:  denoscope sites "unet/mid.*/*" --full-size sdxl --picture sdxl.svg
-    """
-    opened = _open(model) if full_size is None else _full_size(full_size)
-    frame = opened.sites(pattern).to_frame().reset_index()[["site", "kind", "shape"]]
-    if picture is not None:
-        from .diagram import diagram
-        from .models.disk import write_bytes
 
+    With --full-size no weights are needed, and --model does not count.
+    """
+    from .diagram import diagram
+    from .models import shapes
+    from .models.disk import write_bytes
+
+    opened = _open(model) if full_size is None else shapes.full_size(full_size)
+    _print_frame(opened.sites(pattern).to_frame().reset_index()[["site", "kind", "shape"]])
+    if picture is not None:
         write_bytes(picture, diagram(opened).encode())
-        out.print(f"drawn into [bold]{escape(str(picture))}[/]", soft_wrap=True)
-    _print_frame(frame)
 
 
 @app.command()
@@ -340,12 +336,6 @@ def _open(name: str) -> Model:
     _use_threads(name)
     with err.status(f"opening {escape(name)}"):
         return load(name)
-
-
-def _full_size(name: str) -> Model:
-    from .models.shapes import full_size
-
-    return full_size(name)
 
 
 def _use_threads(model: str) -> None:

@@ -5,60 +5,21 @@ Shapes, bytes and parameter counts are exact; nothing is computed and nothing is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pandas as pd
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    PixArtSigmaPipeline,
-    PixArtTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    T5Config,
-    T5EncoderModel,
-)
 
 from .base import Model
 from .load import opened
+from .published import PUBLISHED
 from .site import near
 from .sites import site_shapes
-from .tiny_text import tiny_t5_tokenizer, tiny_tokenizer
-
-_UNET: dict[str, Any] = {
-    "sample_size": 64,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
-}
-_BIG_CLIP: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "projection_dim": 1280,
-    "hidden_act": "gelu",
-}
 
 
 def full_size(name: str) -> Model:
     """Open a model of a real one's configuration, on the meta device.
 
     Args:
-        name: one of ``FULL_SIZE``.
+        name: one of ``PUBLISHED``.
 
     Raises:
         LookupError: for another name; it names near misses.
@@ -66,10 +27,10 @@ def full_size(name: str) -> Model:
     >>> len(full_size("sd-1.5").sites("unet/**/cross_attn.out"))
     16
     """
-    if name not in FULL_SIZE:
-        raise LookupError(f"there is no configuration {name!r}; {near(name, FULL_SIZE)}")
+    if name not in PUBLISHED:
+        raise LookupError(f"there is no configuration {name!r}; {near(name, PUBLISHED)}")
     with torch.device("meta"):
-        model = opened(FULL_SIZE[name]())
+        model = opened(PUBLISHED[name]())
     model.name = name
     return model
 
@@ -87,171 +48,3 @@ def costs(model: Model, bytes_per_number: int = 2) -> pd.DataFrame:
         for s, shape in shapes.items()
     ]
     return pd.DataFrame(rows, columns=["site", "component", "kind", "shape", "megabytes"]).set_index("site")
-
-
-def _sd15() -> Any:
-    return _sd(_UNET, _clip())
-
-
-def _sd21() -> Any:
-    heads = (5, 10, 20, 20)
-    unet = {**_UNET, "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": heads}
-    text = _clip(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16)
-    return _sd({**unet, "use_linear_projection": True}, text, prediction_type="v_prediction")
-
-
-def _sd(unet: dict[str, Any], text: Any, prediction_type: str = "epsilon") -> Any:
-    return StableDiffusionPipeline(
-        vae=_vae(4),
-        text_encoder=text,
-        tokenizer=tiny_tokenizer(77),
-        unet=UNet2DConditionModel(**unet),
-        scheduler=_scheduler(
-            DDIMScheduler, prediction_type=prediction_type, clip_sample=False, steps_offset=1
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def _sdxl() -> Any:
-    unet = UNet2DConditionModel(
-        sample_size=128,
-        block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        cross_attention_dim=2048,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-    )
-    return StableDiffusionXLPipeline(
-        vae=_vae(4),
-        text_encoder=_clip(),
-        text_encoder_2=_clip(projected=True, **_BIG_CLIP),
-        tokenizer=tiny_tokenizer(77),
-        tokenizer_2=tiny_tokenizer(77),
-        unet=unet,
-        scheduler=_scheduler(EulerDiscreteScheduler, steps_offset=1),
-        add_watermarker=False,
-    )
-
-
-def _pixart() -> Any:
-    transformer = PixArtTransformer2DModel(
-        sample_size=128, num_layers=28, caption_channels=4096, use_additional_conditions=False
-    )
-    return PixArtSigmaPipeline(
-        tokenizer=tiny_t5_tokenizer(),
-        text_encoder=_t5(),
-        vae=_vae(4),
-        transformer=transformer,
-        scheduler=_scheduler(DDIMScheduler, clip_sample=False, steps_offset=1),
-    )
-
-
-def _sd3() -> Any:
-    transformer = SD3Transformer2DModel(
-        sample_size=128,
-        in_channels=16,
-        out_channels=16,
-        num_layers=24,
-        attention_head_dim=64,
-        num_attention_heads=24,
-        joint_attention_dim=4096,
-        caption_projection_dim=1536,
-        pooled_projection_dim=2048,
-        pos_embed_max_size=192,
-    )
-    return StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=_scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0),
-        vae=_vae(16),
-        text_encoder=_clip(projected=True, projection_dim=768),
-        tokenizer=tiny_tokenizer(77),
-        text_encoder_2=_clip(projected=True, **_BIG_CLIP),
-        tokenizer_2=tiny_tokenizer(77),
-        text_encoder_3=_t5(),
-        tokenizer_3=tiny_t5_tokenizer(),
-    )
-
-
-def _flux() -> Any:
-    transformer = FluxTransformer2DModel(guidance_embeds=True)  # its defaults are those of FLUX.1 dev
-    return FluxPipeline(
-        scheduler=_scheduler(FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
-        vae=_vae(16),
-        text_encoder=_clip(),
-        tokenizer=tiny_tokenizer(77),
-        text_encoder_2=_t5(),
-        tokenizer_2=tiny_t5_tokenizer(),
-        transformer=transformer,
-    )
-
-
-def _clip(projected: bool = False, **changes: Any) -> Any:
-    """OpenAI's CLIP ViT-L/14 text tower, with changes."""
-    real = {
-        "vocab_size": 49408,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-        "hidden_act": "quick_gelu",
-    }
-    config = CLIPTextConfig(**{**real, **changes})  # type: ignore[arg-type]
-    return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
-
-
-class _MasklessT5(T5EncoderModel):
-    """T5 without its padding mask: on the meta device a mask has no values that could be looked at."""
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:  # noqa: ARG002
-        return super().forward(input_ids, **options)
-
-
-def _t5() -> T5EncoderModel:
-    """T5 v1.1 XXL."""
-    return _MasklessT5(
-        T5Config(
-            vocab_size=32128,
-            d_model=4096,
-            d_kv=64,
-            d_ff=10240,
-            num_layers=24,
-            num_heads=64,
-            feed_forward_proj="gated-gelu",
-        )
-    )
-
-
-def _scheduler(make: Callable[..., Any], **options: Any) -> Any:
-    with torch.device("cpu"):  # its noise levels are real numbers
-        return make(**options)
-
-
-def _vae(channels: int) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=[128, 256, 512, 512],
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2,
-        latent_channels=channels,
-        sample_size=1024,
-    )
-
-
-FULL_SIZE: dict[str, Callable[[], Any]] = {
-    "sd-1.5": _sd15,
-    "sd-2.1": _sd21,
-    "sdxl": _sdxl,
-    "pixart-sigma": _pixart,
-    "sd3-medium": _sd3,
-    "flux-dev": _flux,
-}
-"""Configurations as published with the weights."""

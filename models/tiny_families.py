@@ -22,10 +22,9 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
-from transformers import BertTokenizer
 
 from .tiny import quiet, tiny_vae
-from .tiny_text import tiny_clip, tiny_t5, tiny_t5_tokenizer, tiny_tokenizer
+from .tiny_text import tiny_bert_tokenizer, tiny_clip, tiny_t5, tiny_t5_tokenizer, tiny_tokenizer
 
 
 def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
@@ -180,13 +179,10 @@ def tiny_dit(seed: int = 0) -> DiTPipeline:
 def tiny_ldm(seed: int = 0) -> LDMTextToImagePipeline:
     """Return a random latent-diffusion pipeline with its own BERT."""
     torch.manual_seed(seed)
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red", "emoji", "cook"]
-    chars = [chr(c) for c in range(97, 123)]
-    vocabulary = dict.fromkeys([*words, *chars, *(f"##{c}" for c in chars)])
-    tokenizer = BertTokenizer(vocab={w: i for i, w in enumerate(vocabulary)}, model_max_length=77)
+    tokenizer = tiny_bert_tokenizer()
     bert = LDMBertModel(
         LDMBertConfig(
-            vocab_size=len(vocabulary),
+            vocab_size=len(tokenizer),
             encoder_layers=2,
             encoder_ffn_dim=32,
             encoder_attention_heads=2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import (
+    BertTokenizer,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -76,3 +77,11 @@ def tiny_t5(tokenizer: T5Tokenizer, channels: int = 16) -> T5EncoderModel:
             dropout_rate=0.0,
         )
     )
+
+
+def tiny_bert_tokenizer() -> BertTokenizer:
+    """Return a BERT tokenizer of single letters and a few whole words."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red", "emoji", "cook"]
+    chars = [chr(c) for c in range(97, 123)]
+    vocabulary = dict.fromkeys([*words, *chars, *(f"##{c}" for c in chars)])
+    return BertTokenizer(vocab={w: i for i, w in enumerate(vocabulary)}, model_max_length=77)

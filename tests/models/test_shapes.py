@@ -5,7 +5,8 @@ import math
 import pytest
 
 from denoscope.models.load import load
-from denoscope.models.shapes import FULL_SIZE, costs, full_size
+from denoscope.models.published import PUBLISHED
+from denoscope.models.shapes import costs, full_size
 from denoscope.models.sites import site_shapes
 from denoscope.models.tiny import tiny_sd
 
@@ -29,11 +30,21 @@ KNOWN = [
     ),
     ("sd3-medium", 2028.3, "**/joint_attn.probs", 24, ("transformer/block.0/joint_attn.z", (24, 4429, 64))),
     ("flux-dev", 11901.4, "**/joint_attn.probs", 57, ("transformer/single.37/attn_mlp.out", (4608, 3072))),
+    # 675 as published, and 27 more embedders of time and class: diffusers gives each block its own
+    ("dit-xl-2", 749.8, "**/self_attn.probs", 28, ("transformer/block.27/mlp.act", (256, 4608))),
+    (
+        "ldm-text2im",
+        872.3,
+        "unet/**/cross_attn.probs",
+        16,
+        ("unet/mid.attn.0.0/cross_attn.probs", (8, 16, 77)),
+    ),
+    ("ddpm-cifar10", 35.7, "unet/**/self_attn.probs", 6, ("unet/mid.attn.0/self_attn.probs", (1, 16, 16))),
 ]
 
 
 def test_every_configuration_is_checked():
-    assert [name for name, *_ in KNOWN] == list(FULL_SIZE)
+    assert [name for name, *_ in KNOWN] == list(PUBLISHED)
 
 
 @pytest.mark.parametrize(("name", "millions", "pattern", "number", "site"), KNOWN)
