@@ -116,8 +116,10 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
     check_seeds(case.seeds)
     check_run(case.seeds, range(case.seeds), case.steps, case.guidance or 0.0)
     model = load(case.model)
-    if not model.conditional:
-        raise ValueError(f"{model.name} reads no prompt, so no word of it can be investigated; take 'emoji'")
+    if not model.text_encoders:
+        raise ValueError(
+            f"{model.name} has no text encoder, so no word of a prompt can be investigated; take 'emoji'"
+        )
     with torch.no_grad():
         model.encode([case.prompt])[0].find(case.about)
     model.steps(case.steps)

@@ -184,7 +184,7 @@ def locate(
     prompt: PromptArg,
     *,
     about: AboutOpt,
-    inside: Annotated[str, typer.Option("--in", help="text_encoder or unet.")] = "text_encoder",
+    inside: Annotated[str, typer.Option("--in", help="text_encoder, or unet.")] = "text_encoder",
     model: ModelOpt = "emoji",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A zarr store for all scores.")
@@ -200,8 +200,6 @@ def locate(
     from .case import Case
     from .stages import locate as find
 
-    if inside not in ("text_encoder", "unet"):
-        raise ValueError(f"--in is {inside!r}; it is text_encoder or unet")
     _check_new(output)
     _use_threads(model)
     with _progress() as show:

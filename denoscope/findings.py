@@ -13,13 +13,17 @@ import pandas as pd
 import xarray as xr
 
 from .analysis.mediation_result import Mediation
+from .models.site import Site
 
 KINDS = {
     "self_attn.out": "self-attention",
     "cross_attn.out": "cross-attention",
+    "joint_attn.out": "joint attention",
     "mlp.out": "MLP",
+    "attn_mlp.out": "attention and MLP",
     "resnet.out": "convolutions",
 }
+STREAMS = {"img": "of the picture", "txt": "of the text"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class CausalMap:
         share = sure(low, high)
         cells = (cause.normalised if share else cause.effect).interval()
         return cls(cells, share, (mean, low, high), plain_metric(cause.data.attrs["metric"]))
+
+    @property
+    def part(self) -> str:
+        """The component that the places are in, in words."""
+        name = str(self.cells["site"].values[0]).split("/")[0]
+        return {"unet": "UNet"}.get(name, name.replace("_", " "))
 
     def ranked(self) -> pd.DataFrame:
         """All places; first the one whose restoration comes nearest to the clean run."""
@@ -112,12 +122,12 @@ def tell_text(found: CausalMap, about: str) -> list[Finding]:
     return said
 
 
-def tell_unet(found: CausalMap) -> list[Finding]:
-    """Say where in the UNet the word matters, and whether it is spread out."""
+def tell_denoiser(found: CausalMap) -> list[Finding]:
+    """Say where in the denoiser the word matters, and whether it is spread out."""
     ranked = found.ranked()
     best = ranked.iloc[0]
     where = f"{plain_site(best['site'])} in {plain_window(best['window'])}"
-    said = [_claim(f"In the UNet, restoring {where} brings back most: {found.say(best)}.", best)]
+    said = [_claim(f"In the {found.part}, restoring {where} brings back most: {found.say(best)}.", best)]
     if found.share:
         half = int((ranked["mean"] > 0.5).sum())
         said.append(
@@ -160,8 +170,17 @@ def plain_site(address: str) -> str:
     >>> plain_site("text_encoder/layer.0/self_attn.out")
     'the self-attention of layer 0'
     """
-    _, block, kind = address.split("/")
-    return f"the {KINDS.get(kind, kind)} of {block.replace('layer.', 'layer ')}"
+    site = Site(address)
+    return f"the {plain_kind(site)} of {site.block.replace('layer.', 'layer ').replace('block.', 'block ')}"
+
+
+def plain_kind(site: Site) -> str:
+    """What is found at a site, in words; of which stream, where there are two.
+
+    >>> plain_kind(Site("transformer/block.0/mlp.out@txt"))
+    'MLP of the text'
+    """
+    return " ".join([KINDS.get(site.kind, site.kind), *([STREAMS[site.stream]] if site.stream else [])])
 
 
 def plain_token(label: str) -> str:

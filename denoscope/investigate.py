@@ -24,7 +24,7 @@ from .editing.weights import fingerprint
 from .folder import RunFolder, write_text
 from .models.base import Model
 from .probes.trace import provenance
-from .stages import Note, check, look, make_edit, text_cause, unet_cause
+from .stages import Note, check, denoiser_cause, look, make_edit, text_cause
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -65,7 +65,7 @@ def investigate(
     stage = _Stages(folder, show)
     found = {"look": stage("look", "looking: pictures, word maps", lambda n: look(setup, n))}
     found["text"] = stage("text", "finding the cause: text encoder", lambda n: text_cause(setup, n))
-    found["unet"] = stage("unet", "finding the cause: UNet", lambda n: unet_cause(setup, n))
+    found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda n: denoiser_cause(setup, n))
     edit = make_edit(setup, Mediation(found["text"]))
     edit.save(folder.path / "edit.safetensors")
     found["effect"] = stage("effect", "checking the edit", lambda n: check(setup, edit, n))

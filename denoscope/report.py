@@ -20,6 +20,7 @@ from .analysis.mediation_result import Mediation
 from .analysis.questions import KINDS
 from .editing.edit import Edit
 from .findings import CausalMap, Finding
+from .models.site import Site
 
 GROUPS = {"efficacy": "the edited prompt", "generality": "other wordings", "specificity": "other things"}
 STATE_NAMES = {"before": "before", "after": "after", "oracle": "unedited, asked outright"}
@@ -29,11 +30,11 @@ def render(found: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit
     """Return the page of a run.
 
     Args:
-        found: the stages' results: look, text, unet, effect.
+        found: the stages' results: look, text, denoiser, effect.
         whole: what ``run.json`` says.
         edit: the edit that was made.
     """
-    maps = {name: CausalMap.of(Mediation(found[name])) for name in ("text", "unet")}
+    maps = {name: CausalMap.of(Mediation(found[name])) for name in ("text", "denoiser")}
     checked = Effect(found["effect"], {})
     page = _words(found, whole, edit, maps, checked)
     figures = _figures(found, maps, checked)
@@ -57,7 +58,7 @@ def _figures(
         "strip": plots.sampling_strip(strip, ["the noisy picture", "what the network predicts"]),
         "words": plots.word_heat(look["pictures"][0], words),
         **{f"text {kind}": figure for kind, figure in _text_maps(maps["text"]).items()},
-        **{f"unet {window}": figure for window, figure in _unet_maps(maps["unet"]).items()},
+        **{f"denoiser {w}": figure for w, figure in _denoiser_maps(maps["denoiser"]).items()},
         **{f"grid-{kind}": _pairs(data, kind) for kind in KINDS[1:] if kind in data["kind"].values},
     }
     if data.attrs["judged"]:
@@ -83,17 +84,18 @@ def _text_maps(found: CausalMap) -> dict[str, Any]:
     return figures
 
 
-def _unet_maps(found: CausalMap) -> dict[str, Any]:
+def _denoiser_maps(found: CausalMap) -> dict[str, Any]:
     """One figure for each step window: block x kind of layer."""
     places = [_place(str(b)) for b in found.cells["block"].values]
-    kinds = [findings.KINDS.get(str(k), str(k)) for k in found.cells["kind"].values]
+    kinds = [findings.plain_kind(Site(str(s))) for s in found.cells["site"].values]
     cells = found.cells.drop_vars(["block", "kind"])
     name = xr.DataArray(cells["site"].values, dims="site", coords={"site": cells["site"]})
     index = pd.MultiIndex.from_arrays([places, kinds], names=["place", "part"])
     cells = cells.assign(name=name).drop_vars("site")
     cells = cells.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "site")).unstack("site")
     order = {"place": list(dict.fromkeys(places))[::-1], "part": list(dict.fromkeys(kinds))}
-    order["part"].sort(key=list(findings.KINDS.values()).index)
+    known = list(findings.KINDS.values())
+    order["part"].sort(key=lambda part: next((i for i, k in enumerate(known) if part.startswith(k)), 99))
     cells = cells.sel(order)
     return {
         findings.plain_window(str(w)): plots.effect_map(
@@ -169,7 +171,7 @@ def _words(
         findings.tell_total(maps["text"], asked["about"]),
         *findings.tell_text(maps["text"], asked["about"]),
     ]
-    told += [*findings.tell_unet(maps["unet"]), *_tell_check(checked, shown, asked)]
+    told += [*findings.tell_denoiser(maps["denoiser"]), *_tell_check(checked, shown, asked)]
     return {
         **asked,
         "title": asked["prompt"],
@@ -180,15 +182,16 @@ def _words(
             {"name": f"text {kind}", "title": findings.KINDS.get(kind, kind)}
             for kind in dict.fromkeys(str(k) for k in maps["text"].cells["kind"].values)
         ],
-        "unet_maps": [
-            {"name": f"unet {window}", "title": window}
-            for window in map(findings.plain_window, maps["unet"].cells["window"].values)
+        "denoiser": maps["denoiser"].part,
+        "denoiser_maps": [
+            {"name": f"denoiser {window}", "title": window}
+            for window in map(findings.plain_window, maps["denoiser"].cells["window"].values)
         ],
         "text_cost": _cost(found["text"]),
-        "unet_cost": _cost(found["unet"]),
+        "denoiser_cost": _cost(found["denoiser"]),
         "metric": maps["text"].metric,
         "draws": asked["draws"],
-        "share": maps["text"].share and maps["unet"].share,
+        "share": maps["text"].share and maps["denoiser"].share,
         "edit": {
             "site": findings.plain_site(edit.note["site"]),
             "address": edit.note["site"],

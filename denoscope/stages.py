@@ -47,8 +47,8 @@ def look(setup: Setup, note: Note) -> xr.Dataset:
     )
 
 
-def text_cause(setup: Setup, note: Note) -> xr.Dataset:
-    """Causal map over the text encoder: layer x kind x token."""
+def text_cause(setup: Setup, note: Note, encoder: str = "text_encoder") -> xr.Dataset:
+    """Causal map over a text encoder: layer x kind x token."""
     q = setup.case
     found = trace_text(
         setup.model,
@@ -56,14 +56,15 @@ def text_cause(setup: Setup, note: Note) -> xr.Dataset:
         q.about,
         metric=setup.metric,
         corruption=Noise(draws=q.draws),
+        encoder=encoder,
         **setup.run,
         progress=note,
     )
     return found.data
 
 
-def unet_cause(setup: Setup, note: Note) -> xr.Dataset:
-    """Causal map over the UNet: site x window of steps."""
+def denoiser_cause(setup: Setup, note: Note) -> xr.Dataset:
+    """Causal map over the denoiser: site x window of steps."""
     q = setup.case
     n = len(setup.model.steps(q.steps))
     halves = [range(n // 2), range(n // 2, n)] if n > 1 else [range(n)]
@@ -109,14 +110,24 @@ class _Nobody:
 
 
 def locate(case: Case, inside: str, note: Note) -> Mediation:
-    """Find the cause alone, in the ``"text_encoder"`` or the ``"unet"``; nothing is changed.
+    """Find the cause alone, in a text encoder or in the denoiser; nothing is changed.
+
+    Args:
+        case: prompt, word and settings.
+        inside: a component: ``"text_encoder"``, ``"text_encoder_2"``, ``"unet"``, ``"transformer"``.
+        note: called with (done, total).
 
     Raises:
-        LookupError: for an unknown model, or a word that is not in the prompt.
+        LookupError: for an unknown model or component, or a word that is not in the prompt.
         ValueError: for runs that cannot be made.
     """
     setup = Setup(case, *open_case(case), Wording(case.about, "", (), (), {}))
-    return Mediation((text_cause if inside == "text_encoder" else unet_cause)(setup, note))
+    encoders, denoiser = setup.model.text_encoders, setup.model.entry.component
+    if inside not in (*encoders, denoiser):
+        raise LookupError(f"{case.model} has no {inside!r}; it has {', '.join((*encoders, denoiser))}")
+    if inside == denoiser:
+        return Mediation(denoiser_cause(setup, note))
+    return Mediation(text_cause(setup, note, inside))
 
 
 def evaluate(case: Case, edit: Edit, note: Note) -> Effect:

@@ -115,7 +115,7 @@ def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     asked = shown.isel(question=(shown["kind"] == "efficacy").values).mean(("question", "seed"))
     assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
     seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
-    assert set(seconds) == {"look", "text", "unet", "effect"}
+    assert set(seconds) == {"look", "text", "denoiser", "effect"}
 
 
 # faults -------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_no_total_effect_is_told_and_no_shares_are_taken():
 
 def test_the_unet_sentence_counts_what_restores_more_than_half():
     found = CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]], columns={"window": ["0-5", "6-11"]}))
-    first, second = findings.tell_unet(found)
+    first, second = findings.tell_denoiser(found)
     assert (
         "steps 7–12" in first.text
         and "90%" in first.text

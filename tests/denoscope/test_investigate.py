@@ -14,9 +14,11 @@ from denoscope.analysis.mediation import Mediation
 from denoscope.analysis.scores import load_store
 from denoscope.case import Case
 from denoscope.investigate import investigate, weights_hash
+from denoscope.models.flux import Flux
 from denoscope.models.tiny import tiny_sd
+from denoscope.models.tiny_families import tiny_dit, tiny_flux, tiny_pixart_sigma, tiny_sdxl
 
-STAGES = ("look", "text", "unet", "effect")
+STAGES = ("look", "text", "denoiser", "effect")
 
 
 class Watcher:
@@ -67,7 +69,7 @@ def test_the_edit_is_made_where_restoring_comes_nearest_to_the_clean_run(finishe
     assert site == str(best["site"].values[int(best.values.argmax())])
 
 
-@pytest.mark.parametrize("stage", ["pictures", "text encoder", "UNet", "checking"])
+@pytest.mark.parametrize("stage", ["pictures", "text encoder", "denoiser", "checking"])
 def test_a_stopped_run_goes_on_where_it_stopped_and_gives_the_same(stage, case, finished, tmp_path):
     first, second = Watcher(stage), Watcher()
     with pytest.raises(KeyboardInterrupt):
@@ -94,7 +96,7 @@ def test_a_finished_run_is_not_made_again(case, finished, tmp_path):
 
 def test_a_damaged_stage_is_made_again(case, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        investigate(case, tmp_path, progress=Watcher("UNet"))
+        investigate(case, tmp_path, progress=Watcher("denoiser"))
     chunk = next(
         p for p in (tmp_path / "results.zarr.part" / "text" / "restored").iterdir() if p.name[0] != "."
     )
@@ -159,7 +161,7 @@ def test_a_model_without_prompts_is_refused(monkeypatch, case, tmp_path):
     from denoscope.models.tiny import tiny_ddim
 
     monkeypatch.setattr("denoscope.case.load", lambda _: load(tiny_ddim()))
-    with pytest.raises(ValueError, match="reads no prompt"):
+    with pytest.raises(ValueError, match="has no text encoder"):
         investigate(case, tmp_path / "run")
 
 
@@ -178,3 +180,27 @@ def test_quicker_asks_the_same():
     quick = case.quicker()
     assert (quick.prompt, quick.about, quick.change_to) == ("a cat", "cat", "dog")
     assert quick.seeds < case.seeds and quick.steps < case.steps
+
+
+@pytest.mark.parametrize(
+    ("make", "denoiser"),
+    [(tiny_sdxl, "UNet"), (tiny_pixart_sigma, "transformer"), (tiny_flux, "transformer")],
+)
+def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp_path):
+    make().save_pretrained(tmp_path / "model")
+    case = Case("a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1)
+    if make is tiny_flux:  # its pipeline paints 1024 pixels by default, and a tiny autoencoder halves them
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Flux, "native_size", property(lambda _: (16, 16)))
+            page = investigate(case, tmp_path / "run")
+    else:
+        page = investigate(case, tmp_path / "run")
+    assert f"In the {denoiser}, restoring" in page.read_text()
+    edit = Edit.load(tmp_path / "run" / "edit.safetensors")
+    assert edit.note["site"].startswith("text_encoder/")
+
+
+def test_a_model_of_classes_has_no_word_to_investigate(tmp_path):
+    tiny_dit().save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="has no text encoder, so no word of a prompt"):
+        investigate(Case("cat", "cat", "dog", str(tmp_path / "model")), tmp_path / "run")
