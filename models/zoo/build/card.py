@@ -77,6 +77,10 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
             for name, scores in evaluation.scores.items()
         },
         "frechet": evaluation.frechet,
+        "composed": {
+            name: {question: _plain(value) for question, value in scores.items()}
+            for name, scores in evaluation.composed.items()
+        },
     }
 
 
@@ -147,6 +151,18 @@ Small sets are biased upwards, and these figures compare only with each other.
 world, which the CLIP finds nearest to the picture. The column "real" shows how far each judge can be trusted: about the
 ceiling for the others.
 
+{% if evaluation.composed %}
+Composed pictures, whose layout is known ({{ (evaluation.composed.generated | dictsort)[0][1].asked }} scenes: "a dog on a blue background", "a dog and a red heart", "three red hearts"):
+
+| | generated | real |
+|---|---|---|
+{% for question in evaluation.composed.generated %}
+| {{ question }} | {{ evaluation.composed.generated[question] }} | {{ evaluation.composed.real[question] }} |
+{% endfor %}
+
+The colour is that of the outermost pixels; what stands in a place is cut out, enlarged and named by the nearest caption.
+
+{% endif %}
 ![samples](samples.png)
 
 Rows in pairs: generated above, the real picture of the same caption below. Picked by rule, the first prompts of the

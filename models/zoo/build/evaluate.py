@@ -7,7 +7,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ...judges import Judge
 from ...quiet import no_bars
-from . import world
+from . import composed, world
 from .assemble import GUIDANCE, STEPS
 from .captions import caption
 from .data import SIZE, Pictures, Record
 from .sampling import weights
-from .scoring import Scores, frechet, nearest, score
+from .scoring import Scores, Share, frechet, nearest, score
 from .training import Network
 
 
@@ -37,12 +37,14 @@ class Evaluation:
         records: what each was asked to show.
         scores: name of a set of pictures to its scores.
         frechet: name of a set of pictures to its Fréchet distance from the training pictures.
+        composed: generated and real scenes: grounds, pairs, counts; empty where none were trained.
     """
 
     pictures: Tensor
     records: tuple[Record, ...]
     scores: dict[str, Scores]
     frechet: dict[str, float]
+    composed: dict[str, dict[str, Share]] = field(default_factory=dict)
 
 
 def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: Path) -> Evaluation:
@@ -68,7 +70,8 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
     white = train.on_white()
     sets = {"generated": (made, asked), "real": (white[some], [train.records[i] for i in some.tolist()])}
     distances = {"generated": frechet(judge, made, white), "half of the real ones": _halves(judge, white)}
-    if json.loads((folder / "world.json").read_text())["held_out"]:
+    told = json.loads((folder / "world.json").read_text())
+    if told["held_out"]:
         sets |= {
             "generated, held-out combinations": (made[trained:], asked[trained:]),
             "real, held-out combinations": (out.on_white(), list(out.records)),
@@ -78,7 +81,10 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
     scores = {}
     for name, (shown, records) in sets.items():
         scores[name], read = score(judge, shown, records, read[: len(shown)]), read[len(shown) :]
-    return Evaluation(made, tuple(asked), scores, distances)
+    scenes = composed.scenes(train, number // 8) if told["backgrounds"] else []
+    painted = generate(folder, [scene.caption for scene in scenes], kept) if scenes else made[:0]
+    found = composed.score(judge, painted, scenes, train.records) if scenes else {}
+    return Evaluation(made, tuple(asked), scores, distances, found)
 
 
 def _halves(judge: Judge, real: Tensor) -> float:
