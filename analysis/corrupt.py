@@ -82,7 +82,7 @@ class Corrupted:
     def interventions(self) -> tuple[Intervention, ...]:
         """What corrupts it inside the text encoders."""
         return tuple(
-            Intervention(f"{encoder}/{EMBEDDINGS}", _adder(tokens, added))
+            Intervention(Site(f"{encoder}/{EMBEDDINGS}"), _adder(tokens, added))
             for encoder, (tokens, added) in self.added.items()
         )
 

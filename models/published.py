@@ -181,7 +181,7 @@ def _clip(projected: bool = False, **changes: Any) -> Any:
         "max_position_embeddings": 77,
         "hidden_act": "quick_gelu",
     }
-    config = transformers.CLIPTextConfig(**{**real, **changes})  # type: ignore[arg-type]
+    config = transformers.CLIPTextConfig(**{**real, **changes})
     return (
         transformers.CLIPTextModelWithProjection(config) if projected else transformers.CLIPTextModel(config)
     )

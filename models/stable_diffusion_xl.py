@@ -27,14 +27,14 @@ class StableDiffusionXL(UNetModel):
     family_guidance = 5.0
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        parts, readings, pooled = [], {}, None
+        parts, readings = [], {}
         for suffix in ("", "_2"):
             tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
             reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
             out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
             parts.append(out.hidden_states[-2])
             readings[f"text_encoder{suffix}"] = reading.words
-            pooled = out[0]
+            pooled: Tensor = out[0]
         embeds = torch.cat(parts, -1).to(self.dtype)
         return [
             Prompt(
@@ -54,7 +54,9 @@ class StableDiffusionXL(UNetModel):
         if text or not self.pipe.config.force_zeros_for_empty_prompt:
             return prompts
         return [
-            replace(p, embeds=torch.zeros_like(p.embeds), pooled=torch.zeros_like(p.pooled)) for p in prompts
+            replace(p, embeds=torch.zeros_like(p.embeds), pooled=torch.zeros_like(p.pooled))
+            for p in prompts
+            if p.pooled is not None
         ]
 
     def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -144,7 +146,7 @@ def tiny_flux(seed: int = 0, guidance_embeds: bool = True) -> FluxPipeline:
         axes_dims_rope=(4, 4, 8),
         guidance_embeds=guidance_embeds,
     )
-    pipe = FluxPipeline(
+    pipe: Any = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guidance_embeds),
         vae=_flow_vae(),
         text_encoder=tiny_clip(first),

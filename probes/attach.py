@@ -73,7 +73,7 @@ class _Clock:
 
     def enter(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """The denoiser is called."""
-        x = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
+        x: Any = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
         told = kwargs["timestep"] if "timestep" in kwargs else args[1]
         self.texts = {}
         self.model.now = Now(self._step(told), self._rows(x), None)

@@ -113,7 +113,9 @@ def _prompt(group: Any, path: str, kept: Mapping[str, Any]) -> Prompt:
     def words(w: Mapping[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
         return w["text"], tuple(w["tokens"]), tuple((a, b) for a, b in w["spans"])
 
-    tensors = {n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group}
+    tensors: dict[str, Any] = {
+        n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group
+    }
     return Prompt(*words(kept), read={k: Words(*words(w)) for k, w in kept["read"].items()}, **tensors)
 
 
