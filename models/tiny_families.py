@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -146,7 +144,7 @@ def tiny_flux(seed: int = 0, guidance_embeds: bool = True) -> FluxPipeline:
         axes_dims_rope=(4, 4, 8),
         guidance_embeds=guidance_embeds,
     )
-    pipe: Any = FluxPipeline(
+    pipe = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guidance_embeds),
         vae=_flow_vae(),
         text_encoder=tiny_clip(first),
@@ -155,7 +153,7 @@ def tiny_flux(seed: int = 0, guidance_embeds: bool = True) -> FluxPipeline:
         tokenizer_2=second,
         transformer=transformer,
     )
-    pipe.default_sample_size = 8
+    vars(pipe)["default_sample_size"] = 8
     return quiet(pipe)
 
 
