@@ -13,6 +13,7 @@ from .site import Site
 
 if TYPE_CHECKING:
     from .base import Model
+    from .places import Place
 
 
 @contextmanager
@@ -23,13 +24,15 @@ def hooked(model: Model, handlers: Sequence[tuple[Site, Handler]]) -> Iterator[N
 
     Raises:
         LookupError: if a site is not in the model.
-        RuntimeError: if a component was compiled (hooks would be skipped silently).
+        RuntimeError: if a component was compiled, or a module replaced since the model was opened (hooks would
+            be skipped silently).
     """
     _refuse_compiled(model, {site.component for site, _ in handlers})
     with ExitStack() as stack:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
         for site, handler in handlers:
             place = model.place(site)
+            _refuse_replaced(model, site, place)
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
             else:
@@ -114,6 +117,16 @@ def _tap(stack: ExitStack, module: nn.Module, pairs: list[tuple[str, Handler]]) 
     stack.callback(module.register_forward_pre_hook(push).remove)
     stack.callback(module.register_forward_hook(check).remove)
     stack.callback(module.register_forward_hook(pop, always_call=True).remove)
+
+
+def _refuse_replaced(model: Model, site: Site, place: Place) -> None:
+    """Loading a LoRA puts other modules in place, for example."""
+    root = model.components.get(site.component)
+    if root is not None and root.get_submodule(place.path) is not place.module:
+        raise RuntimeError(
+            f"the module at {site} was replaced after {model.name} was opened (a LoRA?), so a hook on it would be "
+            "skipped silently; open the pipeline again: model = denoscope.load(model.pipe)"
+        )
 
 
 def _refuse_compiled(model: Model, components: set[str]) -> None:

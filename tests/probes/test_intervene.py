@@ -1,12 +1,16 @@
 """Interventions: no-ops change nothing, rows and branches are respected, nothing is left behind."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from denoscope.models.load import load
 from denoscope.models.site import Site
 from denoscope.models.time import When
+from denoscope.models.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, intervening, mean, patch, resample, scale, zero
 from denoscope.probes.trace import trace
 
@@ -190,6 +194,17 @@ def test_an_intervention_that_would_never_act_is_an_error(tiny, when, message):
 def test_the_unconditional_branch_of_an_unguided_run_is_an_error(tiny):
     with pytest.raises(ValueError, match="set guidance above 1"):
         trace(tiny, PROMPTS, interventions=[zero(MID, When(branch="uncond"))], guidance=1, **RUN)
+
+
+def test_a_replaced_module_is_refused_until_the_pipeline_is_opened_again():
+    model = load(tiny_sd())
+    block = model.pipe.unet.mid_block.attentions[0].transformer_blocks[0]
+    block.attn2.to_out[0] = copy.deepcopy(block.attn2.to_out[0])  # as loading a LoRA does
+    off = zero("unet/mid.attn.0.0/cross_attn.out")
+    with pytest.raises(RuntimeError, match=r"was replaced after"), intervening(model, off):
+        pass
+    with intervening(load(model.pipe), off):
+        pass
 
 
 def test_a_compiled_model_is_refused(tiny, monkeypatch):
