@@ -24,8 +24,8 @@ def hooked(model: Model, handlers: Sequence[tuple[Site, Handler]]) -> Iterator[N
 
     Raises:
         LookupError: if a site is not in the model.
-        RuntimeError: if a component was compiled, or a module replaced since the model was opened (hooks would
-            be skipped silently).
+        RuntimeError: if a component was compiled, or a module replaced since then: hooks would be skipped
+            silently.
     """
     _refuse_compiled(model, {site.component for site, _ in handlers})
     with ExitStack() as stack:
@@ -124,8 +124,8 @@ def _refuse_replaced(model: Model, site: Site, place: Place) -> None:
     root = model.components.get(site.component)
     if root is not None and root.get_submodule(place.path) is not place.module:
         raise RuntimeError(
-            f"the module at {site} was replaced after {model.name} was opened (a LoRA?), so a hook on it would be "
-            "skipped silently; open the pipeline again: model = denoscope.load(model.pipe)"
+            f"the module at {site} was replaced after {model.name} was opened (a LoRA?), so a hook on it "
+            "would be skipped silently; open the pipeline again: model = denoscope.load(model.pipe)"
         )
 
 
