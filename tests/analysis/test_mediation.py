@@ -316,7 +316,7 @@ def test_switching_the_prompt_at_a_step_is_restoring_the_output_from_there(tiny:
 def test_windows_of_layers_are_those_of_rome(tiny: Any) -> None:
     model = load(tiny_sd(text_layers=7))
     for width in (1, 2, 3, 4, 10):
-        windows = _text_windows(model, ["mlp.out"], None, width)
+        windows = _text_windows(model, "text_encoder", ["mlp.out"], None, width)
         for layer, (site, together) in enumerate(windows.items()):
             theirs = range(max(0, layer - width // 2), min(7, layer - (-width // 2)))  # causal_trace.py:427
             assert str(site) == f"text_encoder/layer.{layer}/mlp.out"
@@ -331,7 +331,7 @@ class ReadsTheEnd(StableDiffusion):
 
     def predict(self, x: Tensor, step: Any, prompts: Sequence[Any]) -> Tensor:
         embeds = torch.stack([p.embeds[p.end : p.end + 1] for p in prompts])
-        out: Tensor = self.denoiser(x, self._time(step), encoder_hidden_states=embeds, return_dict=False)[0]
+        out: Tensor = self.denoiser(x, self.time(step), encoder_hidden_states=embeds, return_dict=False)[0]
         return out
 
 

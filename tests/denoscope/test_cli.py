@@ -220,7 +220,7 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
 @pytest.mark.slow
 def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     words = ["a noto emoji of a woman firefighter", "--about", "firefighter", "--change-to", "cook"]
-    command = [sys.executable, "-m", "denoscope", "investigate", *words, "--steps", "3", "--seeds", "1"]
+    command = [sys.executable, "-m", "denoscope", "investigate", *words, "--steps", "2", "--seeds", "1"]
     command += ["--output", str(tmp_path / "run")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     look, deadline = tmp_path / "run" / "results.zarr.part" / "look", time.monotonic() + 120

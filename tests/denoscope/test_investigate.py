@@ -124,7 +124,7 @@ def test_fresh_takes_away_the_old_run_and_nothing_else(case, tmp_path):
 
 def test_nothing_is_left_on_the_model_after_a_stop(case, tiny, monkeypatch, tmp_path):
     monkeypatch.setattr("denoscope.case.load", lambda _: tiny)  # the watch in tests/conftest.py looks at it
-    for i, stage in enumerate(("text encoder", "UNet", "checking")):
+    for i, stage in enumerate(("text encoder", "denoiser", "checking")):
         with pytest.raises(KeyboardInterrupt):
             investigate(case, tmp_path / str(i), progress=Watcher(stage))
         with pytest.raises(OSError, match="stop"):

@@ -71,7 +71,8 @@ def test_denoiser_loss_is_that_of_diffusers_velocity():
 
     scheduler, latents = DDIMScheduler(**train_unet.SCHEDULE), torch.randn(6, 4, 16, 16)
     torch.manual_seed(3)
-    times, noise = torch.randint(0, 1000, (6,)), torch.randn_like(latents)
+    times = ((torch.arange(6) + torch.rand(6)) / 6 * 1000).long()  # one from each sixth of the schedule
+    noise = torch.randn_like(latents)
     velocity = scheduler.get_velocity(latents, noise, times)
     ratio = scheduler.alphas_cumprod[times] / (1 - scheduler.alphas_cumprod[times])
     weight = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)  # min-SNR-5 for v-prediction
