@@ -80,7 +80,7 @@ def measure(rounds: int) -> list[Row]:
     """Rows, time and numbers of the sweep against the reference: at all steps, and in windows of steps."""
     model = denoscope.load("emoji")
     metric = clip_score(load_judge("emoji"), f"a {SUBJECT}")
-    layers = [s for kind in mediation.KINDS for s in model.sites(f"unet/**/{kind}")]
+    layers = [s for kind in mediation.KINDS for s in model.sites("unet/**") if s.kind == kind]
     crosses = list(model.sites("unet/**/cross_attn.out"))
     return [
         *_compare(model, metric, layers, None, rounds),
