@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .images import from_pipeline, painted
+from .images import painted
 from .prompt import Prompt
+from .stable_diffusion import StableDiffusion
 from .text import read
-from .time import Branch, Step
-from .unet import UNetModel
+from .time import Branch
 
 _TOKENS = 77
 
 
-class LatentDiffusion(UNetModel):
+class LatentDiffusion(StableDiffusion):
     """diffusers' LDMTextToImagePipeline, opened; its ``bert`` goes by the name ``text_encoder``."""
 
     family_guidance = 6.0
@@ -39,21 +38,6 @@ class LatentDiffusion(UNetModel):
         empty = read(self.pipe.tokenizer, [""], _TOKENS, self.name).ids
         return "uncond" if bool((ids.cpu() == empty).all()) else "cond"
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
-        """The UNet's output for network inputs x [sample, channel, height, width]."""
-        embeds = torch.stack([p.embeds for p in prompts])
-        out: Tensor = self.denoiser(x, self.time(step), encoder_hidden_states=embeds, return_dict=False)[0]
-        return out
-
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the autoencoder."""
         return painted(self.pipe.vqvae, 1 / self.pipe.vqvae.config.scaling_factor * latents)
-
-    def run_pipeline(
-        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
-    ) -> Tensor:
-        """Pictures from LDMTextToImagePipeline itself."""
-        height, width = self.size
-        return from_pipeline(
-            self.pipe, list(prompts), generators, steps, guidance_scale=guidance, height=height, width=width
-        )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .images import decoded, from_pipeline
+from .images import from_pipeline
 from .prompt import Prompt
 from .text import read
 from .time import Step
@@ -57,10 +57,6 @@ class PixArt(TransformerModel):
             "resolution": torch.tensor([[height, width]], **like).repeat(rows, 1),  # type: ignore[arg-type]
             "aspect_ratio": torch.tensor([[height / width]], **like).repeat(rows, 1),  # type: ignore[arg-type]
         }
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures in 0..1 from final latents, through the VAE."""
-        return decoded(self.pipe.vae, latents)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

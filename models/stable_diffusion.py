@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .images import decoded, from_pipeline
+from .images import from_pipeline
 from .prompt import Prompt
 from .text import clip, read
 from .time import Step
@@ -30,10 +30,6 @@ class StableDiffusion(UNetModel):
         embeds = torch.stack([p.embeds for p in prompts])
         out: Tensor = self.denoiser(x, self.time(step), encoder_hidden_states=embeds, return_dict=False)[0]
         return out
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures in 0..1 from final latents, through the VAE."""
-        return decoded(self.pipe.vae, latents)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .images import decoded, from_pipeline
+from .images import from_pipeline
 from .prompt import Prompt, Words
 from .schedule import begin, flow_shift
 from .text import clip, joined, read
@@ -79,10 +79,6 @@ class StableDiffusion3(TransformerModel):
             return_dict=False,
         )[0]
         return out
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures in 0..1 from final latents, through the VAE."""
-        return decoded(self.pipe.vae, latents)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .images import decoded, from_pipeline
+from .images import from_pipeline
 from .prompt import Prompt
 from .text import clip, read
 from .time import Step
@@ -73,10 +73,6 @@ class StableDiffusionXL(UNetModel):
             return_dict=False,
         )[0]
         return out
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Pictures in 0..1 from final latents, through the VAE."""
-        return decoded(self.pipe.vae, latents)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

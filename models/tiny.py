@@ -26,16 +26,7 @@ def tiny_sd(seed: int = 0, prediction_type: str = "epsilon", text_layers: int = 
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     text = tiny_clip(tokenizer, text_layers)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
+    unet = tiny_unet()
     return quiet(
         StableDiffusionPipeline(
             vae=tiny_vae(),
@@ -69,6 +60,20 @@ def _ddim(prediction_type: str) -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+    )
+
+
+def tiny_unet(**options: Any) -> UNet2DConditionModel:
+    """Return a random UNet with cross-attention in one of its two levels, for 8x8 latents."""
+    own = {"cross_attention_dim": 16, "attention_head_dim": 2}
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        **{**own, **options},
     )
 
 

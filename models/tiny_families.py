@@ -19,11 +19,10 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 
-from .tiny import quiet, tiny_vae
+from .tiny import quiet, tiny_unet, tiny_vae
 from .tiny_text import tiny_bert_tokenizer, tiny_clip, tiny_t5, tiny_t5_tokenizer, tiny_tokenizer
 
 
@@ -31,12 +30,7 @@ def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
     """Return a random Stable Diffusion XL pipeline: 16x16 pictures, two text encoders."""
     torch.manual_seed(seed)
     first, second = tiny_tokenizer(), tiny_tokenizer()
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    unet = tiny_unet(
         attention_head_dim=(2, 4),
         use_linear_projection=True,
         addition_embed_type="text_time",
@@ -44,7 +38,6 @@ def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
         transformer_layers_per_block=(1, 2),
         projection_class_embeddings_input_dim=16 + 6 * 8,
         cross_attention_dim=32,
-        norm_num_groups=4,
     )
     return quiet(
         StableDiffusionXLPipeline(
@@ -191,16 +184,7 @@ def tiny_ldm(seed: int = 0) -> LDMTextToImagePipeline:
             max_position_embeddings=77,
         )
     )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
+    unet = tiny_unet()
     vae = tiny_vae(blocks=4)
     return quiet(
         LDMTextToImagePipeline(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Model
+from .images import decoded
 from .site import Site
 
 
@@ -47,3 +48,7 @@ class TransformerModel(Model):
         config: Any = self.pipe.transformer.config
         height, width = self.size
         return (config.in_channels, height // self.pixels_per_latent, width // self.pixels_per_latent)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1 from final latents, through the VAE."""
+        return decoded(self.pipe.vae, latents)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Model
+from .images import decoded
 
 
 class UNetModel(Model):
@@ -42,3 +43,7 @@ class UNetModel(Model):
             height // self.pixels_per_latent,
             width // self.pixels_per_latent,
         )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1 from final latents, through the VAE."""
+        return decoded(self.pipe.vae, latents)
