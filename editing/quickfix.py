@@ -135,6 +135,11 @@ def _check_texts(templates: Sequence[str], keep: Sequence[str]) -> None:
 def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
     """Return the linear layer at a site, and the site that shows its input."""
     layer = model.module(site)
+    if hasattr(layer, "base_layer"):
+        raise ValueError(
+            f"{site} carries a LoRA beside its weight; merge it first: pipe.fuse_lora(), "
+            "pipe.unload_lora_weights(), and open the pipeline again"
+        )
     if (
         not site.component.startswith("text_encoder")
         or site.kind not in _INPUT

@@ -284,8 +284,9 @@ class Model(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser lives."""
-        return next(self.denoiser.parameters()).device
+        """Where the denoiser computes; with offloading its weights may rest elsewhere."""
+        offloaded = getattr(getattr(self.denoiser, "_hf_hook", None), "execution_device", None)
+        return torch.device(offloaded) if offloaded else next(self.denoiser.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:

@@ -130,7 +130,6 @@ class Judge:
         return F.normalize(pooled @ self.text_projection.T, dim=-1)
 
 
-@lru_cache(maxsize=4)
 def load_judge(name: str = "emoji") -> Judge:
     """Load the judge that ships with an embedded model.
 
@@ -138,13 +137,20 @@ def load_judge(name: str = "emoji") -> Judge:
         name: a name from the zoo.
 
     Returns:
-        The judge, in float32 on the CPU, frozen. Loaded once; later calls return the same object.
+        The judge, in float32 on the CPU, frozen. Models of one world share the judge of ``emoji``; loaded
+        once, later calls return the same object.
 
     >>> judge = load_judge("emoji")
     >>> judge.clip_score(torch.rand(2, 3, 64, 64), ["a noto emoji of a dog", "a red heart"]).shape
     torch.Size([2])
     """
-    return read_judge(zoo.folder(name))
+    told = json.loads((zoo.folder(name) / "world.json").read_text())
+    return _read_once(zoo.folder(told["judge"]))
+
+
+@lru_cache(maxsize=4)
+def _read_once(folder: Path) -> Judge:
+    return read_judge(folder)
 
 
 def read_judge(folder: Path) -> Judge:

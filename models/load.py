@@ -76,6 +76,7 @@ def load(
     check_scheduler(pipe.scheduler)
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
+            _check_present(part, module)
             _check_finite(part, module)
     return adapter(pipe, name, guidance, size)
 
@@ -152,7 +153,16 @@ def _adapter(pipe: Any) -> type[Model]:
     return ADAPTERS[name]
 
 
+def _check_present(part: str, module: nn.Module) -> None:
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise ValueError(
+            f"the weights of {part} are not in memory but come and go one by one "
+            "(enable_sequential_cpu_offload), so they can neither be checked nor edited; "
+            "use pipe.enable_model_cpu_offload(), which moves whole components"
+        )
+
+
 def _check_finite(part: str, module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
-        if not parameter.is_meta and not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
             raise ValueError(f"{part}.{name} holds NaN or infinite values; the weights are damaged")

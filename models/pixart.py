@@ -26,14 +26,18 @@ class PixArt(TransformerModel):
     family_guidance = 4.5
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        limit = _TOKENS[type(self.pipe).__name__]
-        reading = read(self.pipe.tokenizer, texts, limit, self.name, lower=True)
+        reading = read(self.pipe.tokenizer, texts, self._tokens, self.name, lower=True)
         mask = reading.mask.to(self.device)
         embeds = self.pipe.text_encoder(reading.ids.to(self.device), attention_mask=mask)[0].to(self.dtype)
         return [
             Prompt(w.text, w.tokens, w.spans, embeds=e, mask=m)
             for w, e, m in zip(reading.words, embeds, mask, strict=True)
         ]
+
+    @property
+    def _tokens(self) -> int:
+        """How many tokens of text are read: T5 takes what the family reads, a shorter encoder fewer."""
+        return min(_TOKENS[type(self.pipe).__name__], int(self.pipe.tokenizer.model_max_length))
 
     def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
         """The predicted noise for inputs x [sample, channel, height, width], without learned variances."""
@@ -73,4 +77,5 @@ class PixArt(TransformerModel):
             width=width,
             use_resolution_binning=False,
             clean_caption=False,
+            max_sequence_length=self._tokens,
         )

@@ -74,6 +74,17 @@ class StableDiffusionXL(UNetModel):
         )[0]
         return out
 
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1; an autoencoder that overflows in half precision works in float32 meanwhile."""
+        vae = self.pipe.vae
+        if vae.dtype != torch.float16 or not vae.config.force_upcast:
+            return super().decode(latents)
+        vae.to(torch.float32)
+        try:
+            return super().decode(latents.float())
+        finally:
+            vae.to(torch.float16)
+
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +36,8 @@ def read(tokenizer: Any, texts: Sequence[str], limit: int, name: str, *, lower: 
     Raises:
         ValueError: for a text of more tokens, naming what would be cut off.
     """
-    shown = [t.strip().lower() for t in texts] if lower else list(texts)
+    written = [_written_out(tokenizer, text) for text in texts]
+    shown = [t.strip().lower() if lower else t for t, _ in written]
     for text, ids in zip(texts, tokenizer(shown).input_ids, strict=True):
         if len(ids) > limit:
             lost = tokenizer.decode(ids[limit - 1 : -1])
@@ -50,9 +53,12 @@ def read(tokenizer: Any, texts: Sequence[str], limit: int, name: str, *, lower: 
         return_attention_mask=True,
         return_offsets_mapping=True,
     )
+    shifts = [len(t) - len(t.lstrip()) if lower else 0 for t, _ in written]
     words = tuple(
-        Words(text, tuple(tokenizer.convert_ids_to_tokens(ids)), _spans(text, spans.tolist(), lower))
-        for text, ids, spans in zip(texts, cut.input_ids, cut.offset_mapping, strict=True)
+        Words(text, tuple(tokenizer.convert_ids_to_tokens(ids)), _spans(places, spans.tolist(), shift))
+        for text, (_, places), ids, spans, shift in zip(
+            texts, written, cut.input_ids, cut.offset_mapping, shifts, strict=True
+        )
     )
     return Reading(cut.input_ids, cut.attention_mask, words)
 
@@ -68,6 +74,25 @@ def joined(text: str, parts: Sequence[Words]) -> Words:
     return Words(text, tuple(t for p in parts for t in p.tokens), tuple(s for p in parts for s in p.spans))
 
 
-def _spans(text: str, spans: Sequence[Sequence[int]], lower: bool) -> tuple[tuple[int, int], ...]:
-    shift = len(text) - len(text.lstrip()) if lower else 0
-    return tuple((a + shift, b + shift) if b > a else (0, 0) for a, b in spans)
+def _written_out(tokenizer: Any, text: str) -> tuple[str, list[tuple[int, int]]]:
+    """Write out learned words of several vectors ("<toy>" to "<toy> <toy>_1"), as diffusers' pipelines do.
+
+    Returns the longer text, and for each of its characters what it stands for in the text.
+    """
+    known = tokenizer.added_tokens_encoder
+    places = [(i, i + 1) for i in range(len(text))]
+    for token in sorted(set(tokenizer.tokenize(text)) & set(known)):
+        more = itertools.takewhile(known.__contains__, (f"{token}_{i}" for i in itertools.count(1)))
+        extra = "".join(f" {part}" for part in more)
+        for found in reversed(list(re.finditer(re.escape(token), text)) if extra else []):
+            first, last = found.span()
+            whole = (places[first][0], places[last - 1][1])
+            text = text[:last] + extra + text[last:]
+            places[last:last] = [whole] * len(extra)
+    return text, places
+
+
+def _spans(
+    places: Sequence[tuple[int, int]], spans: Sequence[Sequence[int]], shift: int
+) -> tuple[tuple[int, int], ...]:
+    return tuple((places[a + shift][0], places[b + shift - 1][1]) if b > a else (0, 0) for a, b in spans)

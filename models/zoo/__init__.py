@@ -8,7 +8,7 @@ from ..site import near
 
 _HERE = Path(__file__).parent
 
-ZOO: dict[str, Path] = {"emoji": _HERE / "emoji"}
+ZOO: dict[str, Path] = {name: _HERE / name for name in ("emoji", "emoji-dit", "emoji-people")}
 """Name of each embedded model and the folder that holds it, in diffusers' layout."""
 
 
@@ -19,7 +19,7 @@ def folder(name: str) -> Path:
         name: a key of ``ZOO``.
 
     Returns:
-        A folder that ``StableDiffusionPipeline.from_pretrained`` opens.
+        A folder that ``DiffusionPipeline.from_pretrained`` opens.
 
     Raises:
         LookupError: for an unknown name; it names near misses.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, PixArtAlphaPipeline, StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -19,12 +19,16 @@ from typer.testing import CliRunner
 from denoscope.models.judges import Attributes, ImageTower
 from denoscope.models.tiny import tiny_sd
 from denoscope.models.zoo.build import __main__ as command
-from denoscope.models.zoo.build import assemble, card, evaluate, train_clip, train_judge, world
+from denoscope.models.zoo.build import assemble, card, evaluate, generate, train_clip, train_judge, world
 from denoscope.models.zoo.build.data import Pictures, Record, save_pictures
+from denoscope.models.zoo.build.denoisers import new_plain_unet, new_transformer
+from denoscope.models.zoo.build.parts import find_parts
+from denoscope.models.zoo.build.recipes import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import COLOURS, disc
 
+EMOJI = RECIPES["emoji"].parts
 KEYS = [("cook", "noto", "man", "dark")]
 
 
@@ -48,7 +52,9 @@ def work(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     save_pictures(people(), folder / "data")
     pipe = tiny_sd()
-    pipe.unet.save_pretrained(folder / "unet" / "unet")
+    pipe.unet.save_pretrained(folder / "unet" / "denoiser")
+    new_transformer(1, 2, 8, states=16).save_pretrained(folder / "transformer" / "denoiser")
+    new_plain_unet((16, 32)).save_pretrained(folder / "people" / "denoiser")
     pipe.vae.save_pretrained(folder / "vae" / "vae")
     pipe.text_encoder.save_pretrained(folder / "clip" / "text_encoder")
     pipe.tokenizer.save_pretrained(folder / "clip" / "tokenizer")
@@ -66,7 +72,7 @@ def work(tmp_path_factory) -> Path:
 
 
 def test_assembles_a_plain_pipeline_in_half_precision_and_evaluates_it(work, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "STEPS", 2)
+    monkeypatch.setattr(generate, "STEPS", 2)
     out = tmp_path / "emoji"
     result = call("assemble", "--work", work, "--out", out)
     assert result.exit_code == 0, result.output
@@ -95,25 +101,65 @@ def test_assembles_a_plain_pipeline_in_half_precision_and_evaluates_it(work, tmp
     with Image.open(out / "samples.png") as samples, Image.open(out / "training.png") as training:
         assert samples.width == 10 * 128 and training.width > 100
 
-    monkeypatch.setattr(evaluate, "_open", lambda folder: pytest.fail("generated again"))
+    monkeypatch.setattr(generate, "_open", lambda folder, recipe: pytest.fail("generated again"))
     assert call("evaluate", "--work", work, "--out", out, "--n", 10, "--notes", notes).exit_code == 0
+
+
+def test_a_transformer_on_the_same_parts_is_judged_by_the_other_models_judge(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "STEPS", 2)
+    out = tmp_path / "emoji-dit"
+    assert call("assemble", "--model", "emoji-dit", "--work", work, "--out", out).exit_code == 0
+    pipe = PixArtAlphaPipeline.from_pretrained(out, low_cpu_mem_usage=False)
+    assert all(torch.isfinite(p).all() for p in pipe.transformer.parameters())
+    told = json.loads((out / "world.json").read_text())
+    assert (told["name"], told["judge"]) == ("emoji-dit", "emoji")
+    assert told["held_out"] and not (out / "judge").exists()
+    result = call("evaluate", "--model", "emoji-dit", "--work", work, "--out", out, "--n", 10)
+    assert result.exit_code == 0, result.output
+    text = (out / "card.md").read_text()
+    assert text.startswith("# emoji-dit: ") and "PixArtAlphaPipeline" in text
+    assert json.loads((out / "card.json").read_text())["weights"] == generate.weights_hash(out)
+
+
+def test_people_are_assembled_counted_and_compared_with_what_they_were_trained_on(
+    work, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(generate, "STEPS", 2)
+    out = tmp_path / "emoji-people"
+    assert call("assemble", "--model", "emoji-people", "--work", work, "--out", out).exit_code == 0
+    assert type(DiffusionPipeline.from_pretrained(out, low_cpu_mem_usage=False)).__name__ == "DDIMPipeline"
+    result = call("evaluate", "--model", "emoji-people", "--work", work, "--out", out, "--n", 12)
+    assert result.exit_code == 0, result.output
+    figures = json.loads((out / "card.json").read_text())
+    for column in range(3):
+        for attribute in ("gender", "skin", "style"):
+            shares = [s[column]["right"] for label, s in figures["shares"].items() if attribute in label]
+            assert sum(shares) == 12  # every picture counts once
+    told = json.loads((out / "world.json").read_text())
+    assert told["people"] == sorted(world.PEOPLE) and "monochrome" not in told["styles"]
+    assert "held-out" in (out / "card.md").read_text() and (out / "samples.png").is_file()
+
+
+def test_an_unknown_model_names_near_misses(work):
+    result = call("assemble", "--model", "emoji-did", "--work", work)
+    assert result.exit_code == 2 and "did you mean" in result.output and "'emoji-did'" in result.output
 
 
 def test_parts_not_trained_come_from_a_base_with_their_labels(work, tmp_path):
     base, out = tmp_path / "base", tmp_path / "out"
-    assemble.assemble(assemble.find_parts(work, None, assemble.PARTS), base, KEYS)
+    assemble.assemble("emoji", find_parts(work, None, EMOJI), base, KEYS)
     config = json.loads((base / "judge" / "config.json").read_text())
     config["labels"]["style"][0] = "other"
     (base / "judge" / "config.json").write_text(json.dumps(config))
     only_unet = tmp_path / "work"
     (only_unet / "unet").mkdir(parents=True)
-    (only_unet / "unet" / "unet").symlink_to(work / "unet" / "unet")
-    assemble.assemble(assemble.find_parts(only_unet, base, assemble.PARTS), out, KEYS)
+    (only_unet / "unet" / "denoiser").symlink_to(work / "unet" / "denoiser")
+    assemble.assemble("emoji", find_parts(only_unet, base, EMOJI), out, KEYS)
     assert json.loads((out / "judge" / "config.json").read_text())["labels"]["style"][0] == "other"
     assert not card.history(out)["vae"]
     assert assemble.held_out(people(), base) == KEYS  # the base may have seen whatever is not in its list
     assert set(assemble.held_out(people(), None)) == {r.key for r in world.split(people())[1].records}
-    assemble.assemble(assemble.find_parts(only_unet, out, assemble.PARTS), out, KEYS)  # onto itself
+    assemble.assemble("emoji", find_parts(only_unet, out, EMOJI), out, KEYS)  # onto itself
     assert (out / "vae" / "config.json").is_file()
 
 
@@ -122,7 +168,7 @@ def test_too_large_a_model_leaves_the_old_one(work, tmp_path, monkeypatch):
     (tmp_path / "emoji" / "old").touch()
     monkeypatch.setattr(assemble, "LIMIT", 1000)
     with pytest.raises(ValueError, match="at most 1,000 can ship"):
-        assemble.assemble(assemble.find_parts(work, None, assemble.PARTS), tmp_path / "emoji", KEYS)
+        assemble.assemble("emoji", find_parts(work, None, EMOJI), tmp_path / "emoji", KEYS)
     assert [path.name for path in tmp_path.rglob("*")] == ["emoji", "old"]
 
 
@@ -137,7 +183,7 @@ def test_a_missing_step_is_named(arguments, expected, tmp_path):
 
 def test_a_missing_part_is_named(work, tmp_path):
     with pytest.raises(FileNotFoundError, match="run the step 'vae' first, or name a model"):
-        assemble.find_parts(tmp_path, None, ["vae"])
+        find_parts(tmp_path, None, ["vae"])
 
 
 def test_prompts_ask_for_every_concept_alike():
@@ -155,6 +201,6 @@ def test_too_few_pictures_are_refused(tmp_path):
 def test_help_lists_every_step_in_order():
     text = call("--help").output
     listed = text[text.index("Commands") :]
-    steps = ("data", "vae", "clip", "judge", "unet", "assemble", "evaluate", "all")
+    steps = ("data", "vae", "clip", "judge", "denoiser", "assemble", "evaluate", "all")
     places = [listed.index(f"│ {name} ") for name in steps]
     assert places == sorted(places)

@@ -13,8 +13,17 @@ from torch import nn
 
 from denoscope.models.judges import Attributes
 from denoscope.models.tiny import tiny_sd
-from denoscope.models.tiny_text import tiny_tokenizer
-from denoscope.models.zoo.build import tokenizer, train_clip, train_judge, train_unet, train_vae
+from denoscope.models.zoo.build import tokenizer, train_clip, train_denoiser, train_judge, train_vae
+from denoscope.models.zoo.build.denoisers import (
+    SCHEDULE,
+    Text,
+    new_plain_unet,
+    new_transformer,
+    new_unet,
+    velocity,
+)
+from denoscope.models.zoo.build.inputs import Latents, Pixels
+from denoscope.models.zoo.build.sampling import Mix
 from denoscope.models.zoo.build.training import Run, follow
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -69,7 +78,7 @@ def test_denoiser_loss_is_that_of_diffusers_velocity():
         def forward(self, x, times, encoder_hidden_states):
             return type("Out", (), {"sample": torch.zeros_like(x)})
 
-    scheduler, latents = DDIMScheduler(**train_unet.SCHEDULE), torch.randn(6, 4, 16, 16)
+    scheduler, latents = DDIMScheduler(**SCHEDULE), torch.randn(6, 4, 16, 16)
     torch.manual_seed(3)
     times = ((torch.arange(6) + torch.rand(6)) / 6 * 1000).long()  # one from each sixth of the schedule
     noise = torch.randn_like(latents)
@@ -77,9 +86,8 @@ def test_denoiser_loss_is_that_of_diffusers_velocity():
     ratio = scheduler.alphas_cumprod[times] / (1 - scheduler.alphas_cumprod[times])
     weight = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)  # min-SNR-5 for v-prediction
     torch.manual_seed(3)
-    loss = train_unet.loss_of(
-        Nothing(), latents, torch.zeros(6, 1, 1), scheduler.alphas_cumprod, torch.bfloat16
-    )
+    nothing = Text(torch.zeros(6, 1, 1), torch.ones(6, 1))
+    loss = train_denoiser.loss_of(Nothing(), latents, nothing, scheduler.alphas_cumprod, torch.bfloat16)
     assert loss.item() == pytest.approx(
         2 * (weight * velocity.square().mean((1, 2, 3))).mean().item(), rel=1e-5
     )
@@ -169,28 +177,65 @@ def test_judge_trains(tmp_path, two_steps):
     assert set(train_judge.accuracy(model, pictures())) == {"style", "concept", "gender", "skin"}
 
 
-def test_denoiser_trains(tmp_path, two_steps):
-    pipe = tiny_sd()
-    assert len(tiny_tokenizer()) == len(pipe.tokenizer)
-    parts = train_unet.Parts(pipe.vae, pipe.text_encoder, pipe.tokenizer)
-    unet = train_unet.new_unet((32, 32), states=16)
-    before = unet.conv_in.weight.clone()
-    train_unet.train(pictures(), parts, unet, tmp_path, train_unet.Settings(minutes=1, workers=1, batch=2))
-    assert not torch.equal(unet.conv_in.weight, before)
+@pytest.mark.parametrize(
+    ("new", "entry"),
+    [
+        (lambda: new_unet((32, 32), states=16), "conv_in"),
+        (lambda: new_transformer(2, 2, 16, states=16), "pos_embed.proj"),
+        (lambda: new_plain_unet((16, 32), 16), "conv_in"),
+    ],
+    ids=["UNet", "transformer", "plain UNet"],
+)
+def test_denoiser_trains(new, entry, tmp_path, two_steps):
+    pipe, denoiser = tiny_sd(), new()
+    plain = type(denoiser).__name__ == "UNet2DModel"
+    inputs = Pixels(16) if plain else Latents(pipe.vae, pipe.text_encoder, pipe.tokenizer)
+    first = denoiser.get_submodule(entry).weight
+    before = first.detach().clone()
+    settings = train_denoiser.Settings(minutes=1, workers=1, batch=2, mix=Mix(0.0 if plain else 0.9, 0.1))
+    last = {k: v.clone() for k, v in denoiser.state_dict().items() if "out" in k}
+    train_denoiser.train(pictures(), inputs, denoiser, tmp_path, settings)
+    assert any(not torch.equal(denoiser.state_dict()[k], v) for k, v in last.items())
     assert Run(tmp_path, 1).step == 2
-    from diffusers import UNet2DConditionModel
+    average = type(denoiser).from_pretrained(tmp_path / "denoiser", low_cpu_mem_usage=False)
+    moved = (average.get_submodule(entry).weight - before).abs().max()
+    assert moved <= 2 * (first - before).abs().max()
+    kept = average.state_dict()
+    assert any(not torch.equal(kept[k], v) for k, v in last.items())
 
-    average = UNet2DConditionModel.from_pretrained(tmp_path / "unet", low_cpu_mem_usage=False)
-    assert 0 < (average.conv_in.weight - before).abs().max() <= 2 * (unet.conv_in.weight - before).abs().max()
+
+def test_a_new_transformer_predicts_nothing_and_reads_no_padding():
+    torch.manual_seed(0)
+    transformer = new_transformer(2, 2, 16, states=16).eval()
+    x, times, states = torch.randn(2, 4, 16, 16), torch.tensor([3, 700]), torch.randn(2, 5, 16)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    with torch.no_grad():
+        assert not velocity(transformer, x, times, Text(states, mask)).any()
+        torch.nn.init.normal_(transformer.proj_out.weight)
+        for block in transformer.transformer_blocks:
+            torch.nn.init.normal_(block.attn2.to_out[0].weight)
+        first = velocity(transformer, x, times, Text(states, mask))
+        states[:, 3:] += 1  # padding of the first, words of the second
+        second = velocity(transformer, x, times, Text(states, mask))
+    assert torch.allclose(first[0], second[0], atol=1e-6)
+    assert (first[1] - second[1]).abs().max() > 1e-4
+
+
+def test_pixels_are_shrunk_pictures():
+    shown = pictures().on_white()
+    small = Pixels(32).encode(shown)
+    assert small.shape == (len(shown), 3, 32, 32)
+    assert torch.allclose(small.mean((2, 3)), shown.mean((2, 3)) * 2 - 1, atol=1e-6)
+    assert Pixels(32).read(["a dog"]) is None
 
 
 def test_kept_latents_are_dropped_with_another_autoencoder(tmp_path):
     pipe, data = tiny_sd(), pictures().select(range(4))
-    parts = train_unet.Parts(pipe.vae.eval(), pipe.text_encoder, pipe.tokenizer)
-    first = train_unet._cached_latents(data, parts, tmp_path / "latents.safetensors")
-    assert torch.equal(train_unet._cached_latents(data, parts, tmp_path / "latents.safetensors"), first)
+    parts = Latents(pipe.vae.eval(), pipe.text_encoder, pipe.tokenizer)
+    first = train_denoiser._cached(data, parts, tmp_path / "inputs.safetensors")
+    assert torch.equal(train_denoiser._cached(data, parts, tmp_path / "inputs.safetensors"), first)
     with torch.no_grad():
         pipe.vae.quant_conv.weight.mul_(-3)
-    second = train_unet._cached_latents(data, parts, tmp_path / "latents.safetensors")
-    assert torch.allclose(second, parts.latents(data.on_white()))
+    second = train_denoiser._cached(data, parts, tmp_path / "inputs.safetensors")
+    assert torch.allclose(second, parts.encode(data.on_white()))
     assert not torch.allclose(first, second, atol=1e-2)

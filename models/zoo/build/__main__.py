@@ -1,7 +1,9 @@
 """From artwork to the weights that ship, in seven steps; each can be stopped and started again.
 
-data, vae, clip, judge, unet, assemble, evaluate: the command all does them in order. What is made on the
-way lies in the work folder, with a log.csv for each training. Two CPU cores need an afternoon, a GPU minutes.
+data, vae, clip, judge, denoiser, assemble, evaluate: the command all does them in order. The last three take
+--model: emoji (a UNet), emoji-dit (a transformer on the same data, text encoder and autoencoder), or
+emoji-people (people without a prompt). What is made on the way lies in the work folder, with a log.csv for
+each training. Two CPU cores need an afternoon, a GPU minutes.
 """
 
 from __future__ import annotations
@@ -13,28 +15,46 @@ from typing import Annotated
 
 import torch
 import typer
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 from rich.logging import RichHandler
 from safetensors.torch import save_file
 
 from ... import judges
+from ...site import near
 from .. import ZOO
 from . import assemble as assembling
-from . import card, curves, tokenizer, train_clip, train_judge, train_unet, train_vae, vendor, world
+from . import (
+    card,
+    curves,
+    people,
+    sheets,
+    tokenizer,
+    train_clip,
+    train_denoiser,
+    train_judge,
+    train_vae,
+    vendor,
+    world,
+)
 from . import evaluate as evaluating
 from .data import Pictures, load_pictures, save_pictures
+from .parts import PARTS, find_parts
+from .recipes import RECIPES, Recipe, open_part
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 Work = Annotated[Path, typer.Option(help="folder for data, logs and checkpoints")]
-Out = Annotated[Path, typer.Option(help="folder of the assembled model")]
+Out = Annotated[Path | None, typer.Option(help="folder of the assembled model; by default where it ships")]
+ModelName = Annotated[str, typer.Option(help=f"which one: {', '.join(RECIPES)}")]
 Minutes = Annotated[
     float, typer.Option(help="time budget; a second start goes on where the first one stopped")
 ]
 Number = Annotated[int, typer.Option("--n", help="how many pictures to generate; the card needs 1,000")]
 _WORK = Path("zoo_work")
-_NOTES = Path(__file__).parent / "notes.md"
+_NOTES = Path(__file__).parent / "notes"
 _LOGS = {
-    "denoiser": ("unet", "loss"),
+    "denoiser (UNet)": ("unet", "loss"),
+    "denoiser (transformer)": ("transformer", "loss"),
+    "denoiser (people)": ("people", "loss"),
     "autoencoder": ("vae", "psnr"),
     "text and image encoder": ("clip", "loss"),
     "judge, unseen combinations": ("judge", "concept"),
@@ -84,75 +104,103 @@ def judge(work: Work = _WORK, minutes: Minutes = 12) -> None:
 
 
 @app.command()
-def unet(
+def denoiser(
     *,
+    model: ModelName = "emoji",
     work: Work = _WORK,
     minutes: Minutes = 120,
     workers: Annotated[int, typer.Option(help="processes that share the weights; on a CPU only")] = 2,
     batch: Annotated[int, typer.Option(help="pictures in a step; 1024 on a GPU")] = 16,
-    rate: float = 4e-4,
+    rate: Annotated[float | None, typer.Option(help="learning rate; by default the model's own")] = None,
     base: Annotated[
         Path | None, typer.Option(help="a model to start from; its frozen parts serve where none are trained")
     ] = None,
 ) -> None:
-    """5. Train the denoiser on the frozen autoencoder and text encoder."""
-    frozen = train_unet.Parts.find(_parts(work, base, ("vae", "text_encoder", "tokenizer")))
-    first = (
-        UNet2DConditionModel.from_pretrained(base / "unet", dtype=torch.float32, low_cpu_mem_usage=False)
-        if base
-        else train_unet.new_unet()
+    """5. Train a model's denoiser; the autoencoder and the text encoder stay as they are."""
+    recipe = _recipe(model)
+    inputs = recipe.inputs(_parts(work, base, recipe.frozen))
+    first = recipe.new()
+    if base and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
+        first = open_part(recipe, recipe.denoiser, shipped, torch.float32)
+    settings = train_denoiser.Settings(
+        minutes=minutes, batch=batch, rate=rate or recipe.rate, workers=workers, mix=recipe.mix
     )
-    settings = train_unet.Settings(minutes=minutes, batch=batch, rate=rate, workers=workers)
-    train_unet.train(_pictures(work), frozen, first, work / "unet", settings)
+    train_denoiser.train(
+        recipe.pictures(_pictures(work)), inputs, first, work / PARTS[recipe.denoiser].step, settings
+    )
 
 
 @app.command()
 def assemble(
+    model: ModelName = "emoji",
     work: Work = _WORK,
-    out: Out = ZOO["emoji"],
+    out: Out = None,
     base: Annotated[
         Path | None, typer.Option(help="a model that gives the parts not trained here; may be --out itself")
     ] = None,
 ) -> None:
     """6. Put everything together in half precision, in diffusers' layout."""
     pictures = _all_pictures(work)
-    parts = _parts(work, base, assembling.PARTS)
-    assembling.assemble(parts, out, assembling.held_out(pictures, base))
+    parts = _parts(work, base, _recipe(model).parts)
+    assembling.assemble(model, parts, out or ZOO[model], assembling.held_out(pictures, base))
 
 
 @app.command()
 def evaluate(
+    model: ModelName = "emoji",
     work: Work = _WORK,
-    out: Out = ZOO["emoji"],
+    out: Out = None,
     n: Number = 1000,
     notes: Annotated[
-        Path, typer.Option(help="how the weights came to be, in Markdown, for the card")
-    ] = _NOTES,
+        Path | None, typer.Option(help="how the weights came to be, in Markdown, for the card")
+    ] = None,
 ) -> None:
     """7. Judge generated and real pictures; write card.md, card.json, samples.png, training.png."""
+    recipe, folder = _recipe(model), out or ZOO[model]
     pictures = _all_pictures(work)
-    found = evaluating.evaluate(out, judges.read_judge(out), pictures, n, work / "evaluation")
-    card.write(out, found, notes.read_text())
-    evaluating.sheet(found, pictures, out / "samples.png")
-    steps = {assembling.PARTS[name].step for name, run in card.history(out).items() if run}
+    judge = judges.read_judge(folder if recipe.judges else ZOO["emoji"])
+    told = (notes or _NOTES / f"{model}.md").read_text()
+    sheet = folder / "samples.png"
+    if recipe.reads_text:
+        found = evaluating.evaluate(folder, judge, pictures, n, work / "evaluation")
+        card.write(folder, found, told)
+        sheets.pairs(found, pictures, sheet)
+    else:
+        made = people.evaluate(folder, judge, pictures, n, work / "evaluation")
+        shown = sheets.plain(made.pictures, sheet)
+        card.write_people(folder, made, told, len(recipe.pictures(_pictures(work))), shown)
+    _curves(folder, work)
+
+
+@app.command(name="all")
+def all_(model: ModelName = "emoji", work: Work = _WORK, out: Out = None) -> None:
+    """Do all steps with their usual time budgets; what is finished is not done again."""
+    recipe = _recipe(model)
+    if not (work / "data").is_dir():
+        data(work)
+    if recipe.reads_text:
+        vae(work)
+        clip(work)
+    if recipe.judges:
+        judge(work)
+    denoiser(model=model, work=work)
+    assemble(model, work, out)
+    evaluate(model, work, out)
+
+
+def _curves(folder: Path, work: Path) -> None:
+    steps = {PARTS[name].step for name, run in card.history(folder).items() if run}
     logs = {
         title: (work / step / "log.csv", column) for title, (step, column) in _LOGS.items() if step in steps
     }
     if logs:
-        curves.curves(logs, out / "training.png")
+        curves.curves(logs, folder / "training.png")
 
 
-@app.command(name="all")
-def all_(work: Work = _WORK, out: Out = ZOO["emoji"]) -> None:
-    """Do all steps with their usual time budgets; what is finished is not done again."""
-    if not (work / "data").is_dir():
-        data(work)
-    vae(work)
-    clip(work)
-    judge(work)
-    unet(work=work)
-    assemble(work, out)
-    evaluate(work, out)
+def _recipe(model: str) -> Recipe:
+    if model not in RECIPES:
+        raise typer.BadParameter(f"no embedded model is called {model!r}; {near(model, RECIPES)}")
+    return RECIPES[model]
 
 
 def _all_pictures(work: Path) -> Pictures:
@@ -163,7 +211,7 @@ def _all_pictures(work: Path) -> Pictures:
 
 def _parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str, Path]:
     try:
-        return assembling.find_parts(work, base, names)
+        return find_parts(work, base, names)
     except FileNotFoundError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -1,26 +1,23 @@
-"""Put the parts together: a plain ``StableDiffusionPipeline`` folder in half precision, with its judges."""
+"""Put the parts of a model together: a plain diffusers folder in half precision, with its judges."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...quiet import no_bars
 from . import train_clip, train_judge, world
 from .compose import BACKGROUNDS
 from .data import Pictures
-from .train_unet import SCHEDULE
-from .training import Network
+from .parts import JUDGES, history
+from .recipes import RECIPES, open_part
 
 Key = tuple[str, ...]
 """Concept, style, gender, skin."""
@@ -52,55 +49,6 @@ PROMPTS = (
 )
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of the model: where training leaves it, and where it lies in an assembled model."""
-
-    trained: str
-    shipped: str
-
-    @property
-    def step(self) -> str:
-        """The training step that makes it: a folder below the work folder."""
-        return self.trained.split("/")[0]
-
-
-PARTS = {
-    "unet": Part("unet/unet", "unet"),
-    "vae": Part("vae/vae", "vae"),
-    "text_encoder": Part("clip/text_encoder", "text_encoder"),
-    "tokenizer": Part("clip/tokenizer", "tokenizer"),
-    "clip_image": Part("clip/judge/clip_image.safetensors", "judge/clip_image.safetensors"),
-    "clip_text": Part("clip/judge/clip_text.safetensors", "judge/clip_text.safetensors"),
-    "attributes": Part("judge/attributes.safetensors", "judge/attributes.safetensors"),
-}
-
-
-def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str, Path]:
-    """Where parts are: trained in the work folder, or else taken from an assembled model.
-
-    Args:
-        work: the work folder.
-        base: an assembled model, or None.
-        names: which parts, out of ``PARTS``.
-
-    Raises:
-        FileNotFoundError: when a part is in neither; it names the step that makes it.
-    """
-    found = {}
-    for name in names:
-        part = PARTS[name]
-        places = [work / part.trained, *([base / part.shipped] if base else [])]
-        here = next((place for place in places if place.exists()), None)
-        if here is None:
-            raise FileNotFoundError(
-                f"there is no {name} in {work / part.trained}; run the step {part.step!r} first, "
-                "or name a model to take it from with --base"
-            )
-        found[name] = here
-    return found
-
-
 def held_out(pictures: Pictures, base: Path | None) -> list[Key]:
     """Which combinations no part has seen: those of the curated world, or of the base that gives some parts.
 
@@ -113,10 +61,11 @@ def held_out(pictures: Pictures, base: Path | None) -> list[Key]:
     return sorted({record.key for record in world.split(pictures)[1].records})
 
 
-def assemble(parts: dict[str, Path], out: Path, unseen: Sequence[Key]) -> None:
-    """Write the pipeline, the judges and ``world.json``; the folder appears whole or not at all.
+def assemble(name: str, parts: Mapping[str, Path], out: Path, unseen: Sequence[Key]) -> None:
+    """Write the pipeline, its judges and ``world.json``; the folder appears whole or not at all.
 
     Args:
+        name: of the model, out of ``RECIPES``.
         parts: from ``find_parts``.
         out: the folder to write; an old one is replaced.
         unseen: from ``held_out``.
@@ -124,25 +73,20 @@ def assemble(parts: dict[str, Path], out: Path, unseen: Sequence[Key]) -> None:
     Raises:
         ValueError: when the result is larger than ``LIMIT``.
     """
+    recipe = RECIPES[name]
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    half: dict[str, Any] = {"dtype": torch.float16, "low_cpu_mem_usage": False}
     with no_bars():
-        pipeline: Network = StableDiffusionPipeline(
-            vae=AutoencoderKL.from_pretrained(parts["vae"], **half),
-            text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], dtype=torch.float16),
-            tokenizer=CLIPTokenizer.from_pretrained(parts["tokenizer"]),
-            unet=UNet2DConditionModel.from_pretrained(parts["unet"], **half),
-            scheduler=DDIMScheduler(**SCHEDULE),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.save_pretrained(partial)
+        opened = {
+            part: open_part(recipe, part, parts[part], torch.float16)
+            for part in (recipe.denoiser, *recipe.frozen)
+        }
+        recipe.pipeline(opened).save_pretrained(partial)
     _forget_paths(partial)
-    _save_judge(parts, partial / "judge")
-    _write(partial / "world.json", describe(unseen))
-    _write(partial / "training.json", {name: _history(name, path) for name, path in parts.items()})
+    if recipe.judges:
+        _save_judge(parts, partial / "judge")
+    _write(partial / "world.json", describe(name, unseen))
+    _write(partial / "training.json", {part: history(part, path) for part, path in parts.items()})
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     if size > LIMIT:
         shutil.rmtree(partial)
@@ -150,18 +94,24 @@ def assemble(parts: dict[str, Path], out: Path, unseen: Sequence[Key]) -> None:
     _swap(partial, out)
 
 
-def describe(unseen: Sequence[Key]) -> dict[str, Any]:
-    """What the model paints: concepts, styles, people's attributes, held-out combinations, wordings."""
-    return {
-        "name": "emoji",
-        "guidance": GUIDANCE,
+def describe(name: str, unseen: Sequence[Key]) -> dict[str, Any]:
+    """What a model paints: concepts, styles, people's attributes, held-out combinations, wordings."""
+    recipe = RECIPES[name]
+    told: dict[str, Any] = {
+        "name": name,
+        "judge": name if recipe.judges else "emoji",
+        "guidance": GUIDANCE if recipe.reads_text else 1.0,
         "steps": STEPS,
         "styles": world.STYLES,
         "genders": world.GENDERS,
         "skins": world.SKINS,
+        "people": sorted(world.PEOPLE),
+    }
+    if not recipe.reads_text:
+        return told | {"styles": [s for s in world.STYLES if s != "monochrome"], "concepts": told["people"]}
+    return told | {
         "backgrounds": sorted(BACKGROUNDS),
         "concepts": world.CONCEPTS,
-        "people": sorted(world.PEOPLE),
         "common": world.COMMON,
         "held_out": unseen,
         "templates": TEMPLATES,
@@ -169,9 +119,9 @@ def describe(unseen: Sequence[Key]) -> dict[str, Any]:
     }
 
 
-def _save_judge(parts: dict[str, Path], folder: Path) -> None:
+def _save_judge(parts: Mapping[str, Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("clip_image", "clip_text", "attributes"):
+    for name in JUDGES:
         save_file(_half(load_file(parts[name])), folder / f"{name}.safetensors")
     older = parts["attributes"].with_name(
         "config.json"
@@ -179,16 +129,6 @@ def _save_judge(parts: dict[str, Path], folder: Path) -> None:
     labels = json.loads(older.read_text())["labels"] if older.is_file() else train_judge.LABELS
     config = {"clip": train_clip.SHAPE, "attributes": train_judge.SHAPE, "labels": labels}
     _write(folder / "config.json", config)
-
-
-def _history(name: str, path: Path) -> dict[str, Any]:
-    """How a part was trained here: steps and minutes; empty when it comes from elsewhere."""
-    part = PARTS[name]
-    if not path.as_posix().endswith(part.trained):
-        return {}
-    run = path.parents[len(Path(part.trained).parts) - 2] / "run.json"
-    kept = json.loads(run.read_text()) if run.is_file() else None
-    return {"steps": kept["step"], "minutes": round(kept["seconds"] / 60, 1)} if kept else {}
 
 
 def _swap(new: Path, out: Path) -> None:

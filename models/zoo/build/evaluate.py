@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from PIL import Image, ImageDraw
-from rich.progress import track
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...judges import Judge
-from ...quiet import no_bars
 from . import composed, world
-from .assemble import GUIDANCE, STEPS
 from .captions import caption
-from .data import SIZE, Pictures, Record
+from .data import Pictures, Record
+from .generate import generate, starting_noise
 from .sampling import weights
 from .scoring import Scores, Share, frechet, nearest, score
-from .training import Network
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
     trained = number - number // 5
     asked = [*draw(train.records, trained), *draw(out.records, number // 5, seed=1)]
     made = generate(folder, [caption(record) for record in asked], kept)
-    some = torch.multinomial(weights(train.records), min(1000, len(train)), generator=_generator(0))
+    some = torch.multinomial(weights(train.records), min(1000, len(train)), generator=starting_noise(0))
     white = train.on_white()
     sets = {"generated": (made, asked), "real": (white[some], [train.records[i] for i in some.tolist()])}
     distances = {"generated": frechet(judge, made, white), "half of the real ones": _halves(judge, white)}
@@ -89,7 +81,7 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
 
 def _halves(judge: Judge, real: Tensor) -> float:
     """The distance that sampling alone makes: of one random half of the real pictures from the other."""
-    order = torch.randperm(len(real), generator=_generator(0))
+    order = torch.randperm(len(real), generator=starting_noise(0))
     return frechet(judge, real[order[::2]], real[order[1::2]])
 
 
@@ -102,87 +94,3 @@ def draw(records: Sequence[Record], number: int, seed: int = 0) -> list[Record]:
     names = sorted(by_concept)
     rng.shuffle(names)
     return [rng.choice(by_concept[names[i % len(names)]]) for i in range(number)]
-
-
-def generate(folder: Path, prompts: Sequence[str], kept: Path, batch: int = 50) -> Tensor:
-    """Generate one picture for each prompt with the plain diffusers pipeline; prompt i has seed i.
-
-    DPM-Solver++, ``STEPS`` steps, guidance ``GUIDANCE``.
-
-    Args:
-        folder: the pipeline.
-        prompts: what to paint.
-        kept: a folder; each batch is kept there, under the hash of weights and prompts.
-        batch: pictures at once.
-
-    Returns:
-        ``[prompt, 3, 64, 64]`` in 0..1.
-    """
-    kept.mkdir(parents=True, exist_ok=True)
-    painter = weights_hash(folder)
-    pipeline: Network = None
-    parts = []
-    for start in track(range(0, len(prompts), batch), "generating"):
-        texts = list(prompts[start : start + batch])
-        name = hashlib.sha256(json.dumps([painter, start, texts]).encode()).hexdigest()[:16]
-        file = kept / f"{name}.safetensors"
-        if not file.is_file():
-            pipeline = pipeline or _open(folder)
-            out = pipeline(
-                texts,
-                num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
-                height=SIZE,
-                width=SIZE,
-                generator=[_generator(start + i) for i in range(len(texts))],
-                output_type="pt",
-            ).images
-            save_file({"pictures": out.float().cpu().contiguous()}, file.with_suffix(".partial"))
-            file.with_suffix(".partial").replace(file)
-        parts.append(load_file(file)["pictures"])
-    return torch.cat(parts)
-
-
-def weights_hash(folder: Path) -> str:
-    """SHA-256 of what paints: denoiser, autoencoder, text encoder."""
-    digest = hashlib.sha256()
-    for part in ("unet", "vae", "text_encoder"):
-        for file in sorted((folder / part).glob("*.safetensors")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def sheet(evaluation: Evaluation, real: Pictures, path: Path, rows: int = 4, columns: int = 12) -> None:
-    """Draw the first generated pictures, each row above the real pictures of the same captions."""
-    place = {record: i for i, record in enumerate(real.records)}
-    columns = min(columns, len(evaluation.records))
-    shown: list[tuple[Tensor, str]] = []
-    for row in range(min(rows, len(evaluation.records) // columns)):
-        part = slice(row * columns, (row + 1) * columns)
-        records = evaluation.records[part]
-        originals = real.on_white(torch.tensor([place[r] for r in records]))
-        shown += zip(evaluation.pictures[part], [f"{r.style}: {r.name}" for r in records], strict=True)
-        shown += zip(originals, ["(real)"] * len(records), strict=True)
-    side, line = SIZE * 2, 14
-    canvas = Image.new("RGB", (columns * side, math.ceil(len(shown) / columns) * (side + line)), "white")
-    pen = ImageDraw.Draw(canvas)
-    for i, (picture, label) in enumerate(shown):
-        pixels = (picture.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
-        left, top = i % columns * side, i // columns * (side + line)
-        canvas.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), (left, top))
-        pen.text((left + 2, top + side), label[: side // 6], fill="black")
-    canvas.quantize(128).save(path, optimize=True)
-
-
-def _open(folder: Path) -> Network:
-    with no_bars():
-        pipeline: Network = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, low_cpu_mem_usage=False
-        )
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
