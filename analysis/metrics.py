@@ -31,7 +31,7 @@ class Outcome:
     clean: Float[Tensor, "sample ..."] | None = None
 
     @cached_property
-    def images(self) -> Float[Tensor, "sample 3 height width"]:
+    def images(self) -> Float[Tensor, "sample ..."]:
         """The pictures, in 0..1; decoded when first asked for."""
         return self.decode(self.latents)
 

@@ -185,13 +185,13 @@ class Model(ABC):
         """The network's own output for network inputs x [sample, ...]; differentiable."""
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Float[Tensor, "sample channel height width"]:
-        """Turn final latents into pictures in 0..1; differentiable."""
+    def decode(self, latents: Tensor) -> Float[Tensor, "sample ..."]:
+        """Turn final latents into pictures [sample, channel, height, width] in 0..1; differentiable."""
 
     @abstractmethod
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
-    ) -> Float[Tensor, "sample channel height width"]:
+    ) -> Float[Tensor, "sample ..."]:
         """Pictures from the diffusers pipeline's own loop; what ours is checked against."""
 
     # places -------------------------------------------------------------------------------------------

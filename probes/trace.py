@@ -79,8 +79,8 @@ class Trace(Mapping[Site, Tensor]):
         return self[site][kept.index(index)]
 
     @cached_property
-    def images(self) -> Float[Tensor, "sample 3 height width"]:
-        """The pictures, in 0..1; decoded when first asked for."""
+    def images(self) -> Float[Tensor, "sample ..."]:
+        """What the model painted: pictures [sample, 3, height, width] in 0..1, or what its adapter decodes to."""
         with torch.no_grad():
             return self._decode(self.latents)
 

@@ -94,11 +94,6 @@ def test_check_model_finds_a_wrong_adapter(tiny, monkeypatch):
         check_model(tiny)
 
 
-@pytest.mark.slow
-def test_the_emoji_model_holds(emoji):
-    check_model(emoji, ["a noto emoji of a cat", "a red heart"], steps=2)
-
-
 def test_a_run_leaves_the_pipelines_scheduler_alone(tiny):
     before = dict(vars(tiny.pipe.scheduler))
     final(tiny, PROMPTS, [0, 1], steps=3)

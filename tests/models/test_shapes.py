@@ -1,6 +1,10 @@
 """Full-size configurations: as many parameters and attentions as the published models have."""
 
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +72,16 @@ def test_shapes_are_those_of_a_run():
 def test_an_unknown_configuration_names_near_misses():
     with pytest.raises(LookupError, match=r"no configuration 'sd1\.5'; did you mean 'sd-1\.5'"):
         full_size("sd1.5")
+
+
+@pytest.mark.slow
+def test_a_step_of_full_size_is_traced():
+    """Stable Diffusion 1.5 with random weights in bfloat16, in a process of its own: it takes 3 GB."""
+    script = Path(__file__).parents[2] / "benchmarks" / "full_size.py"
+    command = [sys.executable, str(script), "sd-1.5", "--child", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own script
+    found = json.loads(done.stdout.splitlines()[-1])
+    table = costs(full_size("sd-1.5"), bytes_per_number=2)
+    kept = table[(table["component"] == "unet") & (table["kind"] == "cross_attn.out")]
+    assert found["sites"] == len(kept) == 16
+    assert found["kept"] == pytest.approx(1e6 * kept["megabytes"].sum())
