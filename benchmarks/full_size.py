@@ -1,8 +1,8 @@
 """One denoising step at real size, watched and not: ``python benchmarks/full_size.py sd-1.5``.
 
 The configuration is the published one, the weights are random, in bfloat16 (time and memory do not depend on
-their values). Bare and traced runs alternate, each in a process of its own, so that peak memory is its own; all
-outputs of cross- or joint attention are traced. With a GPU: ``--device cuda``.
+their values). Bare and traced runs alternate, each in a process of its own, so that peak memory is its own.
+All outputs of cross- or joint attention are traced. With a GPU: ``--device cuda``.
 """
 
 from __future__ import annotations
