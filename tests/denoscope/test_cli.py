@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -222,7 +223,9 @@ def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     words = ["a noto emoji of a woman firefighter", "--about", "firefighter", "--change-to", "cook"]
     command = [sys.executable, "-m", "denoscope", "investigate", *words, "--steps", "2", "--seeds", "1"]
     command += ["--output", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Ctrl-C is ignored by what a shell starts in the background; tests may have been
+    hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear)
     look, deadline = tmp_path / "run" / "results.zarr.part" / "look", time.monotonic() + 120
     while not look.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
