@@ -107,8 +107,6 @@ class Model(ABC):
     """How many of the scheduler's times are one of what the network is told."""
     pipeline_scales_noise = True
     """Whether the diffusers pipeline scales latents as its scheduler asks; our loop always does."""
-    pipeline_shifts_noise = True
-    """Whether the diffusers pipeline shifts noise levels by the picture's size, if its scheduler can."""
 
     def __init__(
         self,
@@ -295,11 +293,6 @@ class Model(ABC):
         """The denoiser's number format."""
         return next(self.denoiser.parameters()).dtype
 
-    @property
-    def latent_dtype(self) -> torch.dtype:
-        """The number format of latents between steps."""
-        return self.dtype
-
     def encode(self, texts: Sequence[str], branch: Branch = "cond") -> list[Prompt]:
         """Encode texts in one batch; sites in text encoders see this call, as rows of ``branch``."""
         if isinstance(texts, str):
@@ -313,7 +306,7 @@ class Model(ABC):
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         shape = (1, *self.latent_shape)
-        rows = [torch.randn(shape, generator=g, dtype=self.latent_dtype) for g in generators]
+        rows = [torch.randn(shape, generator=g, dtype=self.dtype) for g in generators]
         return torch.cat(rows).to(self.device)
 
     # sampling -----------------------------------------------------------------------------------------

@@ -89,8 +89,6 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
             **{k: v for k, v in others.items() if k != "EulerDiscreteScheduler"},
             "UniPCMultistepScheduler": {},
         }
-    if not model.pipeline_shifts_noise:
-        others = {k: v | {"use_dynamic_shifting": False} for k, v in others.items()}
     try:
         for name, options in (own | others).items():
             model.pipe.scheduler = getattr(diffusers, name).from_config(original.config, **options)

@@ -10,7 +10,7 @@ import torch
 import transformers
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 
-from .tiny_text import tiny_bert_tokenizer, tiny_t5_tokenizer, tiny_tokenizer
+from .tiny_text import tiny_bert_tokenizer, tiny_gemma_tokenizer, tiny_t5_tokenizer, tiny_tokenizer
 
 _UNET: dict[str, Any] = {
     "sample_size": 64,
@@ -133,6 +133,24 @@ def _flux() -> Any:
     )
 
 
+def _sana() -> Any:
+    blocks = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
+    return diffusers.SanaPipeline(
+        tokenizer=tiny_gemma_tokenizer(),
+        text_encoder=_MasklessGemma(transformers.Gemma2Config()),  # its defaults are those of Gemma 2 2B
+        vae=diffusers.AutoencoderDC(
+            encoder_block_types=blocks, decoder_block_types=blocks, scaling_factor=0.41407
+        ),
+        transformer=diffusers.SanaTransformer2DModel(),  # its defaults are those of the 1.6B model
+        scheduler=_scheduler(
+            diffusers.DPMSolverMultistepScheduler,
+            prediction_type="flow_prediction",
+            use_flow_sigmas=True,
+            flow_shift=3.0,
+        ),
+    )
+
+
 def _dit() -> Any:
     transformer = diffusers.DiTTransformer2DModel(
         sample_size=32, out_channels=8
@@ -209,6 +227,13 @@ def _t5() -> transformers.T5EncoderModel:
     )
 
 
+class _MasklessGemma(transformers.Gemma2Model):
+    """Gemma 2 without its padding mask, as T5 above."""
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:  # noqa: ARG002
+        return super().forward(input_ids, **options)
+
+
 def _scheduler(make: Callable[..., Any], **options: Any) -> Any:
     with torch.device("cpu"):  # its noise levels are real numbers
         return make(**options)
@@ -232,6 +257,7 @@ PUBLISHED: dict[str, Callable[[], Any]] = {
     "pixart-sigma": _pixart,
     "sd3-medium": _sd3,
     "flux-dev": _flux,
+    "sana-1.6b": _sana,
     "dit-xl-2": _dit,
     "ldm-text2im": _ldm,
     "ddpm-cifar10": _ddpm,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from diffusers import (
-    AutoencoderDC,
     DDIMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
@@ -17,8 +16,6 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
-    SanaPipeline,
-    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
@@ -26,15 +23,7 @@ from diffusers import (
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 
 from .tiny import quiet, tiny_unet, tiny_vae
-from .tiny_text import (
-    tiny_bert_tokenizer,
-    tiny_clip,
-    tiny_gemma,
-    tiny_gemma_tokenizer,
-    tiny_t5,
-    tiny_t5_tokenizer,
-    tiny_tokenizer,
-)
+from .tiny_text import tiny_bert_tokenizer, tiny_clip, tiny_t5, tiny_t5_tokenizer, tiny_tokenizer
 
 
 def tiny_sdxl(seed: int = 0) -> StableDiffusionXLPipeline:
@@ -96,50 +85,6 @@ def _pixart(seed: int, told_size: bool = False) -> dict[str, object]:
         "transformer": transformer,
         "scheduler": DPMSolverMultistepScheduler(),
     }
-
-
-def tiny_sana(seed: int = 0) -> SanaPipeline:
-    """Return a random Sana pipeline: 32x32 pictures, Gemma 2, a deep-compression autoencoder."""
-    torch.manual_seed(seed)
-    tokenizer = tiny_gemma_tokenizer()
-    transformer = SanaTransformer2DModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=8,
-        cross_attention_dim=16,
-        caption_channels=16,
-    )
-    widths, kinds, scales = (8, 8, 16), ("ResBlock", "ResBlock", "EfficientViTBlock"), ((), (), (5,))
-    vae = AutoencoderDC(
-        latent_channels=4,
-        attention_head_dim=4,
-        encoder_block_types=kinds,
-        decoder_block_types=kinds,
-        encoder_block_out_channels=widths,
-        decoder_block_out_channels=widths,
-        encoder_layers_per_block=(1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1),
-        encoder_qkv_multiscales=scales,
-        decoder_qkv_multiscales=scales,
-        scaling_factor=0.41407,
-    )
-    scheduler = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
-    )
-    return quiet(
-        SanaPipeline(
-            tokenizer=tokenizer,
-            text_encoder=tiny_gemma(tokenizer),
-            vae=vae,
-            transformer=transformer,
-            scheduler=scheduler,
-        )
-    )
 
 
 def tiny_sd3(seed: int = 0, shifting: bool = False) -> StableDiffusion3Pipeline:

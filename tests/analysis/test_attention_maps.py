@@ -286,7 +286,8 @@ def test_every_family_that_reads_words_has_maps(name):
             rows = slice(0, own) if name == "sd3" else slice(text, None)
             first = own if name == "sd3" else 0
             summed = summed[:, rows, first : first + text]
-        size = (height // 2, width // 2) if model.entry.component == "transformer" else None
+        side = 1 if name == "sana" else 2  # latent pixels in a token
+        size = (height // side, width // side) if model.entry.component == "transformer" else None
         for head in summed:
             low = head[:, tokens].T
             grid = size or _halved(low.shape[1], height, width)
