@@ -38,22 +38,23 @@ def token_axis(
     Args:
         prompts: as one text encoder cut them up.
         subjects: positions of the subject in each prompt.
-        tokens: positions or groups of them; None is each one up to the end, and all padding as one group.
+        tokens: positions or groups of them; None is each one of the text and the end, with
+            all that stands before it, and all padding, as one group each.
 
     Raises:
         ValueError: if the prompts' subjects or ends lie at different positions, or a position does not exist.
     """
     _check_aligned(prompts, subjects)
-    n, end = len(prompts[0].tokens), prompts[0].end
+    n, end, starts = len(prompts[0].tokens), prompts[0].end, _starts(prompts[0])
     if tokens is None:
-        tokens = [*range(end + 1), *([range(end + 1, n)] if end + 1 < n else [])]
+        groups = [range(starts), *range(starts, end + 1), range(end + 1, n)]
+        tokens = [t for t in groups if isinstance(t, int) or t]
     groups = [tuple(map(int, t)) if isinstance(t, Iterable) else (int(t),) for t in tokens]
     wrong = [t for g in groups for t in g if not 0 <= t < n]
     if wrong or not groups or not all(groups):
         raise ValueError(
             f"tokens is {list(tokens)!r}; it holds positions (or groups of them) from 0 to {n - 1}"
         )
-    starts = _starts(prompts[0])
     names = [_name([p.tokens[t] for p in prompts], t, end) for t in range(n)]
     roles = [_role(t, subjects[0], end) for t in range(n)]
     names[:starts] = roles[:starts] = ["start"] * starts
@@ -75,8 +76,8 @@ def _check_aligned(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) 
 
 
 def _starts(words: Words) -> int:
-    """How many tokens stand before the text: one for CLIP, none for T5."""
-    return int(words.spans[0][1] <= words.spans[0][0])
+    """How many tokens stand before the text: one for CLIP, none for T5, a whole instruction for Sana."""
+    return next((i for i, (a, b) in enumerate(words.spans) if b > a), 0)
 
 
 def _name(pieces: Sequence[str], position: int, end: int) -> str:

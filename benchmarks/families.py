@@ -24,6 +24,7 @@ MAKERS = {
     "Stable Diffusion": tiny.tiny_sd,
     "Stable Diffusion XL": tiny_families.tiny_sdxl,
     "PixArt-Sigma": tiny_families.tiny_pixart_sigma,
+    "Sana": tiny_families.tiny_sana,
     "Stable Diffusion 3": tiny_families.tiny_sd3,
     "FLUX.1 dev": tiny_families.tiny_flux,
     "DiT": tiny_families.tiny_dit,

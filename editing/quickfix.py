@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..models.base import Model
+from ..models.hooks import inputs
 from ..models.prompt import Words
 from ..models.site import Site
-from ..probes.intervene import Intervention, intervening
 from .edit import Edit
 from .lowrank import Delta
 from .ridge import solve
@@ -32,7 +32,7 @@ from .ridge import solve
 TEMPLATES = ("{}", "a photo of {}", "an image of {}", "a picture of {}")
 """The paper's wordings."""
 
-_INPUT = {"self_attn.out": "self_attn.z", "mlp.out": "mlp.act"}  # where a layer's input can be read
+_KINDS = ("self_attn.out", "mlp.out")
 _BATCH = 64  # texts encoded at once
 
 
@@ -77,10 +77,10 @@ def quickfix(
     """
     site = Site(str(site))
     _check(requests, templates, keep, tokens, bias)
-    layer, source = _layer(model, site)
+    layer = _layer(model, site)
     pairs = [(t.replace("{}", a), t.replace("{}", b), a, b) for a, b in requests.items() for t in templates]
     told = list(dict.fromkeys(text for a, b, _, _ in pairs for text in (a, b)))
-    reads = _read(model, [*told, *keep], source)
+    reads = _read(model, [*told, *keep], site)
     rows = [_rows(reads[a], reads[b], x, y, tokens) for a, b, x, y in pairs]
     keys, targets = (torch.cat(side).double() for side in zip(*rows, strict=True))
     weight = layer.weight.detach().cpu().double()
@@ -132,8 +132,8 @@ def _check_texts(templates: Sequence[str], keep: Sequence[str]) -> None:
         raise ValueError(f"keep is the single text {keep!r}; give a list: [{keep!r}]")
 
 
-def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
-    """Return the linear layer at a site, and the site that shows its input."""
+def _layer(model: Model, site: Site) -> nn.Linear:
+    """Return the linear layer at a site."""
     layer = model.module(site)
     if hasattr(layer, "base_layer"):
         raise ValueError(
@@ -142,7 +142,7 @@ def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
         )
     if (
         not site.component.startswith("text_encoder")
-        or site.kind not in _INPUT
+        or site.kind not in _KINDS
         or not isinstance(layer, nn.Linear)
     ):
         raise ValueError(
@@ -150,27 +150,19 @@ def _layer(model: Model, site: Site) -> tuple[nn.Linear, Site]:
             f"{str(site)!r} is {type(layer).__name__}. Choose one of "
             "model.sites('text_encoder/*/self_attn.out') or model.sites('text_encoder/*/mlp.out')"
         )
-    return layer, Site(f"{site.component}/{site.block}/{_INPUT[site.kind]}")
+    return layer
 
 
 def _read(
     model: Model, texts: Sequence[str], site: Site
 ) -> dict[str, tuple[Words, Float[Tensor, "token channel"]]]:
-    """Return for each text its words in this encoder, and what the layer is given, [token, channel]."""
+    """Return for each text its words in this encoder, and what the layer at a site is given."""
     texts = list(dict.fromkeys(texts))
-    seen: list[Tensor] = []
     prompts: list[Words] = []
-
-    def look(x: Tensor, _: object) -> None:
-        merged = (
-            x.transpose(1, 2).flatten(2) if x.ndim == 4 else x
-        )  # heads lie side by side in the layer's input
-        seen.append(merged.detach().cpu())
-
-    with torch.no_grad(), intervening(model, Intervention(site, look)):
+    with torch.no_grad(), inputs(model, site) as seen:
         for i in range(0, len(texts), _BATCH):
             prompts += [p.of(site.component) for p in model.encode(texts[i : i + _BATCH])]
-    return dict(zip(texts, zip(prompts, torch.cat(seen), strict=True), strict=True))
+    return dict(zip(texts, zip(prompts, torch.cat([x.cpu() for x in seen]), strict=True), strict=True))
 
 
 def _rows(

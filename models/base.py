@@ -105,8 +105,8 @@ class Model(ABC):
     """Whether the guidance branches are two calls of the network, the conditional one first."""
     time_scale = 1.0
     """How many of the scheduler's times are one of what the network is told."""
-    pipeline_scales_noise = True
-    """Whether the diffusers pipeline scales latents as its scheduler asks; our loop always does."""
+    other_schedulers: Mapping[str, Mapping[str, Any]] | None = None
+    """Schedulers that the diffusers pipeline works with too, and their options; None is the usual ones."""
 
     def __init__(
         self,
@@ -305,8 +305,7 @@ class Model(ABC):
         return self._draw([torch.Generator().manual_seed(s) for s in seeds])
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
-        shape = (1, *self.latent_shape)
-        rows = [torch.randn(shape, generator=g, dtype=self.dtype) for g in generators]
+        rows = [torch.randn(1, *self.latent_shape, generator=g, dtype=self.dtype) for g in generators]
         return torch.cat(rows).to(self.device)
 
     # sampling -----------------------------------------------------------------------------------------

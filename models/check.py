@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,13 +17,13 @@ from .hooks import hooked
 from .schedule import is_flow
 from .site import Site
 
-SCHEDULERS: dict[str, dict[str, Any]] = {
+SCHEDULERS: dict[str, Mapping[str, Any]] = {
     "DDIMScheduler": {},
     "EulerDiscreteScheduler": {},
     "DPMSolverMultistepScheduler": {},
 }
 _FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "use_dynamic_shifting": True}
-FLOW_SCHEDULERS: dict[str, dict[str, Any]] = {
+FLOW_SCHEDULERS: dict[str, Mapping[str, Any]] = {
     "FlowMatchEulerDiscreteScheduler": {},
     "DPMSolverMultistepScheduler": _FLOW,
     "UniPCMultistepScheduler": _FLOW,
@@ -82,15 +82,13 @@ def check_model(
 def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: float) -> list[Check]:
     scales = (1.0, guidance) if model.conditional else (1.0,)
     original, checks = model.pipe.scheduler, []
-    own: dict[str, dict[str, Any]] = {type(original).__name__: {}}
-    others = (FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS) if model.conditional else {}
-    if not model.pipeline_scales_noise:  # with Euler it would start from too little noise
-        others = {
-            **{k: v for k, v in others.items() if k != "EulerDiscreteScheduler"},
-            "UniPCMultistepScheduler": {},
-        }
+    own: dict[str, Mapping[str, Any]] = {type(original).__name__: {}}
+    usual = FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS
+    others = (
+        (usual if model.other_schedulers is None else model.other_schedulers) if model.conditional else {}
+    )
     try:
-        for name, options in (own | others).items():
+        for name, options in {**own, **others}.items():
             model.pipe.scheduler = getattr(diffusers, name).from_config(original.config, **options)
             for scale in scales:
                 error = _difference(model, prompts, steps, scale)

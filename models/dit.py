@@ -23,7 +23,11 @@ class DiT(TransformerModel):
 
     family_guidance = 4.0
     branch_order = ("cond", "uncond")
-    pipeline_scales_noise = False
+    other_schedulers = {  # its pipeline does not scale noise as Euler's method asks
+        "DDIMScheduler": {},
+        "DPMSolverMultistepScheduler": {},
+        "UniPCMultistepScheduler": {},
+    }
 
     @property
     def classes(self) -> dict[str, int]:

@@ -61,6 +61,23 @@ def around(
         yield
 
 
+@contextmanager
+def inputs(model: Model, site: Site) -> Iterator[list[Tensor]]:
+    """Collect what the module at a site is given, one tensor for each call while the context lasts.
+
+    Raises:
+        LookupError, RuntimeError: as ``hooked``.
+    """
+    place, seen = model.place(site), list[Tensor]()
+    _refuse_compiled(model, {site.component})
+    _refuse_replaced(model, site, place)
+    hook = place.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 def _attach(module: nn.Module, site: Site, port: str, item: int | str | None, handler: Handler) -> Any:
     def change(x: Any) -> Any:
         return put(x, handler(x)) if isinstance(x, Tensor) else _several(site, x)

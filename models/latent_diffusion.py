@@ -20,7 +20,11 @@ class LatentDiffusion(StableDiffusion):
     """diffusers' LDMTextToImagePipeline, opened; its ``bert`` goes by the name ``text_encoder``."""
 
     family_guidance = 6.0
-    pipeline_scales_noise = False
+    other_schedulers = {  # its pipeline does not scale noise as Euler's method asks
+        "DDIMScheduler": {},
+        "DPMSolverMultistepScheduler": {},
+        "UniPCMultistepScheduler": {},
+    }
 
     def _parts(self) -> Mapping[str, Any]:
         renamed = {"bert": "text_encoder", "vqvae": "vae"}

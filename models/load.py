@@ -17,6 +17,7 @@ from .flux import Flux
 from .latent_diffusion import LatentDiffusion
 from .pixart import PixArt
 from .quiet import no_bars
+from .sana import Sana
 from .schedule import check_scheduler
 from .site import near
 from .stable_diffusion import StableDiffusion
@@ -31,6 +32,7 @@ ADAPTERS: dict[str, type[Model]] = {
     "FluxPipeline": Flux,
     "PixArtAlphaPipeline": PixArt,
     "PixArtSigmaPipeline": PixArt,
+    "SanaPipeline": Sana,
     "DiTPipeline": DiT,
     "LDMTextToImagePipeline": LatentDiffusion,
     "DDPMPipeline": Unconditional,

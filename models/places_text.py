@@ -1,4 +1,4 @@
-"""The sites of text encoders: CLIP towers, T5, the BERT of latent diffusion."""
+"""The sites of text encoders: CLIP towers, T5, Gemma 2, the BERT of latent diffusion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def text_places(name: str, encoder: nn.Module) -> Found:
     yield from _embeddings(name, encoder)
     for i, (path, sites) in enumerate(layers):
         yield from sites(Block(name, encoder, f"layer.{i}", path))
-    norms = ("final_layer_norm", "layer_norm")
+    norms = ("final_layer_norm", "layer_norm", "norm")
     inside = tuple(f"{path}." for path, _ in layers)
     for path, _ in encoder.named_modules():
         if path.rsplit(".", 1)[-1] in norms and not path.startswith(inside):
@@ -70,6 +70,20 @@ def _bert(block: Block) -> Found:
     yield from block("resid.post", item=0)
 
 
+def _gemma(block: Block) -> Found:
+    """Gemma 2: what attention and MLP give goes through a norm first; scores are capped, so never fused."""
+    yield from block("resid.pre", port="in", item="hidden_states")
+    for p in "qkv":
+        yield from block(f"self_attn.{p}_proj", f"self_attn.{p}_proj")
+    yield from block("self_attn.out", "self_attn.o_proj")
+    yield from block("self_attn.normed", "post_attention_layernorm")
+    yield from block("resid.mid", "pre_feedforward_layernorm", "in", 0)
+    yield from block("mlp.act", "mlp.down_proj", "in", 0)
+    yield from block("mlp.out", "mlp.down_proj")
+    yield from block("mlp.normed", "post_feedforward_layernorm")
+    yield from block("resid.post")
+
+
 def _projections(block: Block, sub: str, projection: str) -> Found:
     for p in "qkv":
         yield from block(f"self_attn.{p}_proj", f"{sub}.{projection.format(p)}")
@@ -77,4 +91,9 @@ def _projections(block: Block, sub: str, projection: str) -> Found:
         yield from block(f"self_attn.{p}", sub, "sdpa", p)
 
 
-_LAYERS = {"CLIPEncoderLayer": _clip, "T5Block": _t5, "LDMBertEncoderLayer": _bert}
+_LAYERS = {
+    "CLIPEncoderLayer": _clip,
+    "T5Block": _t5,
+    "Gemma2DecoderLayer": _gemma,
+    "LDMBertEncoderLayer": _bert,
+}

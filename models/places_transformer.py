@@ -1,4 +1,4 @@
-"""The sites of diffusion transformers: one stream of tokens (DiT, PixArt) or two (SD3, Flux)."""
+"""The sites of diffusion transformers: one stream of tokens (DiT, PixArt, Sana) or two (SD3, Flux)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 from .places import ATTENTION, Block, Found, attention, children, mlp, transformer_block
 
 _STACKS = (("transformer_blocks", "block"), ("single_transformer_blocks", "single"))
-_ENTRIES = ("pos_embed.proj", "x_embedder")
+_ENTRIES = ("pos_embed.proj", "patch_embed.proj", "x_embedder")
 _EXITS = ("proj_out", "proj_out_2")
 
 
@@ -27,6 +27,9 @@ def transformer_places(name: str, transformer: nn.Module) -> Found:
 
 
 def _block(block: Block) -> Found:
+    if type(block.module).__name__ == "SanaTransformerBlock":
+        yield from _linear(block)
+        return
     streams = TransformerBlockRegistry.get(type(block.module))
     if streams.return_encoder_hidden_states_index is None:
         yield from transformer_block(block)
@@ -38,6 +41,20 @@ def _block(block: Block) -> Found:
     yield from block("resid.post@img", item=img)
     if not getattr(block.module, "context_pre_only", False):  # else the last block: no text comes out
         yield from block("resid.post@txt", item=txt)
+
+
+def _linear(block: Block) -> Found:
+    """Linear self-attention, which has no probabilities, cross-attention, and an MLP of convolutions."""
+    yield from block("resid.pre", port="in", item="hidden_states")
+    for p in "qkv":
+        yield from block(f"self_attn.{p}_proj", f"attn1.to_{p}")
+    yield from block("self_attn.out", "attn1.to_out.0")
+    yield from block("resid.mid1", "attn2", "in", "hidden_states")
+    yield from attention(block, "cross_attn", "attn2")
+    yield from block("resid.mid2", "norm2", "in", 0)
+    yield from block("mlp.act", "ff.conv_point", "in", 0)
+    yield from block("mlp.out", "ff")
+    yield from block("resid.post")
 
 
 def _joint(block: Block) -> Found:

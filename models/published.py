@@ -7,9 +7,9 @@ from typing import Any
 
 import diffusers
 import torch
-import transformers
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
 
+from .published_text import BIG_CLIP, clip, gemma, t5
 from .tiny_text import tiny_bert_tokenizer, tiny_gemma_tokenizer, tiny_t5_tokenizer, tiny_tokenizer
 
 _UNET: dict[str, Any] = {
@@ -17,24 +17,16 @@ _UNET: dict[str, Any] = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
-_BIG_CLIP: dict[str, Any] = {
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "projection_dim": 1280,
-    "hidden_act": "gelu",
-}
 
 
 def _sd15() -> Any:
-    return _sd(_UNET, _clip())
+    return _sd(_UNET, clip())
 
 
 def _sd21() -> Any:
     heads = (5, 10, 20, 20)
     unet = {**_UNET, "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": heads}
-    text = _clip(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16)
+    text = clip(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16)
     return _sd({**unet, "use_linear_projection": True}, text, prediction_type="v_prediction")
 
 
@@ -69,8 +61,8 @@ def _sdxl() -> Any:
     )
     return diffusers.StableDiffusionXLPipeline(
         vae=_vae(4),
-        text_encoder=_clip(),
-        text_encoder_2=_clip(projected=True, **_BIG_CLIP),
+        text_encoder=clip(),
+        text_encoder_2=clip(projected=True, **BIG_CLIP),
         tokenizer=tiny_tokenizer(77),
         tokenizer_2=tiny_tokenizer(77),
         unet=unet,
@@ -85,7 +77,7 @@ def _pixart() -> Any:
     )
     return diffusers.PixArtSigmaPipeline(
         tokenizer=tiny_t5_tokenizer(),
-        text_encoder=_t5(),
+        text_encoder=t5(),
         vae=_vae(4),
         transformer=transformer,
         scheduler=_scheduler(diffusers.DDIMScheduler, clip_sample=False, steps_offset=1),
@@ -109,11 +101,11 @@ def _sd3() -> Any:
         transformer=transformer,
         scheduler=_scheduler(diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0),
         vae=_vae(16),
-        text_encoder=_clip(projected=True, projection_dim=768),
+        text_encoder=clip(projected=True, projection_dim=768),
         tokenizer=tiny_tokenizer(77),
-        text_encoder_2=_clip(projected=True, **_BIG_CLIP),
+        text_encoder_2=clip(projected=True, **BIG_CLIP),
         tokenizer_2=tiny_tokenizer(77),
-        text_encoder_3=_t5(),
+        text_encoder_3=t5(),
         tokenizer_3=tiny_t5_tokenizer(),
     )
 
@@ -125,9 +117,9 @@ def _flux() -> Any:
     return diffusers.FluxPipeline(
         scheduler=_scheduler(diffusers.FlowMatchEulerDiscreteScheduler, shift=3.0, use_dynamic_shifting=True),
         vae=_vae(16),
-        text_encoder=_clip(),
+        text_encoder=clip(),
         tokenizer=tiny_tokenizer(77),
-        text_encoder_2=_t5(),
+        text_encoder_2=t5(),
         tokenizer_2=tiny_t5_tokenizer(),
         transformer=transformer,
     )
@@ -137,7 +129,7 @@ def _sana() -> Any:
     blocks = ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3
     return diffusers.SanaPipeline(
         tokenizer=tiny_gemma_tokenizer(),
-        text_encoder=_MasklessGemma(transformers.Gemma2Config()),  # its defaults are those of Gemma 2 2B
+        text_encoder=gemma(),
         vae=diffusers.AutoencoderDC(
             encoder_block_types=blocks, decoder_block_types=blocks, scaling_factor=0.41407
         ),
@@ -186,52 +178,6 @@ def _ddpm() -> Any:
         norm_eps=1e-6,
     )
     return diffusers.DDPMPipeline(unet=unet, scheduler=_scheduler(diffusers.DDPMScheduler))
-
-
-def _clip(projected: bool = False, **changes: Any) -> Any:
-    """OpenAI's CLIP ViT-L/14 text tower, with changes."""
-    real = {
-        "vocab_size": 49408,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 77,
-        "hidden_act": "quick_gelu",
-    }
-    config = transformers.CLIPTextConfig(**{**real, **changes})
-    return (
-        transformers.CLIPTextModelWithProjection(config) if projected else transformers.CLIPTextModel(config)
-    )
-
-
-class _MasklessT5(transformers.T5EncoderModel):
-    """T5 without its padding mask: on the meta device a mask has no values that could be looked at."""
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:  # noqa: ARG002
-        return super().forward(input_ids, **options)
-
-
-def _t5() -> transformers.T5EncoderModel:
-    """T5 v1.1 XXL."""
-    return _MasklessT5(
-        transformers.T5Config(
-            vocab_size=32128,
-            d_model=4096,
-            d_kv=64,
-            d_ff=10240,
-            num_layers=24,
-            num_heads=64,
-            feed_forward_proj="gated-gelu",
-        )
-    )
-
-
-class _MasklessGemma(transformers.Gemma2Model):
-    """Gemma 2 without its padding mask, as T5 above."""
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:  # noqa: ARG002
-        return super().forward(input_ids, **options)
 
 
 def _scheduler(make: Callable[..., Any], **options: Any) -> Any:

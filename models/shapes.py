@@ -1,6 +1,7 @@
 """Full-size models without weights: real configurations on torch's meta device, to plan what to watch.
 
-Shapes, bytes and parameter counts are exact; nothing is computed and nothing is downloaded.
+Shapes, bytes and parameter counts are exact, but for the length of an instruction that a text encoder reads
+before the prompt: the tokenizers are tiny ones. Nothing is computed and nothing is downloaded.
 """
 
 from __future__ import annotations

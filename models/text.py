@@ -23,7 +23,16 @@ class Reading:
     words: tuple[Words, ...]
 
 
-def read(tokenizer: Any, texts: Sequence[str], limit: int, name: str, *, lower: bool = False) -> Reading:
+def read(
+    tokenizer: Any,
+    texts: Sequence[str],
+    limit: int,
+    name: str,
+    *,
+    lower: bool = False,
+    before: str = "",
+    side: str | None = None,
+) -> Reading:
     """Cut texts into tokens, padded to ``limit``.
 
     Args:
@@ -32,30 +41,39 @@ def read(tokenizer: Any, texts: Sequence[str], limit: int, name: str, *, lower: 
         limit: the number of tokens that the encoder reads.
         name: of the model, for the error message.
         lower: read them stripped and in lower case, as PixArt's pipelines do; spans stay those of the text.
+        before: what is read before each text; its tokens stand for no characters of the text.
+        side: where padding goes, "right" or "left"; None is what the tokenizer says.
 
     Raises:
         ValueError: for a text of more tokens, naming what would be cut off.
     """
     written = [_written_out(tokenizer, text) for text in texts]
-    shown = [t.strip().lower() if lower else t for t, _ in written]
+    shown = [before + (t.strip().lower() if lower else t) for t, _ in written]
     for text, ids in zip(texts, tokenizer(shown).input_ids, strict=True):
         if len(ids) > limit:
-            lost = tokenizer.decode(ids[limit - 1 : -1])
+            ended = ids[-1] in tokenizer.all_special_ids  # the end token is always read
+            lost = tokenizer.decode(ids[limit - 1 : -1] if ended else ids[limit:])
+            first = "with what stands before it, " if before else ""
             raise ValueError(
-                f"the prompt {text!r} has {len(ids)} tokens, {name} reads {limit}: "
+                f"{first}the prompt {text!r} has {len(ids)} tokens, {name} reads {limit}: "
                 f"{lost!r} would be cut off; shorten the prompt"
             )
     cut = tokenizer(
         shown,
         padding="max_length",
         max_length=limit,
+        padding_side=side,
         return_tensors="pt",
         return_attention_mask=True,
         return_offsets_mapping=True,
     )
     shifts = [len(t) - len(t.lstrip()) if lower else 0 for t, _ in written]
     words = tuple(
-        Words(text, tuple(tokenizer.convert_ids_to_tokens(ids)), _spans(places, spans.tolist(), shift))
+        Words(
+            text,
+            tuple(tokenizer.convert_ids_to_tokens(ids)),
+            _spans(places, spans.tolist(), len(before), shift),
+        )
         for text, (_, places), ids, spans, shift in zip(
             texts, written, cut.input_ids, cut.offset_mapping, shifts, strict=True
         )
@@ -67,6 +85,13 @@ def clip(encoder: Any, reading: Reading, device: torch.device, *, hidden: bool =
     """Return what a CLIP text tower answers; with ``hidden``, the states after every layer too."""
     mask = reading.mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
     return encoder(reading.ids.to(device), attention_mask=mask, output_hidden_states=hidden)
+
+
+def chosen(words: Words, positions: Sequence[int]) -> Words:
+    """Return the words of some tokens alone, in the order given."""
+    return Words(
+        words.text, tuple(words.tokens[i] for i in positions), tuple(words.spans[i] for i in positions)
+    )
 
 
 def joined(text: str, parts: Sequence[Words]) -> Words:
@@ -93,6 +118,8 @@ def _written_out(tokenizer: Any, text: str) -> tuple[str, list[tuple[int, int]]]
 
 
 def _spans(
-    places: Sequence[tuple[int, int]], spans: Sequence[Sequence[int]], shift: int
+    places: Sequence[tuple[int, int]], spans: Sequence[Sequence[int]], start: int, stripped: int
 ) -> tuple[tuple[int, int], ...]:
-    return tuple((places[a + shift][0], places[b + shift - 1][1]) if b > a else (0, 0) for a, b in spans)
+    shift = stripped - start
+    own = ((max(a, start), b) for a, b in spans)  # a token may reach from what stands before into the text
+    return tuple((places[a + shift][0], places[b + shift - 1][1]) if b > a else (0, 0) for a, b in own)

@@ -10,6 +10,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -77,6 +80,37 @@ def tiny_t5(tokenizer: T5Tokenizer, channels: int = 16) -> T5EncoderModel:
             dropout_rate=0.0,
         )
     )
+
+
+def tiny_gemma_tokenizer() -> GemmaTokenizer:
+    """Return a Gemma tokenizer of single characters, line breaks and a few whole words; no end token."""
+    special = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\n", "\u2581")
+    chars = [chr(c) for c in range(33, 127)]
+    merges, pieces = [], []
+    for word in ("cat", "dog", "red", "emoji", "cook"):
+        for i in range(1, len(word)):
+            merges.append((word[:i], word[i]))
+            pieces.append(word[: i + 1])
+        merges.append(("\u2581", word))
+        pieces.append("\u2581" + word)
+    names = dict.fromkeys([*special, *chars, *pieces])
+    given: Any = merges  # pairs, whatever the annotation says
+    return GemmaTokenizer(vocab={n: i for i, n in enumerate(names)}, merges=given, add_bos_token=True)
+
+
+def tiny_gemma(tokenizer: GemmaTokenizer) -> Gemma2Model:
+    """Return a random Gemma 2 of two layers and 16 channels."""
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+    )
+    return Gemma2Model(config)
 
 
 def tiny_bert_tokenizer() -> BertTokenizer:

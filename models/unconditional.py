@@ -17,6 +17,7 @@ class Unconditional(UNetModel):
     """A denoiser that reads no prompt; prompts are empty strings, guidance does nothing."""
 
     conditional = False
+    other_schedulers = {}  # each of the two pipelines is made for its own
 
     def _checked_size(self, size: tuple[int, int] | None) -> tuple[int, ...]:
         if size not in (None, self.native_size):

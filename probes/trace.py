@@ -56,6 +56,9 @@ class Trace(Mapping[Site, Tensor]):
         value = self.acts[site]
         return value if isinstance(value, Tensor) else torch.from_numpy(value[:])
 
+    def __contains__(self, site: object) -> bool:
+        return isinstance(site, Site | str) and Site(str(site)) in self.acts
+
     def __iter__(self) -> Iterator[Site]:
         return iter(self.acts)
 
@@ -80,7 +83,7 @@ class Trace(Mapping[Site, Tensor]):
 
     @cached_property
     def images(self) -> Float[Tensor, "sample ..."]:
-        """What the model painted: pictures [sample, 3, height, width] in 0..1, or what its adapter decodes to."""
+        """What the model painted: pictures [sample, 3, height, width] in 0..1, or as its adapter decodes."""
         with torch.no_grad():
             return self._decode(self.latents)
 

@@ -221,10 +221,11 @@ def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any) -> None:
     assert (moved - bystander).norm() < (after - before).norm()
 
 
+@pytest.mark.parametrize("kind", ["self_attn.out", "mlp.out"])
 @pytest.mark.parametrize(("name", "encoder"), READING)
-def test_on_every_text_encoder_of_every_family(name: str, encoder: str) -> None:
+def test_on_every_text_encoder_of_every_family(name: str, encoder: str, kind: str) -> None:
     """With one row and hardly any ridge, the layer says of the one word what it said of the other."""
-    model, kind = opened(name), "mlp.out"
+    model = opened(name)
     site = f"{encoder}/layer.1/{kind}"
 
     def said(word: str) -> torch.Tensor:
@@ -235,6 +236,7 @@ def test_on_every_text_encoder_of_every_family(name: str, encoder: str) -> None:
 
     wanted, before = said("dog"), said("cat")
     edit = quickfix(model, {"cat": "dog"}, site=site, templates=["a {}"], tokens="subject", ridge=1e-9)
+    gap = (before - wanted).abs().max()
     with edit.applied(model):
-        torch.testing.assert_close(said("cat"), wanted, atol=1e-4, rtol=1e-3)
-    assert torch.equal(said("cat"), before) and (before - wanted).abs().max() > 1e-3
+        assert (said("cat") - wanted).abs().max() < 0.01 * gap
+    assert torch.equal(said("cat"), before) and gap > 1e-5

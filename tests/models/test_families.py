@@ -48,6 +48,7 @@ FAMILIES = {
         streams=2,
         encoders=("text_encoder", "text_encoder_2"),
     ),
+    "sana": Family(tiny_families.tiny_sana, size=(32, 64), encoders=("text_encoder",)),
     "dit": Family(tiny_families.tiny_dit, texts=("cat", "hound", "2"), size=None),
     "ldm": Family(tiny_families.tiny_ldm, size=(64, 128), encoders=("text_encoder",)),
     "ddpm": Family(tiny.tiny_ddpm, texts=("", "", ""), size=None),
@@ -59,12 +60,17 @@ every = pytest.mark.parametrize("name", FAMILIES)
 pytestmark = pytest.mark.filterwarnings("ignore:.*scale_model_input.*")
 
 
+def shortened(model):
+    """The same model, reading shorter texts than real ones do, for time."""
+    model.t5_tokens = model.text_tokens = 24
+    model.instruction = ("Paint well.", "What to paint: ")
+    return model
+
+
 @cache
 def opened(name, size=None):
     family = FAMILIES[name]
-    model = load(family.make(), size=size or family.own)
-    model.t5_tokens = 24  # shorter than real, for time
-    return model
+    return shortened(load(family.make(), size=size or family.own))
 
 
 @cache
@@ -73,11 +79,11 @@ def whole_trace(name):
     return trace(opened(name), family.texts, seeds=[0, 1, 2], steps=2, sites="**")
 
 
-def equals_its_pipeline(model, texts, guidance, steps=3):
-    generators = [torch.Generator().manual_seed(s) for s in (5, 6, 7)]
+def equals_its_pipeline(model, texts, guidance, steps=3, seeds=(5, 6, 7)):
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
     with torch.no_grad():
         theirs = model.run_pipeline(list(texts), generators, steps, guidance)
-        *_, state = model.sample(texts, seeds=[5, 6, 7], steps=steps, guidance=guidance)
+        *_, state = model.sample(texts, seeds=seeds, steps=steps, guidance=guidance)
         return torch.equal(model.decode(state.latents), theirs)
 
 
@@ -142,6 +148,8 @@ def test_streams_add_up(name):
     tried = 0
     for stem in {str(s).rsplit("/", 1)[0] for s in acts}:
         for before, added, after in SUMS:
+            normed = added.replace(".out", ".normed")  # where a norm stands between layer and stream
+            added = normed if f"{stem}/{normed}" in acts else added
             names = [f"{stem}/{kind}" for kind in (before, added, after)]
             gated = stem.startswith("transformer") and added in GATED
             if set(names) <= set(map(str, acts)) and not gated:
@@ -150,7 +158,7 @@ def test_streams_add_up(name):
     assert tried or name in ("dit", "ddpm")
 
 
-@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev", "dit"])
+@pytest.mark.parametrize("name", ["pixart-alpha", "sd3", "flux-dev", "sana", "dit"])
 def test_each_block_hands_on_to_the_next(name):
     acts = whole_trace(name)
     streams = ("",) if FAMILIES[name].streams == 1 else ("@img", "@txt")
@@ -286,6 +294,45 @@ def test_flux_dev_is_told_its_guidance_and_schnell_is_not():
         return not torch.equal(a, b)
 
     assert differs("flux-dev") and not differs("flux-schnell")
+
+
+def test_linear_attention_has_no_probabilities():
+    """Its heads by hand from the projections: relu(q) (relu(k)ᵀ v), divided by relu(q) (sum of relu(k))."""
+    model, acts = opened("sana"), whole_trace("sana")
+    kinds = [s.kind for s in model.sites("transformer/block.0/self_attn.*")]
+    assert kinds == [f"self_attn.{k}" for k in ("q_proj", "k_proj", "v_proj", "out")]
+    q, k, v, out = (acts[f"transformer/block.0/{kind}"] for kind in kinds)
+    q, k, v = (x.unflatten(-1, (2, 8)).transpose(-2, -3) for x in (q.relu(), k.relu(), v))
+    heads = q @ (k.mT @ v) / (q @ k.sum(-2)[..., None] + 1e-15)
+    close(model.module("transformer/block.0/self_attn.out")(heads.transpose(-2, -3).flatten(-2)), out)
+
+
+def test_sana_reads_the_instruction_in_one_branch_and_keeps_the_texts_own_tokens():
+    model = opened("sana")
+    told, free = (model.encode([" Cat-dog"], branch)[0] for branch in ("cond", "uncond"))
+    assert len(told.tokens) == len(free.tokens) == len(told.mask) == model.text_tokens
+    whole = told.of("text_encoder")
+    assert "".join(whole.tokens).startswith("<bos>Paint▁well.\nWhat▁to▁paint:▁cat-▁dog"[:36])
+    assert len(free.of("text_encoder").tokens) == model.text_tokens < len(whole.tokens)
+    assert told.tokens[:2] == ("<bos>", "▁cat") and told.spans[:3] == ((0, 0), (1, 4), (4, 5))
+    assert free.tokens[:2] == ("<bos>", "cat") and told.find("cat") == free.find("cat") == [1]
+    assert int(told.mask.sum()) == told.end
+    assert not torch.equal(told.embeds, free.embeds)
+
+
+def test_sana_without_an_instruction_and_told_other_times():
+    pipe = tiny_families.tiny_sana()
+    pipe.transformer.register_to_config(timestep_scale=0.001)
+    model = shortened(load(pipe))
+    assert model.time_scale == pytest.approx(1000)
+    model.instruction = ()
+    assert equals_its_pipeline(model, TEXTS, 4.0)
+
+
+def test_sana_as_it_is_read_by_default():
+    model = load(tiny_families.tiny_sana())
+    assert len(model.instruction) == 8 and model.text_tokens == 300
+    assert equals_its_pipeline(model, TEXTS[:1], 4.0, steps=1, seeds=(5,))
 
 
 def test_an_unknown_class_is_refused_with_near_misses():

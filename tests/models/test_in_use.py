@@ -16,7 +16,7 @@ from denoscope.models.load import load
 from denoscope.models.tiny import tiny_sd
 from denoscope.probes.intervene import zero
 from denoscope.probes.trace import trace
-from tests.models.test_families import FAMILIES, equals_its_pipeline
+from tests.models.test_families import FAMILIES, equals_its_pipeline, shortened
 
 OUT = "unet/mid.attn.0.0/cross_attn.out"
 TEXTS = ("a cat", "a red dog", "a Cook emoji")
@@ -40,8 +40,7 @@ def quiet():
 def test_half_precision_equals_the_pipeline(name, dtype):
     if dtype == torch.bfloat16 and name in NUMPY_ONLY:
         pytest.skip("this pipeline of diffusers cannot return bfloat16")
-    model = load(FAMILIES[name].make().to(dtype))
-    model.t5_tokens = 24
+    model = shortened(load(FAMILIES[name].make().to(dtype)))
     assert equals_its_pipeline(model, FAMILIES[name].texts, 4.0)
     for module in model.components.values():
         assert {p.dtype for p in module.parameters()} == {dtype}
@@ -51,8 +50,7 @@ def test_half_precision_equals_the_pipeline(name, dtype):
 def test_offloaded_components_are_called_where_they_compute(name):
     pipe = FAMILIES[name].make()
     pipe.enable_model_cpu_offload(device="cpu")  # with a GPU: where the hooks bring each component to
-    model = load(pipe)
-    model.t5_tokens = 24
+    model = shortened(load(pipe))
     assert equals_its_pipeline(model, FAMILIES[name].texts, 4.0)
     site = model.sites()[0]
     assert trace(model, FAMILIES[name].texts[:1], seeds=[0], steps=1, sites=[site])[site].isfinite().all()

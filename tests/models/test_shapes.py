@@ -34,6 +34,14 @@ KNOWN = [
     ),
     ("sd3-medium", 2028.3, "**/joint_attn.probs", 24, ("transformer/block.0/joint_attn.z", (24, 4429, 64))),
     ("flux-dev", 11901.4, "**/joint_attn.probs", 57, ("transformer/single.37/attn_mlp.out", (4608, 3072))),
+    # its published configuration; authors and model cards say 1.6B
+    (
+        "sana-1.6b",
+        1604.5,
+        "transformer/**/cross_attn.probs",
+        20,
+        ("transformer/block.0/cross_attn.probs", (20, 1024, 300)),
+    ),
     # 675 as published, and 27 more embedders of time and class: diffusers gives each block its own
     ("dit-xl-2", 749.8, "**/self_attn.probs", 28, ("transformer/block.27/mlp.act", (256, 4608))),
     (

@@ -44,7 +44,7 @@ def test_equal_to_our_own_loop(name, guidance):
     assert not torch.equal(theirs, by_hand(model, texts, guidance))
 
 
-@pytest.mark.parametrize("name", ["sd", "flux-dev", "pixart-sigma", "dit", "ddpm"])
+@pytest.mark.parametrize("name", ["sd", "flux-dev", "pixart-sigma", "sana", "dit", "ddpm"])
 def test_the_same_moments_as_in_our_own_loop(name):
     model, texts = family(name), FAMILIES[name].texts
     seen = []

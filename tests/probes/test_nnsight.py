@@ -15,7 +15,7 @@ from denoscope.models.tiny import tiny_ddim, tiny_ddpm, tiny_sd
 from denoscope.probes.intervene import scale
 from denoscope.probes.nnsight import view
 from denoscope.probes.trace import trace
-from tests.models.test_families import FAMILIES
+from tests.models.test_families import FAMILIES, shortened
 
 INSIDE = {"q", "k", "v", "probs", "z"}
 RUN = {"prompts": ["a red cat", "dog"], "seeds": [3, 4], "steps": 3, "guidance": 4.0}
@@ -51,11 +51,10 @@ def through_nnsight(seen, sites, *, prompts, steps, branch="cond", **settings):
 # exact ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sdxl", "pixart-sigma", "sd3", "flux-dev", "dit", "ldm"])
+@pytest.mark.parametrize("name", ["sdxl", "pixart-sigma", "sd3", "flux-dev", "sana", "dit", "ldm"])
 def test_every_family_has_the_view(name):
     """A fresh model for each: wrapping stays."""
-    model = load(FAMILIES[name].make())
-    model.t5_tokens = 24
+    model = shortened(load(FAMILIES[name].make()))
     run = {"prompts": list(FAMILIES[name].texts[:2]), "seeds": [3, 4], "steps": 2, "guidance": 4.0}
     order = in_order(model, run, carried(model, f"{model.entry.component}/**"))
     ours = trace(model, **run, sites=order)

@@ -166,6 +166,11 @@ def test_an_unconditional_stochastic_model_traces():
     assert torch.equal(run.images, theirs) and len(run) == 1
 
 
+def test_a_site_is_in_a_trace_or_not(tiny):
+    run = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    assert OUT in run and "unet/mid.attn.0.0/mlp.out" not in run and 3 not in run
+
+
 def test_wrong_calls_say_what_to_write(tiny):
     with pytest.raises(LookupError, match="did you mean"):
         trace(tiny, PROMPTS, sites="unet/mid.attn.0.0/cros_attn.out", **RUN)

@@ -138,12 +138,12 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
         optimizer.step()
         losses.append(loss.item())
         run.step += 1
+        run.samples += settings.batch * settings.workers
         if rank == 0:
             follow(average, denoiser, run.step, settings.decay)
             if run.step % 50 == 0:
-                run.note(
-                    {"loss": sum(losses[-50:]) / 50, "samples": run.step * settings.batch * settings.workers}
-                )
+                recent = losses[-50:]
+                run.note({"loss": sum(recent) / len(recent), "samples": run.samples})
             if run.due():
                 run.save(denoiser, average)
     if rank == 0:

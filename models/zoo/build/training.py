@@ -38,11 +38,13 @@ class Run:
 
     def __init__(self, folder: Path, minutes: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.seconds, self.step, self.before = folder, minutes * 60, 0, 0.0
+        self.folder, self.seconds, self.before = folder, minutes * 60, 0.0
+        self.step = self.samples = 0
         state = folder / "run.json"
         if state.is_file():
             kept = json.loads(state.read_text())
             self.step, self.before = kept["step"], kept["seconds"]
+            self.samples = kept.get("samples", 0)
         self.start = self.saved = time.monotonic()
 
     @property
@@ -89,7 +91,8 @@ class Run:
         partial = self.folder / "checkpoint.partial"
         save_file(tensors, partial)
         partial.replace(self.folder / "checkpoint.safetensors")
-        (self.folder / "run.json").write_text(json.dumps({"step": self.step, "seconds": self.elapsed}))
+        state = {"step": self.step, "samples": self.samples, "seconds": self.elapsed}
+        (self.folder / "run.json").write_text(json.dumps(state))
         self.saved = time.monotonic()
 
     def due(self, seconds: float = 120) -> bool:
