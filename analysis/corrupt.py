@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.base import Model
-from ..models.prompt import Prompt
+from ..models.prompt import Prompt, Words
 from ..models.site import Site
 from ..models.time import Step
 from ..probes.intervene import Change, Intervention, intervening
@@ -117,7 +117,11 @@ def corrupt(
     if isinstance(corruption, Swap):
         texts = [_swap(p.text, s, corruption.words) for p, s in zip(prompts, subjects, strict=True)]
         return [[Corrupted(text)] for text in texts]
-    noise = {e: _noise(model, prompts, subjects, corruption, e) for e in model.text_encoders}
+    tokens = {
+        e: [_positions(p.of(e), s) for p, s in zip(prompts, subjects, strict=True)]
+        for e in model.text_encoders
+    }
+    noise = {e: _noise(model, prompts, t, corruption, e) for e, t in tokens.items() if any(t)}
     return [
         [Corrupted(p.text, {e: noise[e][i][draw] for e in noise}) for draw in range(corruption.draws)]
         for i, p in enumerate(prompts)
@@ -125,16 +129,27 @@ def corrupt(
 
 
 def _noise(
-    model: Model, prompts: Sequence[Prompt], subjects: Sequence[str], corruption: Noise, encoder: str
+    model: Model,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[tuple[int, ...]],
+    corruption: Noise,
+    encoder: str,
 ) -> list[list[tuple[tuple[int, ...], Tensor]]]:
     """For each prompt and draw: the subject's positions in one text encoder, and the noise added there."""
-    tokens = [tuple(p.of(encoder).find(s)) for p, s in zip(prompts, subjects, strict=True)]
     site = Site(f"{encoder}/{EMBEDDINGS}")
     embeddings = states(model, [p.text for p in prompts], [site])[site]
     unit = torch.cat([e[list(t)] for e, t in zip(embeddings, tokens, strict=True)]).std().item()
     size, width = max(map(len, tokens)), embeddings.shape[-1]
     draws = _gaussian(corruption, size, width, model.text_encoders.index(encoder))
     return [[(t, corruption.sd * unit * z[: len(t)]) for z in draws] for t in tokens]
+
+
+def _positions(words: Words, subject: str) -> tuple[int, ...]:
+    """Where one encoder reads the subject: nowhere, if it cut the text off before."""
+    try:
+        return tuple(words.find(subject))
+    except LookupError:  # the denoiser's own tokens were asked before
+        return ()
 
 
 def encode_rows(model: Model, rows: Sequence[tuple[str, Sequence[Intervention]]]) -> list[Prompt]:

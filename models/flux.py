@@ -80,7 +80,7 @@ class Flux(TransformerModel):
         return scheduler
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        short = read(self.pipe.tokenizer, texts, self.pipe.tokenizer_max_length, self.name)
+        short = read(self.pipe.tokenizer, texts, self.pipe.tokenizer_max_length, self.name, cut=True)
         pooled = clip(self.pipe.text_encoder, short, self.device).pooler_output.to(self.dtype)
         long = read(self.pipe.tokenizer_2, texts, self.t5_tokens, self.name)
         embeds = self.pipe.text_encoder_2(long.ids.to(self.device))[0].to(self.dtype)

@@ -45,7 +45,8 @@ class Words:
         Upper and lower case are the same; ``"cook"`` does not match inside ``"cookie"``.
 
         Raises:
-            LookupError: if the text does not contain the words; the message names its words.
+            LookupError: if the text does not contain the words; the message names its words. Or if no token
+                stands for them, because the text was cut off before.
 
         >>> spans = ((0, 0), (0, 1), (2, 5), (6, 9), (0, 0))
         >>> words = Words("a red cat", ("<s>", "a", "red", "cat", "</s>"), spans)
@@ -56,7 +57,13 @@ class Words:
         places = [m.span() for m in re.finditer(pattern, self.text, re.IGNORECASE)] if words.strip() else []
         if not places:
             raise LookupError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
-        return [i for i, (a, b) in enumerate(self.spans) if any(a < d and c < b for c, d in places)]
+        found = [i for i, (a, b) in enumerate(self.spans) if any(a < d and c < b for c, d in places)]
+        if not found:
+            raise LookupError(
+                f"no token stands for {words!r}: the prompt {self.text!r} was cut off after "
+                f"{len(self.tokens)} tokens, or the tokenizer does not know the word"
+            )
+        return found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

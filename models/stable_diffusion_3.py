@@ -30,9 +30,10 @@ class StableDiffusion3(TransformerModel):
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         readings: dict[str, tuple[Words, ...]] = {}
         sides, pooled = [], []
+        reads_on = self.pipe.text_encoder_3 is not None
         for suffix in ("", "_2"):
             tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
-            reading = read(tokenizer, texts, self.pipe.tokenizer_max_length, self.name)
+            reading = read(tokenizer, texts, self.pipe.tokenizer_max_length, self.name, cut=reads_on)
             out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
             sides.append(out.hidden_states[-2])
             pooled.append(out[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ def read(
     lower: bool = False,
     before: str = "",
     side: str | None = None,
+    cut: bool = False,
 ) -> Reading:
     """Cut texts into tokens, padded to ``limit``.
 
@@ -43,23 +45,29 @@ def read(
         lower: read them stripped and in lower case, as PixArt's pipelines do; spans stay those of the text.
         before: what is read before each text; its tokens stand for no characters of the text.
         side: where padding goes, "right" or "left"; None is what the tokenizer says.
+        cut: cut longer texts off, with a warning, as the pipelines do; for encoders beside one that reads on.
 
     Raises:
-        ValueError: for a text of more tokens, naming what would be cut off.
+        ValueError: for a text of more tokens, naming what would be cut off; not with ``cut``.
     """
     written = [_written_out(tokenizer, text) for text in texts]
     shown = [before + (t.strip().lower() if lower else t) for t, _ in written]
-    for text, ids in zip(texts, tokenizer(shown).input_ids, strict=True):
+    for text, ids in zip(texts, tokenizer(shown, verbose=False).input_ids, strict=True):
         if len(ids) > limit:
             ended = ids[-1] in tokenizer.all_special_ids  # the end token is always read
             lost = tokenizer.decode(ids[limit - 1 : -1] if ended else ids[limit:])
+            if cut:
+                reader = f"{type(tokenizer).__name__} of {name}"
+                warnings.warn(f"{reader} reads {limit} tokens; {lost!r} is cut off there", stacklevel=3)
+                continue
             first = "with what stands before it, " if before else ""
             raise ValueError(
                 f"{first}the prompt {text!r} has {len(ids)} tokens, {name} reads {limit}: "
                 f"{lost!r} would be cut off; shorten the prompt"
             )
-    cut = tokenizer(
+    encoded = tokenizer(
         shown,
+        truncation=cut,
         padding="max_length",
         max_length=limit,
         padding_side=side,
@@ -75,10 +83,10 @@ def read(
             _spans(places, spans.tolist(), len(before), shift),
         )
         for text, (_, places), ids, spans, shift in zip(
-            texts, written, cut.input_ids, cut.offset_mapping, shifts, strict=True
+            texts, written, encoded.input_ids, encoded.offset_mapping, shifts, strict=True
         )
     )
-    return Reading(cut.input_ids, cut.attention_mask, words)
+    return Reading(encoded.input_ids, encoded.attention_mask, words)
 
 
 def clip(encoder: Any, reading: Reading, device: torch.device, *, hidden: bool = False) -> Any:
@@ -106,7 +114,7 @@ def _written_out(tokenizer: Any, text: str) -> tuple[str, list[tuple[int, int]]]
     """
     known = tokenizer.added_tokens_encoder
     places = [(i, i + 1) for i in range(len(text))]
-    for token in sorted(set(tokenizer.tokenize(text)) & set(known)):
+    for token in sorted(set(tokenizer.tokenize(text, verbose=False)) & set(known)):
         more = itertools.takewhile(known.__contains__, (f"{token}_{i}" for i in itertools.count(1)))
         extra = "".join(f" {part}" for part in more)
         for found in reversed(list(re.finditer(re.escape(token), text)) if extra else []):

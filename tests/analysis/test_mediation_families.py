@@ -7,6 +7,7 @@ import torch
 from denoscope.analysis.corrupt import corrupt, encode_rows
 from denoscope.analysis.mediation import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.metrics import latent_distance
+from denoscope.models.load import load
 from tests.models.test_families import FAMILIES, READING, opened
 
 RUN = {"seeds": [0], "steps": 2, "metric": latent_distance(), "corruption": Noise(draws=2)}
@@ -91,3 +92,17 @@ def test_a_model_of_classes_can_be_swapped_but_has_no_text_to_trace():
 def test_an_unknown_encoder_is_refused():
     with pytest.raises(LookupError, match="no text encoder 'text_encoder_7'"):
         trace_text(opened("sd3"), ["a red cat"], "cat", encoder="text_encoder_7", **RUN)
+
+
+@pytest.mark.filterwarnings("ignore:.*is cut off there")
+@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
+def test_a_subject_that_clip_cut_off_is_taken_out_where_it_is_read(name):
+    model = load(FAMILIES[name].make())
+    text, last = "a zebra " * 5 + "red cat", model.text_encoders[-1]
+    with torch.no_grad():
+        prompt = model.encode([text])[0]
+    corrupted = corrupt(model, [prompt], ["cat"], Noise(draws=1))[0][0]
+    assert set(corrupted.added) == {last}
+    assert trace_text(model, [text], "cat", encoder=last, **RUN).total()["mean"] != 0
+    with pytest.raises(LookupError, match="no token stands for 'cat'"):
+        trace_text(model, [text], "cat", **RUN)

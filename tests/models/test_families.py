@@ -236,10 +236,25 @@ def test_words_are_found_in_every_encoder(name, encoder, text, word, spelled):
     assert max(found) < words.end
 
 
+@pytest.mark.filterwarnings("ignore:.*is cut off there")
 @pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.encoders])
 def test_too_long_a_prompt_is_refused_and_says_what_is_lost(name):
     with pytest.raises(ValueError, match=r"would be cut off; shorten the prompt"):
         opened(name).encode(["zebra " * 400])
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux-dev"])
+def test_where_clip_stands_beside_t5_it_is_cut_off_with_a_warning_and_t5_reads_on(name):
+    model = load(FAMILIES[name].make())
+    text = "a zebra " * 12 + "red cat"
+    with pytest.warns(UserWarning, match=r"CLIPTok\w+ of \w+ reads 32 tokens; '[a zebr]+red cat' is cut"):
+        prompt = model.encode([text])[0]
+    last = model.text_encoders[-1]
+    assert prompt.tokens[prompt.find("cat")[0]] == prompt.of(last).tokens[prompt.of(last).find("cat")[0]]
+    with pytest.raises(LookupError, match=r"no token stands for 'cat': .* was cut off after 32 tokens"):
+        prompt.of("text_encoder").find("cat")
+    with pytest.warns(UserWarning, match="cut off"):
+        assert equals_its_pipeline(model, [text, "a red cat", "dog"], 4.0)
 
 
 @pytest.mark.parametrize(("name", "encoder"), READING)
