@@ -91,7 +91,7 @@ def test_assembles_a_plain_pipeline_in_half_precision_and_evaluates_it(work, tmp
     assert result.exit_code == 0, result.output
     text = (out / "card.md").read_text()
     figures = json.loads((out / "card.json").read_text())
-    assert "Trained for a test." in text and "the step `unet`: 1,234 updates in 10 minutes" in text
+    assert "Trained for a test." in text and "the step `denoiser`: 1,234 updates in 10 minutes" in text
     assert "nan" not in text.lower().split("## the world")[0]
     style = figures["scores"]["generated"]["style"]
     assert style["asked"] == figures["generated"] == 10
@@ -181,9 +181,13 @@ def test_a_missing_step_is_named(arguments, expected, tmp_path):
     assert result.exit_code == 2 and expected in " ".join(result.output.replace("│", " ").split())
 
 
-def test_a_missing_part_is_named(work, tmp_path):
-    with pytest.raises(FileNotFoundError, match="run the step 'vae' first, or name a model"):
-        find_parts(tmp_path, None, ["vae"])
+@pytest.mark.parametrize(
+    ("part", "step"),
+    [("vae", "vae"), ("text_encoder", "clip"), ("people", "denoiser --model emoji-people")],
+)
+def test_a_missing_part_is_named(part, step, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"run the step '{step}' first, or name a model"):
+        find_parts(tmp_path, None, [part])
 
 
 def test_prompts_ask_for_every_concept_alike():

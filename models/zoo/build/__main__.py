@@ -126,7 +126,7 @@ def denoiser(
         minutes=minutes, batch=batch, rate=rate or recipe.rate, workers=workers, mix=recipe.mix
     )
     train_denoiser.train(
-        recipe.pictures(_pictures(work)), inputs, first, work / PARTS[recipe.denoiser].step, settings
+        recipe.pictures(_pictures(work)), inputs, first, work / PARTS[recipe.denoiser].folder, settings
     )
 
 
@@ -189,9 +189,9 @@ def all_(model: ModelName = "emoji", work: Work = _WORK, out: Out = None) -> Non
 
 
 def _curves(folder: Path, work: Path) -> None:
-    steps = {PARTS[name].step for name, run in card.history(folder).items() if run}
+    folders = {PARTS[name].folder for name, run in card.history(folder).items() if run}
     logs = {
-        title: (work / step / "log.csv", column) for title, (step, column) in _LOGS.items() if step in steps
+        title: (work / name / "log.csv", column) for title, (name, column) in _LOGS.items() if name in folders
     }
     if logs:
         curves.curves(logs, folder / "training.png")

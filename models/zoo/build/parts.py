@@ -16,9 +16,14 @@ class Part:
     shipped: str
 
     @property
-    def step(self) -> str:
-        """The training step that makes it: a folder below the work folder."""
+    def folder(self) -> str:
+        """The folder below the work folder that its training fills."""
         return self.trained.split("/")[0]
+
+    @property
+    def step(self) -> str:
+        """The training step that makes it, as it is called."""
+        return _DENOISERS.get(self.folder, self.folder)
 
 
 PARTS = {
@@ -31,6 +36,11 @@ PARTS = {
     "clip_image": Part("clip/judge/clip_image.safetensors", "judge/clip_image.safetensors"),
     "clip_text": Part("clip/judge/clip_text.safetensors", "judge/clip_text.safetensors"),
     "attributes": Part("judge/attributes.safetensors", "judge/attributes.safetensors"),
+}
+_DENOISERS = {  # folder, and the step that fills it
+    "unet": "denoiser",
+    "transformer": "denoiser --model emoji-dit",
+    "people": "denoiser --model emoji-people",
 }
 LATENT = ("vae", "text_encoder", "tokenizer")
 JUDGES = ("clip_image", "clip_text", "attributes")
