@@ -28,6 +28,8 @@ from rich.progress import (
 from rich.table import Table
 from typer.core import TyperGroup
 
+from .models.disk import check_writable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -158,9 +160,7 @@ def generate(
     prompt: PromptArg,
     *,
     model: ModelOpt = "emoji",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the PNG files.")] = Path(
-        "pictures"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for PNG files.")] = Path("pictures"),
     steps: StepsOpt = 20,
     seeds: SeedsOpt = 4,
     guidance: GuidanceOpt = None,
@@ -172,6 +172,7 @@ def generate(
     """
     from .pictures import save_pictures
 
+    check_writable(output)
     opened = _open(model)
     with _progress() as show, _edited(opened, edit):
         run = _trace(opened, prompt, seeds, show, steps=steps, guidance=guidance)
@@ -184,7 +185,7 @@ def locate(
     prompt: PromptArg,
     *,
     about: AboutOpt,
-    inside: Annotated[str, typer.Option("--in", help="text_encoder, or unet.")] = "text_encoder",
+    inside: Annotated[str, typer.Option("--in", help="text_encoder, unet, transformer.")] = "text_encoder",
     model: ModelOpt = "emoji",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A zarr store for all scores.")
@@ -209,7 +210,7 @@ def locate(
             found.save(output)
     total = found.total()
     out.print(f"[bold]{escape(about)}[/] changes {found.data.attrs['metric']} by {float(total['mean']):.3f}")
-    _print_frame(found.effect.to_frame().head(12))
+    _print_frame(found.normalised.to_frame().head(12))
 
 
 @app.command()
@@ -317,8 +318,8 @@ def trace(
 
     Read it with  denoscope.Trace.load("dog.zarr").
     """
-    opened = _open(model)
     _check_new(output)
+    opened = _open(model)
     with _progress() as show:
         run = _trace(opened, prompt, seeds, show, steps=steps, guidance=guidance, sites=sites)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -362,8 +363,11 @@ def _trace(model: Model, prompt: str, seeds: int, show: Show, *, steps: int, **m
 
 
 def _check_new(output: Path | None) -> None:
-    if output is not None and output.exists():
+    if output is None:
+        return
+    if output.exists():
         raise FileExistsError(f"{output} exists; name a new one with --output, or delete it")
+    check_writable(output)
 
 
 def _print_frame(frame: pd.DataFrame) -> None:

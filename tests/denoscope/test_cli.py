@@ -210,6 +210,17 @@ def test_nothing_is_overwritten(folder, tmp_path):
     )
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_work(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("denoscope.models.load.load", None)
+    (tmp_path / "file").write_text("kept")
+    for command in (["generate", "a cat"], ["trace", "a cat"], ["locate", "a cat", "--about", "cat"]):
+        call_ = call(*command, "--model", folder, "-o", tmp_path / "file" / "below")
+        one_line(call_, 2, "a file stands where a folder is needed", "file")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    one_line(call("generate", "a cat", "--model", folder, "-o", tmp_path / "new"), 2, "not allowed there")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_bug_keeps_its_traceback(folder, monkeypatch):
     def bug(*_):
         raise KeyError("a bug")
