@@ -8,7 +8,7 @@ from ..site import near
 
 _HERE = Path(__file__).parent
 
-ZOO: dict[str, Path] = {name: _HERE / name for name in ("emoji",)}
+ZOO: dict[str, Path] = {name: _HERE / name for name in ("emoji", "emoji-dit", "emoji-people")}
 """Name of each embedded model and the folder that holds it, in diffusers' layout."""
 
 
