@@ -146,10 +146,7 @@ def _noise(
 
 def _positions(words: Words, subject: str) -> tuple[int, ...]:
     """Where one encoder reads the subject: nowhere, if it cut the text off before."""
-    try:
-        return tuple(words.find(subject))
-    except LookupError:  # the denoiser's own tokens were asked before
-        return ()
+    return tuple(words.find(subject)) if words.reads(subject) else ()
 
 
 def encode_rows(model: Model, rows: Sequence[tuple[str, Sequence[Intervention]]]) -> list[Prompt]:

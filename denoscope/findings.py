@@ -7,6 +7,7 @@ says so.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,6 +23,11 @@ KINDS = {
     "mlp.out": "MLP",
     "attn_mlp.out": "attention and MLP",
     "resnet.out": "convolutions",
+}
+PARTS = {
+    "unet": "UNet",
+    "text_encoder_2": "second text encoder",
+    "text_encoder_3": "third text encoder",
 }
 STREAMS = {"img": "of the picture", "txt": "of the text"}
 
@@ -67,8 +73,7 @@ class CausalMap:
     @property
     def part(self) -> str:
         """The component that the places are in, in words."""
-        name = str(self.cells["site"].values[0]).split("/")[0]
-        return {"unet": "UNet"}.get(name, name.replace("_", " "))
+        return plain_part(str(self.cells["site"].values[0]).split("/")[0])
 
     def ranked(self) -> pd.DataFrame:
         """All places; first the one whose restoration comes nearest to the clean run."""
@@ -102,13 +107,23 @@ def tell_total(found: CausalMap, about: str) -> Finding:
     )
 
 
+def tell_encoders(carried: Mapping[str, float], found: CausalMap) -> list[Finding]:
+    """Say which of several text encoders carries the word."""
+    if len(carried) < 2:
+        return []
+    first, *others = sorted(carried, key=lambda name: -carried[name])
+    rest = ", ".join(f"the {plain_part(name)}: {_amount(carried[name], True)}" for name in others)
+    text = f"Restoring all that the {plain_part(first)} says brings back {_amount(carried[first], True)}"
+    return [Finding(f"{text} of the effect ({rest}); its states are mapped below.", weak=not found.share)]
+
+
 def tell_text(found: CausalMap, about: str) -> list[Finding]:
     """Say which text-encoder state carries the word, and what its own token and other layers do."""
     ranked = found.ranked()
     best = ranked.iloc[0]
     where = f"{plain_site(best['site'])} at {plain_token(best['token'])}"
     said = [
-        _claim(f"In the text encoder, restoring {where} brings back {found.say(best)} of the effect.", best)
+        _claim(f"In the {found.part}, restoring {where} brings back {found.say(best)} of the effect.", best)
     ]
     own = ranked[ranked["role"].str.contains("subject")]
     if "subject" not in best["role"] and len(own):
@@ -162,6 +177,15 @@ def tell_moved(moved: pd.Series) -> Finding:
     edited, others = moved.get("efficacy", 0.0), moved.get("specificity", 0.0)
     text = f"The edit moves the pixels of the edited prompt by {edited:.1%} of their range on average"
     return Finding(f"{text}, those of other things by {others:.1%}.", weak=bool(others >= edited))
+
+
+def plain_part(component: str) -> str:
+    """A component in words.
+
+    >>> plain_part("unet"), plain_part("text_encoder_2")
+    ('UNet', 'second text encoder')
+    """
+    return PARTS.get(component, component.replace("_", " "))
 
 
 def plain_site(address: str) -> str:

@@ -169,6 +169,7 @@ def _words(
     shown = _shown(checked) if data.attrs["judged"] else {}
     told = [
         findings.tell_total(maps["text"], asked["about"]),
+        *findings.tell_encoders(json.loads(found["text"].attrs["carried"]), maps["text"]),
         *findings.tell_text(maps["text"], asked["about"]),
     ]
     told += [*findings.tell_denoiser(maps["denoiser"]), *_tell_check(checked, shown, asked)]
@@ -178,6 +179,7 @@ def _words(
         "facts": _facts(asked, about),
         "found": told,
         "tiles": _tiles(maps, edit, shown, asked, whole),
+        "reader": maps["text"].part,
         "text_maps": [
             {"name": f"text {kind}", "title": findings.KINDS.get(kind, kind)}
             for kind in dict.fromkeys(str(k) for k in maps["text"].cells["kind"].values)

@@ -39,6 +39,13 @@ class Words:
         """The words of the text, in order."""
         return tuple(re.findall(r"\w+(?:[-']\w+)*", self.text))
 
+    def reads(self, words: str) -> bool:
+        """Whether some token stands for the words; none may, where the text was cut off before."""
+        try:
+            return bool(self.find(words))
+        except LookupError:
+            return False
+
     def find(self, words: str) -> list[int]:
         """Return the indices of the tokens that spell one word or a run of words, at every occurrence.
 

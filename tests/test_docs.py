@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import linecache
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,16 +32,17 @@ def blocks(text: str) -> Iterator[tuple[str, bool]]:
         yield "\n" * above + found["code"], "no-run" not in found["tags"]
 
 
-def run_page(name: str, text: str) -> int:
-    """Run a page's blocks in order, in one namespace; return how many were run."""
-    names = {"__name__": "__example__"}
-    done = 0
-    for code, run in blocks(text):
-        compiled = compile(code, name, "exec")
+def run_page(name: str, text: str) -> dict[str, Any]:
+    """Run a page's blocks in order, in one namespace, and return it."""
+    names: dict[str, Any] = {"__name__": "__example__"}
+    for i, (code, run) in enumerate(blocks(text), 1):
+        file = f"{name}#{i}"
+        # tracebacks and nnsight, which reads the source of what calls it, find the block, not the page
+        linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+        compiled = compile(code, file, "exec")
         if run:
             exec(compiled, names)  # noqa: S102 - these are our own pages
-            done += 1
-    return done
+    return names
 
 
 def page_name(page: Path) -> str:
@@ -94,7 +97,7 @@ def test_blocks_share_names_and_point_to_their_lines() -> None:
     page = (
         "# Page\n```python\nx = 1\n```\ntext\n```python no-run\nx = y\n```\n```python\nassert x == 1\n```\n"
     )
-    assert run_page("page.md", page) == 2
+    assert run_page("page.md", page)["x"] == 1
     with pytest.raises(ZeroDivisionError) as caught:
         run_page("page.md", page + "```python\n1 / 0\n```\n")
     assert caught.traceback[-1].lineno + 1 == 13

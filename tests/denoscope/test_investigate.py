@@ -197,7 +197,32 @@ def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp
         page = investigate(case, tmp_path / "run")
     assert f"In the {denoiser}, restoring" in page.read_text()
     edit = Edit.load(tmp_path / "run" / "edit.safetensors")
-    assert edit.note["site"].startswith("text_encoder/")
+    assert edit.note["site"].startswith("text_encoder")
+
+
+@pytest.mark.parametrize(
+    ("silent", "heard", "words"),
+    [
+        ("text_encoder", "text_encoder_2", "the second text encoder"),
+        ("text_encoder_2", "text_encoder", "the text encoder"),
+    ],
+)
+def test_the_encoder_that_carries_the_word_is_found(silent, heard, words, tmp_path, monkeypatch):
+    """Planted: the last norm of one encoder is 0, so it says the same of every text."""
+    monkeypatch.setattr(Flux, "native_size", property(lambda _: (16, 16)))
+    pipe = tiny_flux()
+    for name, parameter in getattr(pipe, silent).named_parameters():
+        if "final_layer_norm.weight" in name:
+            parameter.data.zero_()
+    pipe.save_pretrained(tmp_path / "model")
+    case = Case("a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1)
+    page = investigate(case, tmp_path / "run").read_text()
+    found = load_store(tmp_path / "run" / "results.zarr" / "text")
+    carried = json.loads(found.attrs["carried"])
+    assert carried[heard] == pytest.approx(1, abs=1e-3) and carried[silent] == pytest.approx(0, abs=1e-3)
+    assert {str(s).split("/")[0] for s in found["site"].values} == {heard}
+    assert f"Restoring all that {words} says brings back 100% of the effect" in page
+    assert Edit.load(tmp_path / "run" / "edit.safetensors").note["site"].startswith(f"{heard}/")
 
 
 def test_a_model_of_classes_has_no_word_to_investigate(tmp_path):

@@ -251,6 +251,7 @@ def test_where_clip_stands_beside_t5_it_is_cut_off_with_a_warning_and_t5_reads_o
         prompt = model.encode([text])[0]
     last = model.text_encoders[-1]
     assert prompt.tokens[prompt.find("cat")[0]] == prompt.of(last).tokens[prompt.of(last).find("cat")[0]]
+    assert prompt.reads("cat") and not prompt.of("text_encoder").reads("cat")
     with pytest.raises(LookupError, match=r"no token stands for 'cat': .* was cut off after 32 tokens"):
         prompt.of("text_encoder").find("cat")
     with pytest.warns(UserWarning, match="cut off"):

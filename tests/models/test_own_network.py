@@ -10,7 +10,7 @@ from denoscope.probes.direction import Direction
 from denoscope.probes.intervene import patch, zero
 from denoscope.probes.sweep import Run, sweep
 from denoscope.probes.trace import trace
-from tests.test_docs import blocks
+from tests.test_docs import run_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 RUN = {"seeds": [0, 1, 2], "steps": 10}
@@ -20,11 +20,7 @@ WORD = "**/word.out"
 @pytest.fixture(scope="module")
 def series():
     """The trained model, made by the page itself."""
-    names = {"__name__": "__example__"}
-    for code, run in blocks(PAGE.read_text()):
-        if run:
-            exec(compile(code, str(PAGE), "exec"), names)  # noqa: S102 - this is our own page
-    return names["series"]
+    return run_page(str(PAGE), PAGE.read_text())["series"]
 
 
 def slope(images):
