@@ -162,7 +162,7 @@ def _read(
     with torch.no_grad(), inputs(model, site) as seen:
         for i in range(0, len(texts), _BATCH):
             prompts += [p.of(site.component) for p in model.encode(texts[i : i + _BATCH])]
-    return dict(zip(texts, zip(prompts, torch.cat([x.cpu() for x in seen]), strict=True), strict=True))
+    return dict(zip(texts, zip(prompts, torch.cat(seen), strict=True), strict=True))
 
 
 def _rows(

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .noise import gaussian
 from .places import Place
 from .prompt import Prompt
 from .resolve import resolve
@@ -305,8 +306,7 @@ class Model(ABC):
         return self._draw([torch.Generator().manual_seed(s) for s in seeds])
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
-        rows = [torch.randn(1, *self.latent_shape, generator=g, dtype=self.dtype) for g in generators]
-        return torch.cat(rows).to(self.device)
+        return gaussian(generators, self.latent_shape, self.dtype).to(self.device)
 
     # sampling -----------------------------------------------------------------------------------------
 

@@ -83,10 +83,9 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
     scales = (1.0, guidance) if model.conditional else (1.0,)
     original, checks = model.pipe.scheduler, []
     own: dict[str, Mapping[str, Any]] = {type(original).__name__: {}}
-    usual = FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS
-    others = (
-        (usual if model.other_schedulers is None else model.other_schedulers) if model.conditional else {}
-    )
+    others = model.other_schedulers
+    if others is None:
+        others = FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS
     try:
         for name, options in {**own, **others}.items():
             model.pipe.scheduler = getattr(diffusers, name).from_config(original.config, **options)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .images import from_pipeline, painted
 from .prompt import Prompt
+from .schedule import UNSCALED
 from .site import near
 from .time import Step
 from .transformer import TransformerModel
@@ -23,11 +24,7 @@ class DiT(TransformerModel):
 
     family_guidance = 4.0
     branch_order = ("cond", "uncond")
-    other_schedulers = {  # its pipeline does not scale noise as Euler's method asks
-        "DDIMScheduler": {},
-        "DPMSolverMultistepScheduler": {},
-        "UniPCMultistepScheduler": {},
-    }
+    other_schedulers = UNSCALED
 
     @property
     def classes(self) -> dict[str, int]:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .images import decoded, from_pipeline
+from .images import decoded, from_text_pipeline
+from .noise import gaussian
 from .prompt import Prompt
 from .schedule import begin, flow_shift
 from .text import clip, read
@@ -64,11 +65,8 @@ class Flux(TransformerModel):
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         channels, height, width = self._unpacked
-        rows = [
-            torch.randn((1, channels, height, width), generator=g, dtype=self.dtype).to(self.device)
-            for g in generators
-        ]
-        packed: Tensor = self.pipe._pack_latents(torch.cat(rows), len(rows), channels, height, width)
+        noise = gaussian(generators, self._unpacked, self.dtype).to(self.device)
+        packed: Tensor = self.pipe._pack_latents(noise, len(noise), channels, height, width)
         return packed
 
     def _begin(self, n: int) -> Any:
@@ -150,8 +148,7 @@ class Flux(TransformerModel):
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:
         """Pictures from FluxPipeline itself."""
-        height, width = self.size
-        given: dict[str, Any] = {"height": height, "width": width, "max_sequence_length": self.t5_tokens}
+        given: dict[str, Any] = {"max_sequence_length": self.t5_tokens}
         if self.true_guidance > 1:
             given.update(true_cfg_scale=self.true_guidance, negative_prompt=[""] * len(prompts))
-        return from_pipeline(self.pipe, list(prompts), generators, steps, guidance_scale=guidance, **given)
+        return from_text_pipeline(self, prompts, generators, steps, guidance, **given)

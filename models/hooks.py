@@ -63,7 +63,7 @@ def around(
 
 @contextmanager
 def inputs(model: Model, site: Site) -> Iterator[list[Tensor]]:
-    """Collect what the module at a site is given, one tensor for each call while the context lasts.
+    """Collect what the module at a site is given, one tensor on the CPU for each call in the context.
 
     Raises:
         LookupError, RuntimeError: as ``hooked``.
@@ -71,7 +71,7 @@ def inputs(model: Model, site: Site) -> Iterator[list[Tensor]]:
     place, seen = model.place(site), list[Tensor]()
     _refuse_compiled(model, {site.component})
     _refuse_replaced(model, site, place)
-    hook = place.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    hook = place.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().cpu()))
     try:
         yield seen
     finally:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .base import Model
 
 
 def decoded(vae: Any, latents: Tensor) -> Tensor:
@@ -34,3 +38,25 @@ def from_pipeline(
     """Return pictures [sample, channel, height, width] in 0..1 that a diffusers pipeline makes."""
     images = pipe(told, generator=generators, num_inference_steps=steps, output_type="np", **options).images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def from_text_pipeline(
+    model: Model,
+    prompts: Sequence[str],
+    generators: list[torch.Generator],
+    steps: int,
+    guidance: float,
+    **options: Any,
+) -> Tensor:
+    """Return pictures that a model's own pipeline makes of texts, in the model's size."""
+    height, width = model.size
+    return from_pipeline(
+        model.pipe,
+        list(prompts),
+        generators,
+        steps,
+        guidance_scale=guidance,
+        height=height,
+        width=width,
+        **options,
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .images import painted
 from .prompt import Prompt
+from .schedule import UNSCALED
 from .stable_diffusion import StableDiffusion
 from .text import read
 from .time import Branch
@@ -20,11 +21,7 @@ class LatentDiffusion(StableDiffusion):
     """diffusers' LDMTextToImagePipeline, opened; its ``bert`` goes by the name ``text_encoder``."""
 
     family_guidance = 6.0
-    other_schedulers = {  # its pipeline does not scale noise as Euler's method asks
-        "DDIMScheduler": {},
-        "DPMSolverMultistepScheduler": {},
-        "UniPCMultistepScheduler": {},
-    }
+    other_schedulers = UNSCALED
 
     def _parts(self) -> Mapping[str, Any]:
         renamed = {"bert": "text_encoder", "vqvae": "vae"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .images import from_pipeline
+from .images import from_text_pipeline
 from .prompt import Prompt
 from .text import read
 from .time import Step
@@ -66,15 +66,12 @@ class PixArt(TransformerModel):
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:
         """Pictures from the pipeline itself."""
-        height, width = self.size
-        return from_pipeline(
-            self.pipe,
-            list(prompts),
+        return from_text_pipeline(
+            self,
+            prompts,
             generators,
             steps,
-            guidance_scale=guidance,
-            height=height,
-            width=width,
+            guidance,
             use_resolution_binning=False,
             clean_caption=False,
             max_sequence_length=self._tokens,

@@ -33,11 +33,15 @@ def clip(projected: bool = False, **changes: Any) -> Any:
     )
 
 
-class _MasklessT5(transformers.T5EncoderModel):
-    """T5 without its padding mask: on the meta device a mask has no values that could be looked at."""
+class _Maskless:
+    """A text encoder without its padding mask: on the meta device a mask has no values to be looked at."""
 
     def forward(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:  # noqa: ARG002
-        return super().forward(input_ids, **options)
+        return super().forward(input_ids, **options)  # type: ignore[misc]  # of the encoder it stands before
+
+
+class _MasklessT5(_Maskless, transformers.T5EncoderModel):
+    pass
 
 
 def t5() -> transformers.T5EncoderModel:
@@ -55,11 +59,8 @@ def t5() -> transformers.T5EncoderModel:
     )
 
 
-class _MasklessGemma(transformers.Gemma2Model):
-    """Gemma 2 without its padding mask, as T5 above."""
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:  # noqa: ARG002
-        return super().forward(input_ids, **options)
+class _MasklessGemma(_Maskless, transformers.Gemma2Model):
+    pass
 
 
 def gemma() -> transformers.Gemma2Model:

@@ -9,7 +9,8 @@ import torch
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from .images import decoded, from_pipeline
+from .images import decoded, from_text_pipeline
+from .noise import gaussian
 from .prompt import Prompt
 from .text import chosen, read
 from .time import Step
@@ -69,8 +70,7 @@ class Sana(TransformerModel):
         return prompts
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
-        rows = [torch.randn(1, *self.latent_shape, generator=g, dtype=torch.float32) for g in generators]
-        return torch.cat(rows).to(self.device)
+        return gaussian(generators, self.latent_shape, torch.float32).to(self.device)
 
     def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
         """The transformer's output, eps - x_0, for inputs x [sample, channel, height, width], in float32."""
@@ -91,15 +91,12 @@ class Sana(TransformerModel):
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:
         """Pictures from SanaPipeline itself."""
-        height, width = self.size
-        return from_pipeline(
-            self.pipe,
-            list(prompts),
+        return from_text_pipeline(
+            self,
+            prompts,
             generators,
             steps,
-            guidance_scale=guidance,
-            height=height,
-            width=width,
+            guidance,
             use_resolution_binning=False,
             clean_caption=False,
             max_sequence_length=self.text_tokens,

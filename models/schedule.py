@@ -30,6 +30,14 @@ REFUSED = {
 }
 
 
+UNSCALED: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {},
+    "DPMSolverMultistepScheduler": {},
+    "UniPCMultistepScheduler": {},
+}
+"""Schedulers for pipelines that do not scale the starting noise, as Euler's method would ask."""
+
+
 def check_scheduler(scheduler: Any) -> None:
     """Raise ValueError if a run with this scheduler would not equal its pipeline's."""
     name = type(scheduler).__name__

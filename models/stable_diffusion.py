@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .images import from_pipeline
+from .images import from_text_pipeline
 from .prompt import Prompt
 from .text import clip, read
 from .time import Step
@@ -35,7 +35,4 @@ class StableDiffusion(UNetModel):
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:
         """Pictures from StableDiffusionPipeline itself."""
-        height, width = self.size
-        return from_pipeline(
-            self.pipe, list(prompts), generators, steps, guidance_scale=guidance, height=height, width=width
-        )
+        return from_text_pipeline(self, prompts, generators, steps, guidance)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from .images import from_pipeline
+from .images import from_text_pipeline
 from .prompt import Prompt, Words
 from .schedule import begin, flow_shift
 from .text import clip, joined, read
@@ -85,6 +85,6 @@ class StableDiffusion3(TransformerModel):
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:
         """Pictures from StableDiffusion3Pipeline itself."""
-        height, width = self.size
-        given: Any = {"height": height, "width": width, "max_sequence_length": self.t5_tokens}
-        return from_pipeline(self.pipe, list(prompts), generators, steps, guidance_scale=guidance, **given)
+        return from_text_pipeline(
+            self, prompts, generators, steps, guidance, max_sequence_length=self.t5_tokens
+        )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .images import from_pipeline
+from .images import from_text_pipeline
 from .prompt import Prompt
 from .text import clip, read
 from .time import Step
@@ -89,5 +88,4 @@ class StableDiffusionXL(UNetModel):
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:
         """Pictures from StableDiffusionXLPipeline itself."""
-        given: Any = {"height": self.size[0], "width": self.size[1]}
-        return from_pipeline(self.pipe, list(prompts), generators, steps, guidance_scale=guidance, **given)
+        return from_text_pipeline(self, prompts, generators, steps, guidance)
