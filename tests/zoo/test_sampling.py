@@ -48,6 +48,16 @@ def test_mix_of_composed_and_empty():
     assert 0.07 < sum(item.caption == "" for item in drawn) / 3000 < 0.13
 
 
+def test_people_and_kinds_of_scenes_have_the_shares_that_are_asked_for():
+    data = pictures()
+    once, four = (weights(data.records, people) for people in (1.0, 4.0))
+    person = torch.tensor([r.is_person for r in data.records])
+    assert torch.allclose(four[person], 4 * once[person])
+    assert torch.equal(four[~person], once[~person])
+    drawn = [i.caption for i in itertools.islice(items(data, 0, Mix(1.0, 0.0, kinds=(0, 0, 1))), 200)]
+    assert all(any(word in caption for word in ("two", "three", "four")) for caption in drawn)
+
+
 def test_same_seed_same_items():
     first, second = (list(itertools.islice(items(pictures(), 3), 50)) for _ in range(2))
     assert [(i.index, i.caption) for i in first] == [(i.index, i.caption) for i in second]

@@ -67,10 +67,19 @@ def several(pixels: Tensor, record: Record, number: int, rng: random.Random | No
     return _scene(pixels.expand(number, -1, -1, -1), (record,) * number, boxes, text)
 
 
-def random_scene(pictures: Pictures, first: int, second: int, rng: random.Random) -> Scene:
-    """A scene of a random kind with the picture ``first``, and ``second`` where two subjects are shown."""
+def random_scene(
+    pictures: Pictures,
+    first: int,
+    second: int,
+    rng: random.Random,
+    kinds: tuple[float, float, float] = (2, 1, 1),
+) -> Scene:
+    """A scene of a random kind with the picture ``first``, and ``second`` where two subjects are shown.
+
+    ``kinds`` weighs a coloured ground, a pair and several of one kind.
+    """
     record, other = pictures.records[first], pictures.records[second]
-    kind = rng.choices(("ground", "pair", "count"), (2, 1, 1))[0]
+    kind = rng.choices(("ground", "pair", "count"), kinds)[0]
     if kind == "ground" or (kind == "pair" and other.style != record.style):
         return on_background(pictures.pixels[first], record, rng.choice(tuple(BACKGROUNDS)), rng)
     if kind == "pair":

@@ -110,15 +110,21 @@ def _ddim(parts: Mapping[str, Network]) -> Network:
     return DDIMPipeline(unet=parts["people"], scheduler=_scheduler())
 
 
+_MIX = Mix(composed=0.36, people=4.0, kinds=(1.2, 2, 0.6))
+"""People have most to learn, and so have pairs, which the models do not learn as a small share."""
+
 _CALL = {"height": 64, "width": 64}
 
 RECIPES = {
-    "emoji": Recipe("unet", new_unet, UNet2DConditionModel, _stable_diffusion, judges=JUDGES, call=_CALL),
+    "emoji": Recipe(
+        "unet", new_unet, UNet2DConditionModel, _stable_diffusion, judges=JUDGES, mix=_MIX, call=_CALL
+    ),
     "emoji-dit": Recipe(
         "transformer",
         new_transformer,
         PixArtTransformer2DModel,
         _pixart,
+        mix=_MIX,
         rate=6e-4,
         call={
             **_CALL,

@@ -20,10 +20,19 @@ _COMMON = frozenset(COMMON)
 
 @dataclass(frozen=True)
 class Mix:
-    """Shares of a batch: composed scenes, and captions left empty (for classifier-free guidance)."""
+    """What a batch is made of.
+
+    Args:
+        composed: share of composed scenes.
+        empty: share of captions left empty, for classifier-free guidance.
+        people: how often a concept of people comes for each time that a thing comes.
+        kinds: how often a composed scene is a coloured ground, a pair, or several of one kind.
+    """
 
     composed: float = 0.15
     empty: float = 0.1
+    people: float = 1.5
+    kinds: tuple[float, float, float] = (2, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -35,17 +44,17 @@ class Item:
     picture: Tensor | None = None
 
 
-def weights(records: Sequence[Record]) -> Tensor:
+def weights(records: Sequence[Record], people: float = 1.5) -> Tensor:
     """Sampling weight of each picture.
 
     Every concept counts the same, however many pictures it has; common ones count twice and people, who have
-    more to learn, once and a half. Within a concept default skin counts twice.
+    more to learn, ``people`` times. Within a concept default skin counts twice.
     """
     own = [2.0 if r.is_person and r.skin == "none" and r.style != "monochrome" else 1.0 for r in records]
     total: Counter[str] = Counter()
     for record, weight in zip(records, own, strict=True):
         total[record.concept] += weight  # type: ignore[assignment]
-    wanted = [(2.0 if r.concept in _COMMON else 1.0) * (1.5 if r.is_person else 1.0) for r in records]
+    wanted = [(2.0 if r.concept in _COMMON else 1.0) * (people if r.is_person else 1.0) for r in records]
     return torch.tensor([w * o / total[r.concept] for w, o, r in zip(wanted, own, records, strict=True)])
 
 
@@ -54,7 +63,7 @@ def items(pictures: Pictures, seed: int, mix: Mix | None = None) -> Iterator[Ite
     mix = mix or Mix()
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
-    likely = weights(pictures.records)
+    likely = weights(pictures.records, mix.people)
     single = [i for i, r in enumerate(pictures.records) if r.skin == "none"]
     while True:
         for index in torch.multinomial(likely, 1024, replacement=True, generator=generator).tolist():
@@ -65,7 +74,7 @@ def _item(pictures: Pictures, index: int, single: Sequence[int], rng: random.Ran
     if rng.random() < mix.composed:
         style = pictures.records[index].style
         others = [i for i in rng.choices(single, k=12) if pictures.records[i].style == style]
-        scene = random_scene(pictures, index, (others or [rng.choice(single)])[0], rng)
+        scene = random_scene(pictures, index, (others or [rng.choice(single)])[0], rng, mix.kinds)
         item = Item(index, scene.caption, scene.picture)
     else:
         item = Item(index, caption(pictures.records[index], rng))
