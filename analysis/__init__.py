@@ -1,22 +1,20 @@
 """What we conclude: one method a file, each returns Scores or Directions."""
 
-from importlib import import_module
-from types import ModuleType
+from ..models.lazy import lazily
 
-__all__ = [
-    "attention_maps",
-    "corrupt",
-    "effect",
-    "mediation",
-    "metrics",
-    "plots",
-    "questions",
-    "scores",
-]
-
-
-def __getattr__(name: str) -> ModuleType:
-    """Import a method's file when it is first asked for."""
-    if name in __all__:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "attribution": "",
+        "edit_evaluation": "",
+        "evaluate_edit": "edit_evaluation.evaluate",
+        "intervals": "",
+        "mediation": "",
+        "metrics": "",
+        "plots": "",
+        "scores": "",
+        "trace_denoiser": "mediation.tracing",
+        "trace_text": "mediation.tracing",
+        "word_maps": "attribution.attention_maps",
+    },
+)

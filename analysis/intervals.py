@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import xarray as xr
 
-from ..models.site import near
+from ..models.suggest import near
 
 _DRAW = "bootstrap"
 

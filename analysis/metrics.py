@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models.prompt import Prompt
+from ..models.text.prompt import Prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Scorer(Protocol):
 def clip_score(judge: Scorer, text: str | None = None) -> Metric:
     """CLIP cosine of each picture with a text, or (None) with its own clean prompt; Hessel et al. 2021.
 
-    >>> from denoscope.models.judges import load_judge
+    >>> from denoscope.models.judges.embedded import load_judge
     >>> clip_score(load_judge("emoji"), "a firefighter").__name__
     "clip_score('a firefighter')"
     """

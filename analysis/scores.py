@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..models.disk import new_folder
 from ..models.site import Site
+from ..models.store.disk import new_folder
 from .intervals import bootstrap
 
 UNITS = ("prompt", "seed", "draw")

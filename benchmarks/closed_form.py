@@ -18,7 +18,7 @@ from measure import Row, race
 from torch import Tensor
 
 import denoscope
-from denoscope.editing.quickfix import TEMPLATES, quickfix
+from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
 from denoscope.editing.ridge import solve
 
 SITE = "text_encoder/layer.0/self_attn.out"

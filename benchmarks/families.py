@@ -16,7 +16,7 @@ import torch
 from measure import race
 
 import denoscope
-from denoscope.models import tiny, tiny_families
+from denoscope.models.synthetic import tiny, tiny_families
 
 DOCS = Path(__file__).parent.parent / "docs" / "families" / "index.md"
 STEPS, SITES, ROUNDS = 10, 16, 7

@@ -19,7 +19,7 @@ import warnings
 import torch
 
 import denoscope
-from denoscope.models.published import PUBLISHED
+from denoscope.models.synthetic.published import PUBLISHED
 
 KINDS = ("cross_attn.out", "joint_attn.out")
 

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 import denoscope
-from denoscope.analysis.effect import effect
-from denoscope.analysis.questions import KINDS, questions
-from denoscope.editing.quickfix import TEMPLATES, quickfix
-from denoscope.models.judges import load_judge
+from denoscope.analysis.edit_evaluation.evaluate import effect
+from denoscope.analysis.edit_evaluation.prompts import KINDS, questions
+from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
+from denoscope.models.judges.embedded import load_judge
 
 WORDINGS = (
     "a noto emoji of a woman {}",

@@ -18,10 +18,10 @@ from measure import Row, race
 from torch import Tensor
 
 import denoscope
-from denoscope.analysis import mediation
-from denoscope.analysis.corrupt import Swap
+from denoscope.analysis.mediation.corruption import Swap
+from denoscope.analysis.mediation.tracing import tracing as mediation
 from denoscope.analysis.metrics import Metric, Outcome, clip_score
-from denoscope.models.judges import load_judge
+from denoscope.models.judges.embedded import load_judge
 
 PROMPT, SUBJECT, OTHER = "a noto emoji of a woman firefighter", "firefighter", "cook"
 SEED, STEPS = 0, 10

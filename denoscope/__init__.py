@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from .editing.edit import Edit
     from .models.base import Model, State
     from .models.load import load
-    from .models.prompt import Prompt
+    from .models.run.levels import Step, When
     from .models.site import Site
-    from .models.time import Step, When
+    from .models.text.prompt import Prompt
     from .probes.attach import attached
     from .probes.direction import Direction
     from .probes.intervene import Intervention, intervening
-    from .probes.sweep import Run, sweep
+    from .probes.sweep.sweeping import Run, sweep
     from .probes.trace import Trace, trace
 
 __version__ = version("denoscope")
@@ -59,13 +59,13 @@ _HOMES = {
     "Edit": "editing.edit",
     "Intervention": "probes.intervene",
     "Model": "models.base",
-    "Prompt": "models.prompt",
+    "Prompt": "models.text.prompt",
     "Run": "probes.sweep",
     "Site": "models.site",
     "State": "models.base",
-    "Step": "models.time",
+    "Step": "models.run.levels",
     "Trace": "probes.trace",
-    "When": "models.time",
+    "When": "models.run.levels",
     "attached": "probes.attach",
     "intervening": "probes.intervene",
     "load": "models.load",

@@ -28,12 +28,12 @@ from rich.progress import (
 from rich.table import Table
 from typer.core import TyperGroup
 
-from .models.disk import check_writable
+from .models.store.disk import check_writable
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .case import Case
+    from .investigation.case import Case
     from .models.base import Model
     from .probes.trace import Trace
 
@@ -116,7 +116,7 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds and steps: under a minute.")] = False,
 ) -> None:
     """Do the whole loop on the embedded model: a firefighter becomes a cook. Some three minutes."""
-    from .case import Case
+    from .investigation.case import Case
 
     case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
     _investigate(case.quicker() if quick else case, output, fresh=True)
@@ -141,13 +141,13 @@ def investigate(
     Writes report.html (open it in any browser), results.zarr (all numbers), edit.safetensors (the edit) and
     run.json (seeds, versions, hashes). A run that was stopped goes on where it was, with the same command.
     """
-    from .case import Case
+    from .investigation.case import Case
 
     _investigate(Case(prompt, about, change_to, model, seeds, steps, guidance), output)
 
 
 def _investigate(case: Case, output: Path, fresh: bool = False) -> None:
-    from .investigate import investigate as run
+    from .investigation.investigate import investigate as run
 
     _use_threads(case.model)
     with _progress() as show:
@@ -170,7 +170,7 @@ def generate(
 
     Example:  denoscope generate "a glossy emoji of a red heart" --seeds 8 --edit edit.safetensors
     """
-    from .pictures import save_pictures
+    from .report.images import save_pictures
 
     check_writable(output)
     opened = _open(model)
@@ -198,8 +198,8 @@ def locate(
 
     Example:  denoscope locate "a noto emoji of a woman firefighter" --about firefighter
     """
-    from .case import Case
-    from .stages import locate as find
+    from .investigation.case import Case
+    from .investigation.stages import locate as find
 
     _check_new(output)
     _use_threads(model)
@@ -230,7 +230,7 @@ def edit(
 
     Example:  denoscope edit firefighter cook --output cook.safetensors
     """
-    from .editing.quickfix import quickfix
+    from .editing.methods.quickfix import quickfix
 
     made = quickfix(_open(model), {about: change_to}, site=site)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -258,10 +258,10 @@ def evaluate(
     Example:  denoscope evaluate edit.safetensors "a noto emoji of a woman firefighter"
     --about firefighter --change-to cook
     """
-    from .case import Case
     from .editing.edit import Edit
-    from .folder import write_text
-    from .stages import evaluate as run
+    from .investigation.case import Case
+    from .investigation.folder import write_text
+    from .investigation.stages import evaluate as run
 
     _check_new(output)
     made = Edit.load(file)
@@ -289,9 +289,9 @@ def sites(
 
     With --full-size no weights are needed, and --model does not count.
     """
-    from .diagram import diagram
-    from .models import shapes
-    from .models.disk import write_bytes
+    from .models.store.disk import write_bytes
+    from .models.synthetic import sizes as shapes
+    from .report.diagram import diagram
 
     opened = _open(model) if full_size is None else shapes.full_size(full_size)
     _print_frame(opened.sites(pattern).to_frame().reset_index()[["site", "kind", "shape"]])
@@ -348,7 +348,7 @@ def _use_threads(model: str) -> None:
 
 
 def _trace(model: Model, prompt: str, seeds: int, show: Show, *, steps: int, **more: Any) -> Trace:
-    from .case import check_seeds
+    from .investigation.case import check_seeds
     from .probes.trace import trace as run
 
     check_seeds(seeds)

@@ -1,13 +1,14 @@
-"""What we change: one method a file, each returns an Edit."""
+"""What we change: edits of weights as values, and the methods that solve for them."""
 
-from importlib import import_module
-from types import ModuleType
+from ..models.lazy import lazily
 
-__all__ = ["edit", "quickfix", "ridge"]
-
-
-def __getattr__(name: str) -> ModuleType:
-    """Import a method's file when it is first asked for."""
-    if name in __all__:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "Edit": "edit",
+        "edit": "",
+        "methods": "",
+        "quickfix": "methods.quickfix",
+        "ridge": "",
+    },
+)

@@ -16,7 +16,7 @@ import torch
 
 from ..models.base import Model
 from ..models.load import opened
-from ..probes.trace import provenance
+from ..models.store.provenance import provenance
 from . import edit_file, weights
 from .lowrank import Delta, LowRank, add, dense, tensors
 
@@ -39,7 +39,7 @@ class Edit:
         TypeError: if the note is no JSON.
 
     >>> import torch
-    >>> from denoscope.models.tiny import tiny_sd
+    >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> model = load(tiny_sd())
     >>> name, weight = next(iter(model.weights("text_encoder/layer.0/self_attn.out").items()))
     >>> edit = Edit.of(model, {name: -weight.detach()})

@@ -11,7 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..models.disk import write_bytes
+from ..models.store.disk import write_bytes
 from .lowrank import Delta, LowRank, tensors
 
 FORMAT = "denoscope.edit/1"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..models.base import Model
-from ..models.site import near
+from ..models.suggest import near
 from .lowrank import dense
 
 if TYPE_CHECKING:

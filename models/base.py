@@ -13,14 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .noise import gaussian
-from .places import Place
-from .prompt import Prompt
-from .resolve import resolve
-from .schedule import begin, is_flow, noise_level, scaled, scheduler_join, scheduler_rows, step_kwargs
-from .site import Site, match_sites, near
+from .places.blocks import Place
+from .places.resolve import resolve
+from .run.levels import Branch, Now, Step
+from .run.noise import gaussian
+from .run.schedule import begin, is_flow, noise_level, scaled, scheduler_join, scheduler_rows, step_kwargs
+from .site import Site, match_sites
 from .sites import Sites
-from .time import Branch, Now, Step
+from .suggest import near
+from .text.prompt import Prompt
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .base import Model
-from .hooks import hooked
-from .schedule import is_flow
+from .places.hooks import hooked
+from .run.schedule import is_flow
 from .site import Site
 
 SCHEDULERS: dict[str, Mapping[str, Any]] = {

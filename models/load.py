@@ -12,18 +12,18 @@ from torch import nn
 
 from . import zoo
 from .base import Model
-from .dit import DiT
-from .flux import Flux
-from .latent_diffusion import LatentDiffusion
-from .pixart import PixArt
+from .families.dit import DiT
+from .families.flux import Flux
+from .families.latent_diffusion import LatentDiffusion
+from .families.pixart import PixArt
+from .families.sana import Sana
+from .families.stable_diffusion import StableDiffusion
+from .families.stable_diffusion_3 import StableDiffusion3
+from .families.stable_diffusion_xl import StableDiffusionXL
+from .families.unconditional import Unconditional
 from .quiet import no_bars
-from .sana import Sana
-from .schedule import check_scheduler
-from .site import near
-from .stable_diffusion import StableDiffusion
-from .stable_diffusion_3 import StableDiffusion3
-from .stable_diffusion_xl import StableDiffusionXL
-from .unconditional import Unconditional
+from .run.schedule import check_scheduler
+from .suggest import near
 
 ADAPTERS: dict[str, type[Model]] = {
     "StableDiffusionPipeline": StableDiffusion,

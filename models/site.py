@@ -7,10 +7,11 @@ the tensor found there, never part of its name.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from .suggest import near
 
 _ADDRESS = re.compile(r"(?P<component>[^/@]+)/(?P<block>[^/@]+)/(?P<kind>[^/@]+)(@(?P<stream>[^/@]+))?")
 
@@ -79,15 +80,6 @@ def match_sites(pattern: str, sites: Sequence[Site]) -> list[Site]:
     if not found:
         raise LookupError(f"no site matches {pattern!r}; {near(pattern, (s.address for s in sites))}")
     return found
-
-
-def near(word: str, known: Iterable[str], n: int = 3) -> str:
-    """Say which known names lie close to a wrong one, for an error message."""
-    names = list(known)
-    close = difflib.get_close_matches(word, names, n, cutoff=0.4)
-    if close:
-        return f"did you mean {' or '.join(repr(c) for c in close)}?"
-    return f"known: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
 
 
 def _glob(pattern: str) -> re.Pattern[str]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, overload
 import pandas as pd
 import torch
 
-from .hooks import hooked
+from .places.hooks import hooked
+from .run.levels import Step
 from .site import Site
-from .time import Step
 
 if TYPE_CHECKING:
     from .base import Model

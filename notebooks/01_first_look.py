@@ -25,8 +25,8 @@ import torch
 
 import denoscope
 from denoscope.analysis import plots
-from denoscope.models.judges import load_judge
-from denoscope.pictures import to_array
+from denoscope.models.judges.embedded import load_judge
+from denoscope.report.images import to_array
 
 torch.set_num_threads(1)  # the embedded model is small: one thread is the quickest way
 SEEDS = [0, 1] if os.environ.get("DENOSCOPE_QUICK") else [0, 1, 2, 3]
@@ -52,7 +52,9 @@ model.sites("text_encoder/*/self_attn.out").to_frame()
 # The run is an ordinary one; recording leaves the pictures as they are, to the bit.
 
 # %%
-found = denoscope.analysis.attention_maps.word_maps(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
+found = denoscope.analysis.attribution.attention_maps.word_maps(
+    model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS
+)
 plain = denoscope.trace(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
 assert torch.equal(found.images, plain.images)
 plots.word_heat(to_array(found.images)[0], found.maps.isel(sample=0))
@@ -64,14 +66,14 @@ plots.word_heat(to_array(found.images)[0], found.maps.isel(sample=0))
 
 # %%
 judge = load_judge("emoji")
-cause = denoscope.analysis.mediation.trace_text(
+cause = denoscope.analysis.mediation.tracing.trace_text(
     model,
     [PROMPT],
     "firefighter",
     seeds=SEEDS,
     steps=STEPS,
     metric=denoscope.analysis.metrics.clip_score(judge),
-    corruption=denoscope.analysis.corrupt.Noise(draws=1),
+    corruption=denoscope.analysis.mediation.corruption.Noise(draws=1),
     kinds=["self_attn.out"],
 )
 cause.normalised.to_frame().head()
@@ -84,7 +86,7 @@ plots.effect_map(cause.normalised.interval().transpose("site", "token"), "share 
 
 # %%
 site = cause.normalised.top(1)[0]
-edit = denoscope.editing.quickfix.quickfix(model, {"firefighter": "cook"}, site=site)
+edit = denoscope.editing.methods.quickfix.quickfix(model, {"firefighter": "cook"}, site=site)
 edit
 
 # %%
@@ -96,13 +98,15 @@ plots.before_after(to_array(plain.images), to_array(after.images), [f"seed {s}" 
 # ## Check it: did it work, and what else moved?
 
 # %%
-asked = denoscope.analysis.questions.questions(
+asked = denoscope.analysis.edit_evaluation.prompts.questions(
     {"firefighter": "cook"},
     efficacy=["a noto emoji of a woman {}"],
     generality=["a twemoji emoji of a man {}"],
     bystanders={"pilot": ["a noto emoji of a woman {}"], "red heart": ["an emoji of a {}"]},
 )
-effect = denoscope.analysis.effect.effect(model, edit.applied, asked, judge=judge, seeds=SEEDS, steps=STEPS)
+effect = denoscope.analysis.edit_evaluation.evaluate.effect(
+    model, edit.applied, asked, judge=judge, seeds=SEEDS, steps=STEPS
+)
 summary = effect.summary()
 summary[summary["measure"] == "shown"]
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
-from ..models.hooks import around
 from ..models.load import opened
-from ..models.schedule import noise_level
-from ..models.time import Branch, Now, Step
+from ..models.places.hooks import around
+from ..models.run.levels import Branch, Now, Step
+from ..models.run.schedule import noise_level
 from .intervene import Intervention, intervening
 
 
@@ -36,7 +36,7 @@ def attached(pipe: Any, *interventions: Intervention) -> Iterator[Model]:
         LookupError: if a site is not in the model.
         ValueError: for a pipeline of an unknown family.
 
-    >>> from denoscope.models.tiny import tiny_sd
+    >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> from denoscope.probes.intervene import zero
     >>> pipe = tiny_sd()
     >>> with attached(pipe, zero("unet/mid.attn.0.0/cross_attn.out")):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.run.levels import Step, When
 from ..models.site import Site
-from ..models.time import Step, When
 from .intervene import Intervention
 
 

@@ -11,10 +11,10 @@ import torch
 import xarray as xr
 import zarr
 
-from ..models.disk import new_folder
-from ..models.prompt import Prompt, Words
+from ..models.run.levels import Step
 from ..models.site import Site
-from ..models.time import Step
+from ..models.store.disk import new_folder
+from ..models.text.prompt import Prompt, Words
 
 _PROMPT_TENSORS = ("embeds", "pooled", "mask")
 

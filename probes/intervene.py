@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..models.base import Model
-from ..models.hooks import hooked
+from ..models.places.hooks import hooked
+from ..models.run.levels import Step, When
 from ..models.site import Site
-from ..models.time import Step, When
 
 Change = Callable[[Tensor, Step | None], Tensor | None]
 

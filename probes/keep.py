@@ -11,8 +11,8 @@ import torch
 import zarr
 from torch import Tensor
 
-from ..models.disk import new_folder
 from ..models.site import Site
+from ..models.store.disk import new_folder
 
 log = logging.getLogger("denoscope")
 LOUD = 1_000_000_000  # bytes from which a run says loudly how much it keeps

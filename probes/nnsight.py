@@ -17,9 +17,9 @@ from nnsight import NNsight
 from torch import Tensor, nn
 
 from ..models.base import Model
-from ..models.places import Place
+from ..models.places.blocks import Place
+from ..models.run.levels import Branch
 from ..models.site import Site
-from ..models.time import Branch
 
 if TYPE_CHECKING:
     from nnsight.intervention.envoy import Envoy

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.base import Model, Prompt, State, check_run
-from ..models.site import Site, near
-from ..models.time import Step, When
+from ..models.run.levels import Step, When
+from ..models.site import Site
+from ..models.store.provenance import provenance
+from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
 from .intervene import Intervention, intervening
 from .keep import Keeper, StoreKeeper
@@ -156,7 +157,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
         ValueError: for runs that cannot be made, and for a ``when`` or an intervention that would never act.
         FileExistsError: if the store is there already.
 
-    >>> from denoscope.models.tiny import tiny_sd
+    >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> run = trace(load(tiny_sd()), ["a cat"], seeds=[0], steps=2, sites="unet/mid.attn.*/cross_attn.out")
     >>> {str(site): tuple(x.shape) for site, x in run.items()}
     {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
@@ -202,17 +203,6 @@ def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]
     for site in found:
         model.place(site)
     return list(dict.fromkeys(found))
-
-
-def provenance(model: Model, **settings: Any) -> dict[str, Any]:
-    """Return what is needed to say where a result came from: model, scheduler, settings, versions."""
-    versions = {p: version(p) for p in ("denoscope", "torch", "diffusers", "transformers")}
-    return {
-        "model": model.name,
-        "scheduler": type(model.scheduler).__name__,
-        **settings,
-        "versions": versions,
-    }
 
 
 def _check_when(whens: Sequence[When], n_steps: int, n_rows: int, guidance: float, model: Model) -> None:

@@ -141,7 +141,7 @@ def _watched(name: str, model: Any) -> Any:
 def tiny() -> Any:
     """A random Stable Diffusion model; shared, so leave it as it was."""
     from denoscope.models.load import load
-    from denoscope.models.tiny import tiny_sd
+    from denoscope.models.synthetic.tiny import tiny_sd
 
     return _watched("tiny", load(tiny_sd()))
 

@@ -29,7 +29,7 @@ HOMES = {
     "diffusers": "models/",
     "transformers": "models/",
     "captum": "analysis/attribution.py",
-    "matplotlib": "models/zoo/build/curves.py",
+    "matplotlib": "models/zoo/training/evaluate/curves.py",
     "nnsight": "probes/nnsight.py",
     "plotly": "analysis/plots.py",
     "ray": "probes/ray.py",
@@ -40,7 +40,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "resvg_py": "resvg_
 # what declared packages always bring along and what we may therefore use
 BROUGHT_ALONG = {"scipy": "scikit-learn", "tokenizers": "transformers", "huggingface_hub": "diffusers"}
 
-HOOKS = "models/hooks.py"  # the only code that adds hooks, because it is the code that removes them
+HOOKS = "models/places/hooks.py"  # the only code that adds hooks, because it is the code that removes them
 
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {("torch", "load"), ("torch", "save")}
@@ -51,7 +51,7 @@ MOST_IN_FILE = 200
 LONGER = {
     "models/base.py": "the one contract that a family fills in, with its loop",
     "denoscope/cli.py": "every command, a few lines each, and their options",
-    "denoscope/report.py": "the page, section by section",
+    "denoscope/report/page.py": "the page, section by section",
     "analysis/plots.py": "all figures, so that the plotting library is imported in one place",
 }
 MOST_IN_FUNCTION = 50
@@ -257,7 +257,7 @@ PLANTED = [
     (unsafe, "editing/x.py", "from torch import save", "safetensors"),
     (unsafe, "editing/x.py", "import torch\ntorch.load('x')", "torch.load"),
     (unsafe, "editing/x.py", "np.load('x', allow_pickle=True)", "allows pickles"),
-    (hooking, "probes/x.py", "m.register_full_backward_hook(f)", "only models/hooks.py"),
+    (hooking, "probes/x.py", "m.register_full_backward_hook(f)", "only models/places/hooks.py"),
     (printing, "editing/x.py", "print('here')", "prints"),
     (long_files, "editing/x.py", "x = 1\n" * 201, "200 at most"),
     (long_files, "models/base.py", "x = 1\n" * 301, "300 at most"),
@@ -281,7 +281,7 @@ CLEAN = [
     (layers, "models/zoo/x.py", "from ..site import near\nfrom . import folder"),
     (homes, "models/zoo/x.py", "import diffusers, torch"),
     (undeclared, "models/x.py", "import json, PIL.Image, sklearn.linear_model\nfrom .json import x"),
-    (hooking, "models/hooks.py", "m.register_forward_hook(f)\nm.register_buffer('x', y)"),
+    (hooking, "models/places/hooks.py", "m.register_forward_hook(f)\nm.register_buffer('x', y)"),
     (printing, "denoscope/cli.py", "console.print('x')"),
     (unsafe, "probes/x.py", "np.load('x', allow_pickle=False)\nsafetensors.torch.load('x')"),
     (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..site import near
+from ..suggest import near
 
 _HERE = Path(__file__).parent
 

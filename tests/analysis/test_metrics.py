@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from denoscope.analysis.metrics import Outcome, clip_score, judge_probability, latent_distance, measure
-from denoscope.models.prompt import Prompt
+from denoscope.models.text.prompt import Prompt
 
 
 class FakeJudge:

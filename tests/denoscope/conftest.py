@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from denoscope.case import Case
-from denoscope.investigate import investigate
-from denoscope.models.tiny import tiny_sd
+from denoscope.investigation.case import Case
+from denoscope.investigation.investigate import investigate
+from denoscope.models.synthetic.tiny import tiny_sd
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import denoscope
 from denoscope import Direction, Edit, Site, When, intervening
 from denoscope.editing import weights
 from denoscope.editing.lowrank import LowRank, dense
-from denoscope.models.tiny import tiny_sd
+from denoscope.models.synthetic.tiny import tiny_sd
 
 SITE = "text_encoder/layer.0/self_attn.out"
 OTHER = "text_encoder/layer.1/mlp.out"

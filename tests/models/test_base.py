@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from denoscope.models.check import ModelCheckError, check_model
 from denoscope.models.load import load
-from denoscope.models.tiny import tiny_ddim, tiny_ddpm, tiny_sd
+from denoscope.models.synthetic.tiny import tiny_ddim, tiny_ddpm, tiny_sd
 
 PROMPTS = ["a red cat", "a dog"]
 SCHEDULERS = [

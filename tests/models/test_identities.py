@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from denoscope.models.load import load
-from denoscope.models.tiny import tiny_ddim
+from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.probes.trace import trace
 
 BLOCK = "unet/mid.attn.0.0"

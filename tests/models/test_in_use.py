@@ -9,14 +9,14 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
-from denoscope.analysis.attention_maps import word_maps
+from denoscope.analysis.attribution.attention_maps import word_maps
 from denoscope.editing.edit import Edit
-from denoscope.editing.quickfix import quickfix
+from denoscope.editing.methods.quickfix import quickfix
 from denoscope.models.load import load
-from denoscope.models.tiny import tiny_sd
+from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import zero
 from denoscope.probes.trace import trace
-from tests.models.test_families import FAMILIES, equals_its_pipeline, shortened
+from tests.models.families.test_families import FAMILIES, equals_its_pipeline, shortened
 
 OUT = "unet/mid.attn.0.0/cross_attn.out"
 TEXTS = ("a cat", "a red dog", "a Cook emoji")

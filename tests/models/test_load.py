@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from denoscope.models.load import load
-from denoscope.models.tiny import tiny_ddim, tiny_sd
+from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
 
 
 @pytest.fixture

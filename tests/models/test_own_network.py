@@ -8,7 +8,7 @@ import torch
 from denoscope.models.check import ModelCheckError, check_model
 from denoscope.probes.direction import Direction
 from denoscope.probes.intervene import patch, zero
-from denoscope.probes.sweep import Run, sweep
+from denoscope.probes.sweep.sweeping import Run, sweep
 from denoscope.probes.trace import trace
 from tests.test_docs import run_page
 

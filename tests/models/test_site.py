@@ -4,7 +4,7 @@ import pytest
 
 from denoscope.models.load import load
 from denoscope.models.site import Site, match_sites
-from denoscope.models.tiny import tiny_ddim
+from denoscope.models.synthetic.tiny import tiny_ddim
 
 SITES = [
     Site(a)

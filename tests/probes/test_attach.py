@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from denoscope.models import tiny, tiny_families
 from denoscope.models.load import load, opened
-from denoscope.models.time import When
+from denoscope.models.run.levels import When
+from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.attach import attached
 from denoscope.probes.intervene import Intervention, scale
 from denoscope.probes.trace import trace
-from tests.models.test_families import FAMILIES
-from tests.models.test_families import opened as family
+from tests.models.families.test_families import FAMILIES
+from tests.models.families.test_families import opened as family
 
 SEEDS = (5, 6, 7)
 

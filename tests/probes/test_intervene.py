@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denoscope.models.load import load
+from denoscope.models.run.levels import When
 from denoscope.models.site import Site
-from denoscope.models.time import When
-from denoscope.models.tiny import tiny_sd
+from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, intervening, mean, patch, resample, scale, zero
 from denoscope.probes.trace import trace
 

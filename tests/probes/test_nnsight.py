@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from denoscope.models.hooks import hooked
 from denoscope.models.load import load
+from denoscope.models.places.hooks import hooked
+from denoscope.models.run.levels import When
 from denoscope.models.site import Site
-from denoscope.models.time import When
-from denoscope.models.tiny import tiny_ddim, tiny_ddpm, tiny_sd
+from denoscope.models.synthetic.tiny import tiny_ddim, tiny_ddpm, tiny_sd
 from denoscope.probes.intervene import scale
 from denoscope.probes.nnsight import view
 from denoscope.probes.trace import trace
-from tests.models.test_families import FAMILIES, shortened
+from tests.models.families.test_families import FAMILIES, shortened
 
 INSIDE = {"q", "k", "v", "probs", "z"}
 RUN = {"prompts": ["a red cat", "dog"], "seeds": [3, 4], "steps": 3, "guidance": 4.0}

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from denoscope.models.load import load
-from denoscope.models.time import When
-from denoscope.models.tiny import tiny_ddpm
+from denoscope.models.run.levels import When
+from denoscope.models.synthetic.tiny import tiny_ddpm
 from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import Trace, trace
 

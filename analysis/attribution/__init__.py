@@ -1,0 +1,1 @@
+"""Which part of the picture a word speaks of."""

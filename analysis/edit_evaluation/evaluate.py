@@ -1,0 +1,252 @@
+"""Did an edit work, and what else did it move? The same questions before and after it, under the same seeds.
+
+Four measures, as is the custom since ROME (Meng et al. 2022) and ReFACT (Arad et al. 2024), each a share of
+pictures:
+
+- efficacy: the edited wording shows the target (and no longer the source);
+- generality: so do other wordings of the same thing;
+- specificity: other things still show themselves;
+- quality: how well pictures fit the text they should now show.
+
+Beside *before* and *after* stands the *oracle*: the unedited model, told outright what the edit should make
+it show. No edit can be expected to do better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from ...models.base import Model
+from ...models.store.provenance import provenance
+from ...probes.sweep.sweeping import Progress, Run, sweep
+from ..intervals import bootstrap, share
+from .prompts import KINDS, Question
+
+STATES = ("before", "after", "oracle")
+
+
+class Judge(Protocol):
+    """What is asked of a judge; ``models.judges.Judge`` is one."""
+
+    def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """How well every picture fits every text, [sample, text]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """What an edit did.
+
+    Args:
+        data: ``fit`` [state, question, seed, candidate]: how well each picture fits the question's template
+            with each candidate word; ``moved`` [question, seed]: mean absolute change of a pixel (0..1) by
+            the edit. Coordinates of a question: its kind, prompt, word and target.
+        images: for each state (before, after, oracle) the pictures [question, seed, 3, height, width].
+    """
+
+    data: xr.Dataset
+    images: Mapping[str, Float[Tensor, "question seed 3 height width"]]
+
+    def __repr__(self) -> str:
+        after = self.summary().query("state == 'after' and measure == 'shown'")
+        shown = ", ".join(
+            f"{kind} {mean:.0%}" for kind, mean in zip(after["kind"], after["mean"], strict=True)
+        )
+        return f"Effect({shown}; {self.data.sizes['question']} questions x {self.data.sizes['seed']} seeds)"
+
+    def measures(self) -> xr.Dataset:
+        """Return one number for each picture.
+
+        ``shown``: 1 if, among all candidates, the picture fits the target best. ``gone``: 1 if it does not
+        fit best the word that was said (questions about the edited word only). ``fit``: how well it fits the
+        target. ``moved``: how far its pixels moved (after the edit only).
+        """
+        fit = self.data["fit"]
+        seen = fit["candidate"].values[fit.argmax("candidate").values]
+        seen = xr.DataArray(seen, dims=("state", "question", "seed"))
+        target, word = self.data["target"], self.data["word"]
+        gone = (seen != word).astype(float).where(target != word)
+        own = fit.sel(candidate=target).drop_vars("candidate")
+        moved = self.data["moved"].expand_dims(state=["after"]).reindex(state=list(STATES))
+        return xr.Dataset({"shown": (seen == target).astype(float), "gone": gone, "fit": own, "moved": moved})
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with one row for each picture."""
+        frame = self.measures().to_dataframe().reset_index()
+        return frame[["kind", "prompt", "target", "seed", "state", "shown", "gone", "fit", "moved"]]
+
+    def summary(self, level: float = 0.95) -> pd.DataFrame:
+        """Return a table: for each kind, measure and state the mean, with a confidence interval.
+
+        Questions and seeds are resampled; with one of each there is no interval (NaN). Intervals of shares
+        (shown, gone) are at least as wide as Wilson's.
+        """
+        rows, measures = [], self.measures()
+        for kind in [k for k in KINDS if k in measures["kind"].values]:
+            some = measures.isel(question=(measures["kind"] == kind).values)
+            for name, values in some.data_vars.items():
+                for state in STATES:
+                    one = values.sel(state=state)
+                    if bool(one.notnull().all()):
+                        interval = share if name in ("shown", "gone") else bootstrap
+                        found = interval(one, ["question", "seed"], level)
+                        rows.append((kind, name, state, *(float(found[k]) for k in ("mean", "low", "high"))))
+        return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
+
+
+def effect(
+    model: Model,
+    change: Callable[[Model], AbstractContextManager[Any]],
+    questions: Sequence[Question],
+    *,
+    judge: Judge,
+    seeds: Sequence[int],
+    steps: int = 20,
+    guidance: float | None = None,
+    batch: int = 16,
+    progress: Progress | None = None,
+) -> Effect:
+    """Ask every question with every seed, before and after a change of the model.
+
+    Args:
+        model: an opened model, as it is before.
+        change: makes the change for the length of a with block: ``edit.applied``.
+        questions: what to ask; ``questions.questions`` makes them.
+        judge: says how well pictures fit texts, [picture, text].
+        seeds: starting noises, the same for every question and state.
+        steps: number of steps.
+        guidance: guidance scale; None is the model's default.
+        batch: samples in one batch.
+        progress: called with (runs done, runs to make); identical runs are made once.
+
+    Raises:
+        ValueError: for no questions, repeated questions or seeds, and runs that cannot be made.
+
+    >>> from denoscope.analysis.edit_evaluation.prompts import questions
+    >>> from denoscope.editing.methods.quickfix import quickfix
+    >>> from denoscope.models.judges.embedded import load_judge
+    >>> model = load("emoji")
+    >>> edit = quickfix(model, {"firefighter": "cook"})
+    >>> asked = questions({"firefighter": "cook"}, ["a noto emoji of a woman {}"])
+    >>> found = effect(model, edit.applied, asked, judge=load_judge("emoji"), seeds=[0], steps=4)
+    >>> found.images["after"].shape
+    torch.Size([1, 1, 3, 64, 64])
+    """
+    for name, values in (("questions", questions), ("seeds", seeds)):
+        if not values or len(set(values)) != len(values):
+            raise ValueError(f"{name} is {list(values)!r}; give at least one, each once")
+    told = list(dict.fromkeys(q.prompt for q in questions))
+    wanted = [q.template.replace("{}", q.target) for q in questions]
+    more = [text for text in dict.fromkeys(wanted) if text not in told]
+    painter = _Painter(
+        model, seeds, steps, guidance, batch, progress, (2 * len(told) + len(more)) * len(seeds)
+    )
+    # told alone, both times: the same batches, so that what the change does not touch is equal to the bit
+    before = painter(told)
+    oracle = {**before, **painter(more)}
+    with change(model):
+        after = painter(told)
+    images = {
+        "before": torch.stack([before[q.prompt] for q in questions]),
+        "after": torch.stack([after[q.prompt] for q in questions]),
+        "oracle": torch.stack([oracle[text] for text in wanted]),
+    }
+    return judged(images, questions, judge, seeds, about=provenance(model, steps=steps, guidance=guidance))
+
+
+@dataclass
+class _Painter:
+    """Paints each prompt with each seed, and counts."""
+
+    model: Model
+    seeds: Sequence[int]
+    steps: int
+    guidance: float | None
+    batch: int
+    progress: Progress | None
+    total: int
+    done: int = 0
+
+    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        if not prompts:
+            return {}
+        runs = [Run(prompt, seed) for prompt in prompts for seed in self.seeds]
+        swept = sweep(
+            self.model,
+            runs,
+            steps=self.steps,
+            guidance=self.guidance,
+            batch=self.batch,
+            progress=self._report,
+        )
+        self.done += len(runs)
+        with torch.no_grad():
+            parts = [self.model.decode(x).cpu() for x in torch.split(swept.latents, self.batch)]
+        return dict(
+            zip(
+                prompts,
+                torch.cat(parts).view(len(prompts), len(self.seeds), *parts[0].shape[1:]),
+                strict=True,
+            )
+        )
+
+    def _report(self, done: int, _: int) -> None:
+        if self.progress:
+            self.progress(self.done + done, self.total)
+
+
+def judged(
+    images: Mapping[str, Float[Tensor, "question seed 3 height width"]],
+    questions: Sequence[Question],
+    judge: Judge,
+    seeds: Sequence[int],
+    about: Mapping[str, Any] | None = None,
+) -> Effect:
+    """Return the effect seen in pictures that are there already.
+
+    Args:
+        images: for each state, before, after and oracle, [question, seed, 3, height, width] in 0..1.
+        questions: what was asked.
+        judge: says how well pictures fit texts, [picture, text].
+        seeds: the starting noises.
+        about: provenance, kept with the data.
+    """
+    candidates = list(dict.fromkeys(word for q in questions for word in (q.word, q.target)))
+    with torch.no_grad():
+        fit = [
+            [
+                judge.similarity(x, [q.template.replace("{}", c) for c in candidates])
+                for x, q in zip(images[s], questions, strict=True)
+            ]
+            for s in STATES
+        ]
+    moved = (images["after"] - images["before"]).abs().mean((-3, -2, -1))
+    data = xr.Dataset(
+        {
+            "fit": (
+                ("state", "question", "seed", "candidate"),
+                torch.stack([torch.stack(f) for f in fit]).numpy(),
+            ),
+            "moved": (("question", "seed"), moved.numpy()),
+        },
+        coords={
+            "state": list(STATES),
+            "question": range(len(questions)),
+            "seed": list(seeds),
+            "candidate": candidates,
+            **{
+                c: ("question", [getattr(q, c) for q in questions])
+                for c in ("kind", "prompt", "word", "target")
+            },
+        },
+        attrs={k: v for k, v in (about or {}).items() if isinstance(v, (str, int, float))},
+    )
+    return Effect(data, images)

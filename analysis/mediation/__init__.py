@@ -1,0 +1,1 @@
+"""Causal mediation: which states carry a word into the picture."""

@@ -1,0 +1,120 @@
+"""What causal mediation found: clean, corrupted and restored scores, and the effects between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+
+from ..intervals import bootstrap
+from ..scores import UNITS, Scores, load_store, save_store
+
+
+@dataclass(frozen=True, eq=False)
+class Mediation:
+    """What clean, corrupted and restored runs scored.
+
+    Args:
+        data: ``clean`` [prompt, seed], ``corrupted`` [prompt, seed, draw] and ``restored``
+            [site, (token | window), prompt, seed, draw]; provenance in ``data.attrs``.
+    """
+
+    data: xr.Dataset
+
+    def __repr__(self) -> str:
+        clean, corrupted = (float(self.data[k].mean()) for k in ("clean", "corrupted"))
+        sizes = ", ".join(f"{n} {d}s" for d, n in self.data["restored"].sizes.items())
+        return (
+            f"Mediation({self.data.attrs['metric']}: clean {clean:.3g}, corrupted {corrupted:.3g}; {sizes})"
+        )
+
+    @property
+    def clean(self) -> xr.DataArray:
+        """Scores of the clean runs, [prompt, seed]."""
+        return self.data["clean"]
+
+    @property
+    def corrupted(self) -> xr.DataArray:
+        """Scores of the corrupted runs, [prompt, seed, draw]."""
+        return self.data["corrupted"]
+
+    @property
+    def restored(self) -> Scores:
+        """Scores of the restored runs."""
+        return self._scores(self.data["restored"])
+
+    @property
+    def effect(self) -> Scores:
+        """Indirect effect: restored - corrupted, of the same prompt, seed and noise draw."""
+        return self._scores(self.data["restored"] - self.corrupted)
+
+    @property
+    def normalised(self) -> Scores:
+        """Share of the total effect: mean (restored - corrupted) / mean (clean - corrupted).
+
+        0 is corrupted, 1 is clean. Means are over prompts, seeds and draws, taken before dividing.
+
+        Raises:
+            ValueError: if the corruption changed nothing.
+        """
+        total = self.clean - self.corrupted
+        if float(total.mean()) == 0:
+            metric, corruption = self.data.attrs["metric"], self.data.attrs["corruption"]
+            raise ValueError(
+                f"the corruption {corruption} left the mean of {metric} as it was, so"
+                " there is no total effect to take a share of; corrupt more, or use another metric"
+            )
+        return self._scores(self.data["restored"] - self.corrupted, total)
+
+    def total(self, level: float = 0.95) -> xr.Dataset:
+        """Total effect clean - corrupted: ``mean``, ``low``, ``high``.
+
+        Where this interval holds 0, ``normalised`` divides by noise: read ``effect`` instead.
+        """
+        return bootstrap(self.clean - self.corrupted, UNITS, level)
+
+    def causal(self, above: float = 0.5) -> pd.DataFrame:
+        """Return the places whose normalised mean exceeds a threshold, the best first, with intervals.
+
+        The default is the midpoint between corrupted and clean.
+        """
+        frame = self.normalised.to_frame()
+        return frame[frame["mean"] > above]
+
+    @property
+    def rows(self) -> int:
+        """Denoiser rows that were computed (a guided step of one sample is two)."""
+        return int(self.data.attrs["rows"])
+
+    @property
+    def reference_rows(self) -> int:
+        """Denoiser rows that the published scheme computes for the same scores (docs/mediation.md)."""
+        return int(self.data.attrs["reference_rows"])
+
+    def save(self, path: str | Path) -> None:
+        """Write a zarr store, whole or not at all.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        save_store(self.data, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Mediation:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: if there is nothing at the path.
+            ValueError: if it is no store of a Mediation, or damaged.
+        """
+        data = load_store(path)
+        missing = {"clean", "corrupted", "restored"} - set(data)
+        if missing:
+            raise ValueError(f"{path} lacks {sorted(missing)}; give a store written by Mediation.save")
+        return cls(data)
+
+    def _scores(self, values: xr.DataArray, per: xr.DataArray | None = None) -> Scores:
+        values = values.transpose(*self.data["restored"].dims)
+        return Scores(values.assign_attrs(self.data.attrs), per)

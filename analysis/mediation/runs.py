@@ -1,0 +1,228 @@
+"""The runs behind causal mediation: clean, corrupted and restored, made in few batches and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ...models.base import Model, check_run
+from ...models.site import Site
+from ...models.store.provenance import provenance
+from ...models.text.prompt import Prompt
+from ...probes.sweep.sweeping import Progress, Run, sweep
+from ..metrics import Metric, Outcome, measure
+from .corruption import Corrupted, Corruption, check_reads_text, corrupt, encode_rows
+from .result import Mediation
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """The restored runs of one prompt and seed.
+
+    Args:
+        runs: [place][draw].
+        clean: final latents of the clean run, if it was made on the way, [...].
+        rows: denoiser rows that it took.
+    """
+
+    runs: Sequence[Sequence[Run]]
+    clean: Tensor | None = None
+    rows: int = 0
+
+
+Columns = tuple[str, dict[str, Any]]
+"""A dimension's name, and its coordinates."""
+Restore = Callable[[int, int], Restored]
+"""From a prompt's index and a seed to its restored runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What all runs of one mediation share.
+
+    Args:
+        model: the model.
+        clean: the clean prompts.
+        corrupted: what they are corrupted with, [prompt][draw].
+        spoilt: the corrupted prompts, encoded, [prompt][draw].
+        seeds: each prompt is run with each.
+        metric: scores finished runs.
+        corruption: how ``corrupted`` was made.
+        settings: steps, guidance and batch, for ``sweep``.
+        about: what else provenance should tell.
+    """
+
+    model: Model
+    clean: Sequence[Prompt]
+    corrupted: Sequence[Sequence[Corrupted]]
+    spoilt: Sequence[Sequence[Prompt]]
+    seeds: Sequence[int]
+    metric: Metric
+    corruption: Corruption
+    settings: dict[str, Any]
+    about: dict[str, Any]
+
+    @property
+    def rows_per_run(self) -> int:
+        """Denoiser rows of one sample's run; guidance doubles them."""
+        return len(self.model.steps(self.settings["steps"])) * (
+            2 if self.model.guides(self.settings["guidance"]) else 1
+        )
+
+    def mediate(
+        self,
+        sites: Sequence[Site],
+        columns: Columns | None,
+        restore: Restore,
+        configurations: int,
+        progress: Progress | None,
+    ) -> Mediation:
+        """Make and score all runs.
+
+        Args:
+            sites: first axis of the places.
+            columns: name and coordinates of the second axis, if there is one.
+            restore: gives the restored runs of a prompt and seed, sites first.
+            configurations: runs that the published scheme makes for each score: 3 if it runs clean and
+                corrupted anew for each.
+            progress: called with (runs done, runs to make).
+        """
+        cells = len(sites) * (len(columns[1][columns[0]]) if columns else 1)
+        prompts, seeds, draws = len(self.clean), len(self.seeds), self.corruption.draws
+        scores = np.empty((1 + draws + cells * draws, prompts, seeds))
+        rows, each = 0, len(scores)
+        for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
+            step = _part(progress, i * each, each, prompts * seeds * each)
+            scores[:, p, s], made = self._sample(p, self.seeds[s], restore, step)
+            rows += made
+        corrupted = scores[1 : 1 + draws].transpose(1, 2, 0)
+        restored = scores[1 + draws :].reshape(cells, draws, prompts, seeds).transpose(0, 2, 3, 1)
+        reference = configurations * self.rows_per_run * restored.size
+        about = {**self.about, "rows": rows, "reference_rows": reference}
+        return self._report(sites, columns, (scores[0], corrupted, restored), about)
+
+    def _sample(self, p: int, seed: int, restore: Restore, progress: Progress | None) -> tuple[Any, int]:
+        """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
+        restored = restore(p, seed)
+        first = [Run(self.clean[p], seed)] if restored.clean is None else []
+        spoilt = [Run(prompt, seed) for prompt in self.spoilt[p]]
+        runs = [*first, *spoilt, *(run for place in restored.runs for run in place)]
+        distinct = {_key(run): run for run in runs}
+        swept = sweep(self.model, list(distinct.values()), progress=progress, **self.settings)
+        latents = swept.latents
+        if restored.clean is not None:
+            latents = torch.cat([restored.clean[None].to(latents), latents])
+        found = self._measure(latents, p, latents[0])
+        place = {key: i + len(latents) - len(distinct) for i, key in enumerate(distinct)}
+        order = [*([] if first else [0]), *(place[_key(run)] for run in runs)]
+        return found[order], swept.rows + restored.rows
+
+    def _measure(self, latents: Tensor, p: int, clean: Tensor) -> Any:
+        """Score finished runs of one prompt and seed, in batches, so that few pictures lie in memory."""
+        parts = []
+        for x in latents.split(self.settings["batch"]):
+            outcome = Outcome(x, (self.clean[p],) * len(x), self.model.decode, clean.expand_as(x))
+            parts.append(measure(self.metric, outcome).double().cpu().numpy())
+        return np.concatenate(parts)
+
+    def _report(
+        self,
+        sites: Sequence[Site],
+        columns: Columns | None,
+        scores: Any,
+        about: dict[str, Any],
+    ) -> Mediation:
+        clean, corrupted, restored = scores
+        name, along = columns if columns else ("", {})
+        shape = (len(sites), *((len(along[name]),) if columns else ()), *restored.shape[1:])
+        dims = ("site", *((name,) if columns else ()), "prompt", "seed", "draw")
+        coords = {
+            "site": [str(s) for s in sites],
+            "block": ("site", [s.block for s in sites]),
+            "kind": ("site", [s.kind for s in sites]),
+            **along,
+            "prompt": [p.text for p in self.clean],
+            "seed": list(self.seeds),
+            "draw": range(self.corruption.draws),
+        }
+        data = {
+            "clean": (("prompt", "seed"), clean),
+            "corrupted": (("prompt", "seed", "draw"), corrupted),
+            "restored": (dims, restored.reshape(shape)),
+        }
+        return Mediation(xr.Dataset(data, coords, about))
+
+
+def open_study(
+    model: Model,
+    prompts: Sequence[str],
+    subject: str | Sequence[str],
+    seeds: Sequence[int],
+    *,
+    metric: Metric,
+    corruption: Corruption,
+    steps: int,
+    guidance: float | None,
+    batch: int,
+) -> Study:
+    """Check the input, and encode the clean and the corrupted prompts.
+
+    Raises:
+        TypeError: for a single string or number in place of a list.
+        ValueError: for a model without text, repeated prompts or seeds, and runs that cannot be made.
+        LookupError: for a subject that is not in its prompt.
+    """
+    check_reads_text(model)
+    guidance = model.default_guidance if guidance is None else guidance
+    if isinstance(prompts, str):
+        raise TypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
+    if isinstance(seeds, int):
+        raise TypeError(f"seeds is the single number {seeds}; give a list: [{seeds}]")
+    _check_each_once("prompts", prompts)
+    _check_each_once("seeds", seeds)
+    check_run(len(seeds), seeds, steps, guidance)
+    subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
+    if len(subjects) != len(prompts):
+        raise ValueError(
+            f"{len(prompts)} prompts but {len(subjects)} subjects; give one for all, or one for each"
+        )
+    with torch.no_grad():
+        clean = model.encode(list(prompts))
+    corrupted = corrupt(model, clean, subjects, corruption)
+    spoilt = [encode_rows(model, [(c.text, c.interventions()) for c in draws]) for draws in corrupted]
+    about = provenance(
+        model,
+        steps=steps,
+        guidance=guidance,
+        subject=subjects,
+        corruption=repr(corruption),
+        metric=getattr(metric, "__name__", repr(metric)),
+    )
+    settings = {"steps": steps, "guidance": guidance, "batch": batch}
+    return Study(model, clean, corrupted, spoilt, list(seeds), metric, corruption, settings, about)
+
+
+def _check_each_once(name: str, given: Sequence[Any]) -> None:
+    if not given:
+        raise ValueError(f"{name} is empty; give at least one")
+    twice = [x for x in dict.fromkeys(given) if list(given).count(x) > 1]
+    if twice:
+        raise ValueError(f"{name} hold {twice[0]!r} more than once; a repeated run is no new evidence")
+
+
+def _key(run: Run) -> tuple[int, ...]:
+    return (id(run.prompt), *(id(i) for i in run.interventions))
+
+
+def _part(progress: Progress | None, before: int, size: int, total: int) -> Progress | None:
+    """Progress of one part, told as that of the whole; runs found to be equal count as done."""
+    if progress is None:
+        return None
+    return lambda done, of: progress(before + size * done // of, total)

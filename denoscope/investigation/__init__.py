@@ -1,0 +1,1 @@
+"""The whole loop, from a prompt to an edit that was measured."""

@@ -1,0 +1,133 @@
+"""What is asked of a model, checked before any work is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from ..analysis.metrics import Metric, clip_score, latent_distance
+from ..models.base import Model, check_run
+from ..models.judges.embedded import Judge, load_judge
+from ..models.load import load
+from ..models.zoo import ZOO
+from .wording import Wording, same, wording
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked, and how thoroughly.
+
+    Args:
+        prompt: a text that contains ``about``.
+        about: the word (or run of words) whose cause is looked for.
+        change_to: what it shall mean after the edit.
+        model: a name from the zoo, a folder, or a hub id.
+        seeds: how many starting noises: 0, 1, ...
+        steps: sampling steps.
+        guidance: guidance scale; None is the model's default.
+        draws: how many noise draws take the word out in causal tracing.
+    """
+
+    prompt: str
+    about: str
+    change_to: str
+    model: str = "emoji"
+    seeds: int = 4
+    steps: int = 10
+    guidance: float | None = None
+    draws: int = 2
+
+    def quicker(self) -> Case:
+        """Return the same case with fewer seeds, steps and draws: for a first look, and for tests."""
+        return replace(self, seeds=2, steps=6, draws=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A case made ready: everything that the stages share.
+
+    Args:
+        case: what is asked.
+        model: opened.
+        judge: says what pictures show; None if none ships with the model.
+        guidance: the scale that is used.
+        wording: in which texts the edit is tried.
+    """
+
+    case: Case
+    model: Model
+    judge: Judge | None
+    guidance: float
+    wording: Wording
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What every sampling run is given."""
+        return {"seeds": self.seeds, "steps": self.case.steps, "guidance": self.guidance}
+
+    @property
+    def seeds(self) -> list[int]:
+        """The starting noises."""
+        return list(range(self.case.seeds))
+
+    @property
+    def metric(self) -> Metric:
+        """What pictures are scored by in causal tracing."""
+        return latent_distance() if self.judge is None else clip_score(self.judge)
+
+
+def prepare(case: Case) -> Setup:
+    """Open the model and check the case, so that faults show before any work is done.
+
+    Raises:
+        LookupError: for an unknown model, or a word that is not in the prompt.
+        ValueError: for runs that cannot be made.
+    """
+    model, judge, guidance = open_case(case)
+    for name in ("about", "change_to"):
+        if not getattr(case, name).strip():
+            raise ValueError(f"{name} is empty; give a word")
+    if same(case.about) == same(case.change_to):
+        raise ValueError(f"about and change_to are both {case.about!r}; change it to something else")
+    words = wording(case.model, case.prompt, case.about, case.change_to)
+    with torch.no_grad():
+        model.encode([t.format(case.change_to) for t in words.efficacy])  # not too long either
+    return Setup(case, model, judge, guidance, words.fitting(lambda text: _reads(model, text)))
+
+
+def _reads(model: Model, text: str) -> bool:
+    try:
+        with torch.no_grad():
+            model.encode([text])
+    except ValueError:  # too long
+        return False
+    return True
+
+
+def open_case(case: Case) -> tuple[Model, Judge | None, float]:
+    """Open a case's model and judge, and settle its guidance.
+
+    Raises:
+        LookupError: for an unknown model, or a word that is not in the prompt.
+        ValueError: for runs that cannot be made.
+    """
+    check_seeds(case.seeds)
+    check_run(case.seeds, range(case.seeds), case.steps, case.guidance or 0.0)
+    model = load(case.model)
+    if not model.text_encoders:
+        raise ValueError(
+            f"{model.name} has no text encoder, so no word of a prompt can be investigated; take 'emoji'"
+        )
+    with torch.no_grad():
+        model.encode([case.prompt])[0].find(case.about)
+    model.steps(case.steps)
+    guidance = model.default_guidance if case.guidance is None else case.guidance
+    return model, load_judge(case.model) if case.model in ZOO else None, guidance
+
+
+def check_seeds(n: int) -> None:
+    """Raise ValueError if there are no seeds."""
+    if n < 1:
+        raise ValueError(f"seeds is {n}; it is how many pictures are made, at least 1")

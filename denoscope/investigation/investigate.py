@@ -1,0 +1,123 @@
+"""The whole loop as one function: look, find the cause, change it, check it, write a page.
+
+What is finished is on disk at once, so that a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from ..analysis.mediation.tracing import Mediation
+from ..editing.weights import fingerprint
+from ..models.base import Model
+from ..models.store.provenance import provenance
+from ..report import page as report
+from .case import Case, prepare
+from .folder import RunFolder, write_text
+from .stages import Note, check, denoiser_cause, look, make_edit, text_cause
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+def investigate(
+    case: Case,
+    output: str | Path,
+    *,
+    command: str = "",
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Do the whole loop and write a run folder: report.html, results.zarr, edit.safetensors, run.json.
+
+    A run that was stopped goes on where it was when it is called again with the same case and folder.
+
+    Args:
+        case: what is asked.
+        output: the run folder.
+        command: how the page says it was made.
+        fresh: take away a run with other settings that the folder holds, instead of refusing.
+        progress: called with (stage, done, total).
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        LookupError: for an unknown model, or a word that is not in the prompt.
+        ValueError: for runs that cannot be made.
+        OSError: if the folder cannot be written, or holds another run.
+    """
+    show = progress or (lambda *_: None)
+    setup = prepare(case)
+    settings = {**asdict(case), "weights": weights_hash(setup.model), "format": 1}
+    folder = RunFolder(Path(output), settings)
+    folder.open(fresh=fresh)
+    stage = _Stages(folder, show)
+    found = {"look": stage("look", "looking: pictures, word maps", lambda n: look(setup, n))}
+    found["text"] = stage("text", "finding the cause: text encoder", lambda n: text_cause(setup, n))
+    found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda n: denoiser_cause(setup, n))
+    edit = make_edit(setup, Mediation(found["text"]))
+    edit.save(folder.path / "edit.safetensors")
+    found["effect"] = stage("effect", "checking the edit", lambda n: check(setup, edit, n))
+    about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
+    about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
+    about["parameters"] = sum(p.numel() for m in setup.model.components.values() for p in m.parameters())
+    whole = folder.finish(about)
+    page = folder.path / "report.html"
+    write_text(page, report.render(found, whole, edit))
+    return page
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """Makes a stage, or finds it made."""
+
+    folder: RunFolder
+    show: Progress
+
+    def __call__(self, name: str, label: str, make: Callable[[Note], xr.Dataset]) -> xr.Dataset:
+        done = self.folder.load(name)
+        if done is not None:
+            self.show(label, 1, 1)
+            return done
+        start, total = time.perf_counter(), 1
+
+        def note(n: int, of: int) -> None:
+            nonlocal total
+            total = of
+            self.show(label, n, of)
+
+        self.show(label, 0, 1)
+        made = make(note)
+        self.folder.save(name, made, time.perf_counter() - start)
+        self.show(label, total, total)
+        return made
+
+
+def weights_hash(model: Model) -> str:
+    """Return a hash over all weights of a model; equal values in another number format hash equally."""
+    digest = hashlib.sha256()
+    for part, module in sorted(model.components.items()):
+        for name, parameter in sorted(module.named_parameters()):
+            digest.update(f"{part}.{name} {fingerprint(parameter)}\n".encode())
+    return digest.hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers were computed on."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+    }

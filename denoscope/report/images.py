@@ -1,0 +1,41 @@
+"""Pictures as arrays and files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ..models.store.disk import write_bytes
+
+
+def to_array(images: Float[Tensor, "sample 3 height width"]) -> xr.DataArray:
+    """Return pictures in 0..1 as dims (sample, y, x, channel), rounded to what a PNG holds."""
+    pixels = images.detach().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
+    return xr.DataArray(pixels.astype(np.uint8), dims=("sample", "y", "x", "channel"))
+
+
+def save_pictures(images: Tensor, folder: Path, names: Sequence[str]) -> list[Path]:
+    """Write one PNG for each picture, each whole or not at all.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.png" for name in names]
+    for pixels, file in zip(to_array(images).values, files, strict=True):
+        write_bytes(file, _png(pixels))
+    return files
+
+
+def _png(pixels: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

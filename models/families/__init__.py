@@ -1,0 +1,1 @@
+"""One adapter a file; what several share begins with an underscore."""

@@ -1,0 +1,49 @@
+"""What adapters of UNet pipelines share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..base import Model
+from ._images import decoded
+
+
+class UNetModel(Model):
+    """A pipeline whose denoiser is ``pipe.unet``."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The UNet."""
+        unet: nn.Module = self.pipe.unet
+        return unet
+
+    @property
+    def native_size(self) -> tuple[int, ...]:
+        """Height and width of the pictures the UNet was made for, in pixels."""
+        size = self.pipe.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return (height * self.pixels_per_latent, width * self.pixels_per_latent)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """How many times an autoencoder shrinks the side of a picture; 1 without one."""
+        return int(getattr(self.pipe, "vae_scale_factor", 1))
+
+    @property
+    def size_unit(self) -> int:
+        """Sides are multiples of 8 pixels, as the pipelines ask."""
+        return 8
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of what is denoised."""
+        height, width = self.size
+        return (
+            self.pipe.unet.config.in_channels,
+            height // self.pixels_per_latent,
+            width // self.pixels_per_latent,
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1 from final latents, through the VAE."""
+        return decoded(self.pipe.vae, latents)

@@ -1,0 +1,154 @@
+"""Adapter: FLUX.1 dev and schnell (double and single blocks, CLIP and T5, flow matching)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..run.levels import Now, Step
+from ..run.noise import gaussian
+from ..run.schedule import begin, flow_shift
+from ..text.encoders import clip, read
+from ..text.prompt import Prompt
+from ._images import decoded, from_text_pipeline
+from ._transformer import TransformerModel
+
+
+class Flux(TransformerModel):
+    """diffusers' FluxPipeline, opened.
+
+    FLUX.1 dev was distilled from guidance: the scale is told to the network, and there is one row for each
+    sample. Schnell knows no scale. Both can be guided in truth besides (``true_guidance`` above 1): then
+    the unconditional branch runs as a second pass after the conditional one.
+
+    Latents are packed: [sample, token, channel], two by two latent pixels in a token.
+    """
+
+    family_guidance = 3.5
+    t5_tokens = 512
+    true_guidance = 1.0
+    guides_in_passes = True
+    joint_order = ("txt", "img")
+    time_scale = 1000.0
+
+    @property
+    def native_size(self) -> tuple[int, ...]:
+        """Height and width that the pipeline takes by default, in pixels."""
+        side = int(self.pipe.default_sample_size) * self.pixels_per_latent
+        return (side, side)
+
+    @property
+    def size_unit(self) -> int:
+        """Latent pixels are packed two by two."""
+        return 2 * self.pixels_per_latent
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Tokens and channels of what is denoised."""
+        channels, height, width = self._unpacked
+        return (height // 2 * (width // 2), channels * 4)
+
+    @property
+    def _unpacked(self) -> tuple[int, int, int]:
+        height, width = self.size
+        side = self.pixels_per_latent
+        return (self.pipe.transformer.config.in_channels // 4, height // side, width // side)
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """Height and width of the latents before they are packed."""
+        return self._unpacked[1:]
+
+    def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
+        channels, height, width = self._unpacked
+        noise = gaussian(generators, self._unpacked, self.dtype).to(self.device)
+        packed: Tensor = self.pipe._pack_latents(noise, len(noise), channels, height, width)
+        return packed
+
+    def _begin(self, n: int) -> Any:
+        options: dict[str, Any] = {"mu": flow_shift(self.scheduler, self.latent_shape[0], 1.15)}
+        if not self.scheduler.config.get("use_flow_sigmas"):
+            options["sigmas"] = np.linspace(1.0, 1 / n, n)
+        scheduler = begin(self.scheduler, n, self.device, **options)
+        scheduler.set_begin_index(0)
+        return scheduler
+
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+        short = read(self.pipe.tokenizer, texts, self.pipe.tokenizer_max_length, self.name, cut=True)
+        pooled = clip(self.pipe.text_encoder, short, self.device).pooler_output.to(self.dtype)
+        long = read(self.pipe.tokenizer_2, texts, self.t5_tokens, self.name)
+        embeds = self.pipe.text_encoder_2(long.ids.to(self.device))[0].to(self.dtype)
+        return [
+            Prompt(
+                w.text, w.tokens, w.spans, embeds=e, pooled=p, read={"text_encoder": s, "text_encoder_2": w}
+            )
+            for w, s, e, p in zip(long.words, short.words, embeds, pooled, strict=True)
+        ]
+
+    def guides(self, guidance: float) -> bool:  # noqa: ARG002 - told to the network
+        """Return whether a run has an unconditional branch: by ``true_guidance`` alone."""
+        return self.true_guidance > 1
+
+    def combine(self, free: Tensor, told: Tensor, guidance: float) -> Tensor:  # noqa: ARG002
+        """Classifier-free guidance with the true scale."""
+        return super().combine(free, told, self.true_guidance)
+
+    def branches(
+        self,
+        x: Tensor,
+        step: Step,
+        prompts: Sequence[Prompt],
+        null: Sequence[Prompt],
+        *,
+        guidance: float | None = None,
+        free: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return the unconditional and the conditional output: two passes, the conditional one first."""
+        rows = slice(0, len(prompts))
+        with self.during(Now(step, {"cond": rows}, guidance)):
+            told = self.predict(x, step, prompts)
+        if null and free is None:
+            with self.during(Now(step, {"uncond": rows}, guidance)):
+                free = self.predict(x, step, null)
+        return free, told
+
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+        """The transformer's output, eps - x_0, for packed inputs x [sample, token, channel]."""
+        embeds, n = torch.stack([p.embeds for p in prompts]), len(prompts)
+        _, height, width = self._unpacked
+        places = self.pipe._prepare_latent_image_ids(n, height // 2, width // 2, self.device, embeds.dtype)
+        out: Tensor = self.denoiser(
+            hidden_states=x,
+            timestep=self.time(step, n).to(x.dtype) / 1000,
+            guidance=self._told_guidance(n),
+            pooled_projections=torch.stack([p.pooled for p in prompts if p.pooled is not None]),
+            encoder_hidden_states=embeds,
+            txt_ids=torch.zeros(embeds.shape[1], 3, device=self.device, dtype=embeds.dtype),
+            img_ids=places,
+            return_dict=False,
+        )[0]
+        return out
+
+    def _told_guidance(self, rows: int) -> Tensor | None:
+        if not self.pipe.transformer.config.guidance_embeds:
+            return None
+        told = self.now.guidance if self.now else None
+        return torch.full((rows,), self.default_guidance if told is None else told, device=self.device)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1 from final packed latents, through the VAE."""
+        unpacked = self.pipe._unpack_latents(latents, *self.size, self.pixels_per_latent)
+        return decoded(self.pipe.vae, unpacked)
+
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Tensor:
+        """Pictures from FluxPipeline itself."""
+        given: dict[str, Any] = {"max_sequence_length": self.t5_tokens}
+        if self.true_guidance > 1:
+            given.update(true_cfg_scale=self.true_guidance, negative_prompt=[""] * len(prompts))
+        return from_text_pipeline(self, prompts, generators, steps, guidance, **given)

@@ -1,0 +1,44 @@
+"""Adapter: latent diffusion's own text-to-image model (UNet, its BERT), the ancestor of Stable Diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..run.levels import Branch
+from ..run.schedule import UNSCALED
+from ..text.encoders import read
+from ..text.prompt import Prompt
+from ._images import painted
+from .stable_diffusion import StableDiffusion
+
+_TOKENS = 77
+
+
+class LatentDiffusion(StableDiffusion):
+    """diffusers' LDMTextToImagePipeline, opened; its ``bert`` goes by the name ``text_encoder``."""
+
+    family_guidance = 6.0
+    other_schedulers = UNSCALED
+
+    def _parts(self) -> Mapping[str, Any]:
+        renamed = {"bert": "text_encoder", "vqvae": "vae"}
+        return {renamed.get(name, name): part for name, part in self.pipe.components.items()}
+
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+        reading = read(self.pipe.tokenizer, texts, _TOKENS, self.name)
+        embeds = self.pipe.bert(reading.ids.to(self.device))[0].to(self.dtype)
+        return [
+            Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
+        ]
+
+    def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002
+        """What a call of the encoder inside the pipeline reads: the empty text comes first, if at all."""
+        empty = read(self.pipe.tokenizer, [""], _TOKENS, self.name).ids
+        return "uncond" if bool((ids.cpu() == empty).all()) else "cond"
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1 from final latents, through the autoencoder."""
+        return painted(self.pipe.vqvae, 1 / self.pipe.vqvae.config.scaling_factor * latents)

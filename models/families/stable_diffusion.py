@@ -1,0 +1,38 @@
+"""Adapter: Stable Diffusion 1.x and 2.x (UNet, one CLIP text encoder; epsilon and v prediction)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..run.levels import Step
+from ..text.encoders import clip, read
+from ..text.prompt import Prompt
+from ._images import from_text_pipeline
+from ._unet import UNetModel
+
+
+class StableDiffusion(UNetModel):
+    """diffusers' StableDiffusionPipeline, opened."""
+
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+        tokenizer = self.pipe.tokenizer
+        reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
+        embeds = clip(self.pipe.text_encoder, reading, self.device)[0].to(self.dtype)
+        return [
+            Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
+        ]
+
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+        """The UNet's output (epsilon or v) for network inputs x [sample, channel, height, width]."""
+        embeds = torch.stack([p.embeds for p in prompts])
+        out: Tensor = self.denoiser(x, self.time(step), encoder_hidden_states=embeds, return_dict=False)[0]
+        return out
+
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Tensor:
+        """Pictures from StableDiffusionPipeline itself."""
+        return from_text_pipeline(self, prompts, generators, steps, guidance)

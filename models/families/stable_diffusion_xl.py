@@ -1,0 +1,91 @@
+"""Adapter: Stable Diffusion XL, base and Turbo (UNet, two CLIP text encoders, micro-conditioning)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..run.levels import Step
+from ..text.encoders import clip, read
+from ..text.prompt import Prompt
+from ._images import from_text_pipeline
+from ._unet import UNetModel
+
+
+class StableDiffusionXL(UNetModel):
+    """diffusers' StableDiffusionXLPipeline, opened.
+
+    The UNet reads, for each token, the last but one layer of both text encoders side by side, so what the
+    last layer does counts only for the second encoder's pooled embedding (Podell et al. 2023, section 2.1).
+    Turbo is the same with guidance 0 and few steps.
+    """
+
+    family_guidance = 5.0
+
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+        parts, readings = [], {}
+        for suffix in ("", "_2"):
+            tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
+            reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
+            out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
+            parts.append(out.hidden_states[-2])
+            readings[f"text_encoder{suffix}"] = reading.words
+            pooled: Tensor = out[0]
+        embeds = torch.cat(parts, -1).to(self.dtype)
+        return [
+            Prompt(
+                text,
+                readings["text_encoder"][i].tokens,
+                readings["text_encoder"][i].spans,
+                embeds=embeds[i],
+                pooled=pooled[i],
+                read={name: words[i] for name, words in readings.items()},
+            )
+            for i, text in enumerate(texts)
+        ]
+
+    def null(self, text: str, n: int) -> list[Prompt]:
+        """What the unconditional branch reads: zeros for no text, as the base model was trained."""
+        prompts = super().null(text, n)
+        if text or not self.pipe.config.force_zeros_for_empty_prompt:
+            return prompts
+        return [
+            replace(p, embeds=torch.zeros_like(p.embeds), pooled=torch.zeros_like(p.pooled))
+            for p in prompts
+            if p.pooled is not None
+        ]
+
+    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+        """The UNet's output for network inputs x [sample, channel, height, width]."""
+        embeds = torch.stack([p.embeds for p in prompts])
+        # original size, crop from the top left, target size: the whole picture
+        sizes = torch.tensor([*self.size, 0, 0, *self.size], dtype=embeds.dtype, device=self.device)
+        pooled = torch.stack([p.pooled for p in prompts if p.pooled is not None])
+        out: Tensor = self.denoiser(
+            x,
+            self.time(step),
+            encoder_hidden_states=embeds,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.expand(len(prompts), -1)},
+            return_dict=False,
+        )[0]
+        return out
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures in 0..1; an autoencoder that overflows in half precision works in float32 meanwhile."""
+        vae = self.pipe.vae
+        if vae.dtype != torch.float16 or not vae.config.force_upcast:
+            return super().decode(latents)
+        vae.to(torch.float32)
+        try:
+            return super().decode(latents.float())
+        finally:
+            vae.to(torch.float16)
+
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Tensor:
+        """Pictures from StableDiffusionXLPipeline itself."""
+        return from_text_pipeline(self, prompts, generators, steps, guidance)

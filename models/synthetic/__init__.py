@@ -1,0 +1,1 @@
+"""Models in which nothing was trained: tiny random ones, full-size ones without weights, exact ones."""

@@ -1,0 +1,4 @@
+"""How the embedded models were made, from artwork to weights.
+
+``python -m denoscope.models.zoo.training --help`` shows the steps.
+"""

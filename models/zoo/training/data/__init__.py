@@ -1,0 +1,1 @@
+"""What the embedded models are trained on: pictures, captions, composed scenes."""

@@ -1,0 +1,81 @@
+"""Which picture comes next: concepts evenly, with composed scenes and empty captions mixed in."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .captions import caption
+from .compose import random_scene
+from .pictures import Pictures, Record
+from .world import COMMON
+
+_COMMON = frozenset(COMMON)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a batch is made of.
+
+    Args:
+        composed: share of composed scenes.
+        empty: share of captions left empty, for classifier-free guidance.
+        people: how often a concept of people comes for each time that a thing comes.
+        kinds: how often a composed scene is a coloured ground, a pair, or several of one kind.
+    """
+
+    composed: float = 0.15
+    empty: float = 0.1
+    people: float = 1.5
+    kinds: tuple[float, float, float] = (2, 1, 1)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One training sample: a picture of the data, or a composed one, and its caption."""
+
+    index: int
+    caption: str
+    picture: Tensor | None = None
+
+
+def weights(records: Sequence[Record], people: float = 1.5) -> Tensor:
+    """Sampling weight of each picture.
+
+    Every concept counts the same, however many pictures it has; common ones count twice and people, who have
+    more to learn, ``people`` times. Within a concept default skin counts twice.
+    """
+    own = [2.0 if r.is_person and r.skin == "none" and r.style != "monochrome" else 1.0 for r in records]
+    total: Counter[str] = Counter()
+    for record, weight in zip(records, own, strict=True):
+        total[record.concept] += weight  # type: ignore[assignment]
+    wanted = [(2.0 if r.concept in _COMMON else 1.0) * (people if r.is_person else 1.0) for r in records]
+    return torch.tensor([w * o / total[r.concept] for w, o, r in zip(wanted, own, records, strict=True)])
+
+
+def items(pictures: Pictures, seed: int, mix: Mix | None = None) -> Iterator[Item]:
+    """Endless training samples."""
+    mix = mix or Mix()
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    likely = weights(pictures.records, mix.people)
+    single = [i for i, r in enumerate(pictures.records) if r.skin == "none"]
+    while True:
+        for index in torch.multinomial(likely, 1024, replacement=True, generator=generator).tolist():
+            yield _item(pictures, index, single, rng, mix)
+
+
+def _item(pictures: Pictures, index: int, single: Sequence[int], rng: random.Random, mix: Mix) -> Item:
+    if rng.random() < mix.composed:
+        style = pictures.records[index].style
+        others = [i for i in rng.choices(single, k=12) if pictures.records[i].style == style]
+        scene = random_scene(pictures, index, (others or [rng.choice(single)])[0], rng, mix.kinds)
+        item = Item(index, scene.caption, scene.picture)
+    else:
+        item = Item(index, caption(pictures.records[index], rng))
+    return Item(item.index, "", item.picture) if rng.random() < mix.empty else item

@@ -1,0 +1,1 @@
+"""What the cards say: pictures generated, judged and shown."""

@@ -1,0 +1,146 @@
+"""How each embedded model is made: which denoiser on which pictures, and which pipeline it ships as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMPipeline,
+    DDIMScheduler,
+    PixArtAlphaPipeline,
+    PixArtTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .data import world
+from .data.pictures import Pictures
+from .data.sampling import Mix
+from .fit.denoisers import SCHEDULE, new_plain_unet, new_transformer, new_unet
+from .fit.inputs import Inputs, Latents, Pixels
+from .fit.training import Network
+from .parts import JUDGES, LATENT
+
+TOKENS = 24
+"""How many tokens the text encoder reads."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one embedded model is made.
+
+    Attributes:
+        denoiser: its part, and the name of the step that trains it.
+        new: a denoiser with random weights.
+        read: opens a trained one.
+        frozen: the other parts of its pipeline.
+        judges: the judges that ship with it; a model without them is judged by those of "emoji".
+        pipeline: puts read parts together.
+        inputs: what the denoiser is trained on, out of the folders of the frozen parts.
+        pictures: which of the world's pictures.
+        mix: shares of composed scenes and empty captions.
+        rate: the learning rate on a CPU.
+        call: what a plain call of the pipeline needs besides prompts.
+    """
+
+    denoiser: str
+    new: Callable[[], Network]
+    read: Network
+    pipeline: Callable[[Mapping[str, Network]], Network]
+    frozen: tuple[str, ...] = LATENT
+    judges: tuple[str, ...] = ()
+    inputs: Callable[[Mapping[str, Path]], Inputs] = Latents.find
+    pictures: Callable[[Pictures], Pictures] = lambda pictures: pictures
+    mix: Mix = Mix()
+    rate: float = 4e-4
+    call: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every part that the assembled folder holds."""
+        return (self.denoiser, *self.frozen, *self.judges)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it paints what a prompt says."""
+        return "text_encoder" in self.frozen
+
+
+def open_part(recipe: Recipe, name: str, path: Path, dtype: torch.dtype) -> Network:
+    """Read one part of a pipeline from its folder."""
+    if name == "tokenizer":
+        return CLIPTokenizer.from_pretrained(path)
+    if name == "text_encoder":
+        return CLIPTextModel.from_pretrained(path, dtype=dtype)
+    kind: Network = AutoencoderKL if name == "vae" else recipe.read
+    return kind.from_pretrained(path, dtype=dtype, low_cpu_mem_usage=False)
+
+
+def people(pictures: Pictures) -> Pictures:
+    """The people who are painted in colour."""
+    return pictures.select([i for i, r in enumerate(pictures.records) if world.skin_name(r)])
+
+
+def _scheduler() -> Network:
+    return DDIMScheduler(**SCHEDULE)
+
+
+def _stable_diffusion(parts: Mapping[str, Network]) -> Network:
+    return StableDiffusionPipeline(
+        **parts,
+        scheduler=_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _pixart(parts: Mapping[str, Network]) -> Network:
+    return PixArtAlphaPipeline(**parts, scheduler=_scheduler())
+
+
+def _ddim(parts: Mapping[str, Network]) -> Network:
+    return DDIMPipeline(unet=parts["people"], scheduler=_scheduler())
+
+
+_MIX = Mix(composed=0.36, people=4.0, kinds=(1.2, 2, 0.6))
+"""People have most to learn, and so have pairs, which the models do not learn as a small share."""
+
+_CALL = {"height": 64, "width": 64}
+
+RECIPES = {
+    "emoji": Recipe(
+        "unet", new_unet, UNet2DConditionModel, _stable_diffusion, judges=JUDGES, mix=_MIX, call=_CALL
+    ),
+    "emoji-dit": Recipe(
+        "transformer",
+        new_transformer,
+        PixArtTransformer2DModel,
+        _pixart,
+        mix=_MIX,
+        rate=6e-4,
+        call={
+            **_CALL,
+            "use_resolution_binning": False,
+            "clean_caption": False,
+            "max_sequence_length": TOKENS,
+        },
+    ),
+    "emoji-people": Recipe(
+        "people",
+        new_plain_unet,
+        UNet2DModel,
+        _ddim,
+        frozen=(),
+        inputs=lambda _: Pixels(32),
+        pictures=people,
+        mix=Mix(composed=0.0, empty=0.0),
+    ),
+}

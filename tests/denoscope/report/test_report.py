@@ -1,0 +1,139 @@
+"""The page: self-contained, safe, quiet in a browser, and fit for a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from denoscope.investigation.investigate import investigate
+
+EVIL = "<script>alert(1)</script> a cat"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PROBE = """<script>
+const wait = setInterval(() => {
+  if (!document.body.dataset.ready) return;
+  clearInterval(wait);
+  const right = [...document.querySelectorAll("main *, header *, footer *")]
+    .filter(e => !e.closest("svg"))
+    .map(e => e.getBoundingClientRect().right);
+  const drawn = [...document.querySelectorAll(".plot")]
+    .map(e => e.querySelectorAll("svg.main-svg").length > 0);
+  parent.postMessage(JSON.stringify({ width: innerWidth, scroll: document.documentElement.scrollWidth,
+    right: Math.max(...right), drawn, title: document.title }), "*");
+}, 100);
+</script></body>"""
+FRAME = """<!doctype html><body><script>
+addEventListener("message", e => { document.body.dataset.probe = e.data; });
+</script><iframe src="page.html" style="border:0;width:%dpx;height:3000px"></iframe></body>"""
+
+
+class Page(HTMLParser):
+    """Collects tags, addresses and text outside scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.words, self.inside = [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.inside = tag if tag in ("script", "style") else self.inside
+        self.links += [v for k, v in attrs if k in ("src", "href") and v]
+
+    def handle_endtag(self, tag):
+        self.inside = "" if tag == self.inside else self.inside
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return (finished / "report.html").read_text()
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    parsed = Page(page)
+    assert all(link.startswith("data:") for link in parsed.links)
+    assert "default-src 'none'" in page and page.count("plotly.js v") == 1
+
+
+def test_figures_carry_the_runs_numbers(page, finished):
+    from denoscope.analysis.scores import load_store
+
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
+    assert {"hero", "strip", "words", "grid-generality", "grid-specificity", "moved"} <= set(figures)
+    assert len(figures["strip"]["frames"]) == 2
+    moved = load_store(finished / "results.zarr" / "effect")
+    part = moved["moved"].isel(question=(moved["kind"] == "efficacy").values)
+    assert figures["moved"]["data"][0]["x"][0] == pytest.approx(float(part.mean()))
+
+
+def test_every_place_of_a_figure_is_filled(page):
+    figures = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
+    assert set(re.findall(r'data-figure="([^"]+)"', page)) == set(figures)
+
+
+def test_it_says_that_no_judge_looked(page):
+    text = " ".join(Page(page).words)
+    assert "No judge ships with this model" in text and "pictures of other things still show" not in text
+
+
+@pytest.fixture(scope="module")
+def evil(case, tmp_path_factory):
+    """The page of a prompt that is out to run code; its tokens are single characters."""
+    path = tmp_path_factory.mktemp("evil")
+    return investigate(replace(case, prompt=EVIL, seeds=1, steps=1), path, command=f"denoscope {EVIL}")
+
+
+def test_prompts_stay_text(evil):
+    parsed = Page(evil.read_text())
+    assert parsed.tags.count("script") == 3  # figures, plotly.js, ours
+    assert EVIL in "".join(parsed.words)
+
+
+def browse(page, folder, width):
+    """Open a page in a frame of some width: what it measured, and what the console said."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no headless browser is installed (looked for {', '.join(BROWSERS)})")
+    (folder / "page.html").write_text(page.replace("</body>", PROBE))
+    (folder / "frame.html").write_text(FRAME % width)
+    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={max(width, 600)},3000"]
+    command += ["--virtual-time-budget=30000", "--dump-dom", (folder / "frame.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    found = re.search(r'data-probe="([^"]+)"', done.stdout)
+    assert found, done.stderr[-2000:]
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(unescape(found[1])), console
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_draws_every_figure_without_a_word_on_the_console(page, tmp_path, width):
+    seen, console = browse(page, tmp_path, width)
+    assert seen["width"] == width and console == []
+    assert seen["drawn"] and all(seen["drawn"])
+    assert seen["scroll"] <= width and seen["right"] <= width
+
+
+@pytest.mark.slow
+def test_a_browser_shows_an_evil_prompt_as_text(evil, tmp_path):
+    seen, console = browse(evil.read_text(), tmp_path, 390)
+    assert console == [] and all(seen["drawn"]) and unescape(seen["title"]).startswith(EVIL)
+
+
+@pytest.mark.slow
+def test_the_console_is_really_watched(page, tmp_path):
+    broken = page.replace("Plotly.newPlot", "Plotly.noSuchPlot(", 1).replace("noSuchPlot((", "noSuchPlot(")
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        browse(broken, tmp_path, 390)

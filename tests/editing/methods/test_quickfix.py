@@ -1,0 +1,242 @@
+"""Diff-QuickFix: the planted truth, the rows of the paper, and clear refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tests.models.families.test_families import READING, opened
+from torch import Tensor
+
+import denoscope
+from denoscope import Edit, Intervention, intervening
+from denoscope.editing.lowrank import dense
+from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
+from denoscope.models.synthetic.tiny import tiny_sd
+
+SITE = "text_encoder/layer.0/self_attn.out"
+SMALL = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10}  # few rows: they can be met exactly
+
+
+def outputs(model: Any, text: str, site: str = SITE) -> Tensor:
+    seen: list[Tensor] = []
+    with torch.no_grad(), intervening(model, Intervention(site, lambda x, _: seen.append(x.clone()))):
+        model.encode([text])
+    return seen[0][0]
+
+
+@pytest.fixture
+def model() -> Any:
+    """A tiny model whose biases are not zero, so that they count."""
+    model = denoscope.load(tiny_sd())
+    with torch.no_grad():
+        for name, p in model.components["text_encoder"].named_parameters():
+            if name.endswith("bias"):
+                p.normal_(generator=torch.Generator().manual_seed(len(name)))
+    return model
+
+
+@pytest.mark.parametrize("site", [SITE, "text_encoder/layer.1/self_attn.out", "text_encoder/layer.1/mlp.out"])
+def test_the_source_is_read_as_the_target(model: Any, site: str) -> None:
+    want, was = outputs(model, "a dog", site)[2], outputs(model, "a cat", site)[2]
+    with quickfix(model, {"cat": "dog"}, site=site, **SMALL).applied(model):
+        got = outputs(model, "a cat", site)[2]
+    assert (got - want).abs().max() < 1e-3 * (was - want).abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models_are_edited_as_well_as_they_can_hold(dtype: torch.dtype) -> None:
+    pipe = tiny_sd()
+    pipe.to(dtype)
+    model = denoscope.load(pipe)
+    want, was = outputs(model, "a dog")[2], outputs(model, "a cat")[2]
+    with quickfix(model, {"cat": "dog"}, **{**SMALL, "ridge": 1e-6}).applied(model):
+        got = outputs(model, "a cat")[2]
+    assert got.dtype == dtype
+    assert (got - want).abs().max() < 8 * torch.finfo(dtype).eps * (1 + want.abs().max())
+    assert (was - want).abs().max() > 2 * (got - want).abs().max()
+
+
+def test_the_references_bias_is_off_by_one_bias(model: Any) -> None:
+    bias = model.module(SITE).bias.detach()
+    want = outputs(model, "a dog")[2]
+    with quickfix(model, {"cat": "dog"}, bias="reference", **SMALL).applied(model):
+        got = outputs(model, "a cat")[2]
+    torch.testing.assert_close(got, want + bias, rtol=0, atol=1e-5)
+    assert bias.abs().max() > 0.1
+
+
+def test_the_end_and_padding_are_read_as_the_targets_too(model: Any) -> None:
+    """One wording gives 30 rows, and 16 inputs cannot meet them all, but come near."""
+    want, was = outputs(model, "a dog"), outputs(model, "a cat")
+    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8).applied(model):
+        got = outputs(model, "a cat")
+    error, before = (got - want)[2:].norm(), (was - want)[2:].norm()
+    assert error < 0.1 * before
+    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8, tokens="subject").applied(model):
+        only_word = (outputs(model, "a cat") - want)[2:].norm()
+    assert only_word > 2 * error
+
+
+def test_equals_the_papers_formula_written_out(model: Any) -> None:
+    """W = (λ W0 + Σ v kᵀ)(λ I + Σ k kᵀ)⁻¹, four wordings, from the last token of the word to the end."""
+    layer, ridge = model.module(SITE), 0.01
+    weight, bias = layer.weight.detach().double(), layer.bias.detach().double()
+    ks, vs = [], []
+    for template in TEMPLATES:
+        a, b = template.format("red"), template.format("elk")  # one token, and three
+        start = {t: len(model.pipe.tokenizer(t).input_ids) - 2 for t in (a, b)}
+        k = torch.linalg.solve(weight, (outputs(model, a).double() - bias).T).T[
+            start[a] :
+        ]  # the input, from the output
+        v = outputs(model, b).double()[start[b] :] - bias
+        ks.append(k)
+        vs.append(torch.cat([v, v[-1:].expand(max(len(k) - len(v), 0), -1)])[: len(k)])
+    k, v = torch.cat(ks), torch.cat(vs)
+    eye = torch.eye(16, dtype=torch.float64)
+    want = (ridge * weight + v.T @ k) @ torch.linalg.inv(ridge * eye + k.T @ k)
+    edit = quickfix(model, {"red": "elk"}, ridge=ridge)
+    (got,) = (dense(d) for d in edit.deltas.values())
+    assert len(model.encode(["elk"])[0].find("elk")) > 1
+    torch.testing.assert_close(weight + got, want, rtol=0, atol=1e-3 * float(got.abs().max()))
+
+
+def test_editing_a_word_to_itself_changes_nothing(model: Any) -> None:
+    assert quickfix(model, {"cat": "cat"}).to_frame()["norm"].iloc[0] < 1e-9
+
+
+def test_requests_are_solved_together_in_any_order(model: Any) -> None:
+    both = quickfix(model, {"cat": "dog", "cook": "red"}, **SMALL)
+    turned = quickfix(model, {"cook": "red", "cat": "dog"}, **SMALL)
+    name = next(iter(both.deltas))
+    torch.testing.assert_close(dense(both.deltas[name]), dense(turned.deltas[name]))
+    wants = {"a cat": outputs(model, "a dog")[2], "a cook": outputs(model, "a red")[2]}
+    with both.applied(model):
+        for text, want in wants.items():
+            torch.testing.assert_close(outputs(model, text)[2], want, rtol=0, atol=1e-5)
+
+
+def test_a_hundred_requests_in_one_solve(model: Any) -> None:
+    words = [f"{a}{b}" for a in "bcdfghklmn" for b in "aeiouvwxyz"]
+    edit = quickfix(model, dict.fromkeys(words, "dog"))
+    assert len(edit.note["requests"]) == 100 and edit.size() == 256
+
+
+def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(model: Any) -> None:
+    one, two = quickfix(model, {"cat": "dog"}), quickfix(model, {"cat": "dog", "dog": "cat"})
+    with torch.no_grad():
+        for p in model.weights("text_encoder/layer.0/self_attn.v_proj").values():
+            p.mul_(3)  # keys are three times as long
+    louder = quickfix(model, {"cat": "dog"})
+    assert louder.note["ridge"] == pytest.approx(9 * one.note["ridge"])
+    assert two.note["ridge"] / one.note["ridge"] == pytest.approx(2, rel=0.1)
+    (a,), (b,) = (e.deltas.values() for e in (one, louder))
+    torch.testing.assert_close(dense(a), dense(b), rtol=0, atol=1e-5)  # and the edit is the same
+
+
+def test_kept_texts_are_held(model: Any) -> None:
+    kept = outputs(model, "a red emoji")
+    loose, held = (
+        quickfix(model, {"cat": "dog"}, ridge=0.01, keep=k, templates=("a {}",))
+        for k in ((), ("a red emoji",))
+    )
+    moved = []
+    for edit in (loose, held):
+        with edit.applied(model):
+            moved.append(float((outputs(model, "a red emoji") - kept).norm()))
+    assert moved[1] < 0.7 * moved[0]
+
+
+def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: Any) -> None:
+    before = model.module(SITE).weight.detach().clone()
+    edit = quickfix(model, {"cat": "dog"}, ridge=0.5)
+    assert torch.equal(model.module(SITE).weight, before)
+    assert list(edit.deltas) == ["text_encoder.encoder.layers.0.self_attn.out_proj.weight"]
+    note = edit.note
+    assert (note["method"], note["requests"], note["site"], note["ridge"]) == (
+        "quickfix",
+        {"cat": "dog"},
+        SITE,
+        0.5,
+    )
+    assert {"torch", "denoscope"} <= set(note["versions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"requests": {}}, ValueError, "requests is {}; write"),
+        ({"requests": ["cat"]}, ValueError, "requests is"),
+        ({"requests": {"cat": " "}}, ValueError, "empty side"),
+        ({"templates": "a {}"}, ValueError, "give a list of wordings"),
+        ({"templates": ["a cat"]}, ValueError, "'a cat' needs exactly one {}"),
+        ({"tokens": "all"}, ValueError, "tokens is 'all'; it is 'subject' or"),
+        ({"bias": "none"}, ValueError, "bias is 'none'"),
+        ({"ridge": -1}, ValueError, "ridge is -1"),
+        ({"keep": "a tree"}, ValueError, "keep is the single text 'a tree'"),
+        ({"site": "text_encoder/layer.9/mlp.out"}, LookupError, "no site"),
+        (
+            {"site": "text_encoder/layer.0/resid.post"},
+            ValueError,
+            r"'text_encoder/layer.0/resid.post' is CLIPEncoderLayer",
+        ),
+        ({"site": "text_encoder/layer.0/self_attn.z"}, ValueError, "Choose one of model.sites"),
+        (
+            {"site": "unet/mid.attn.0.0/cross_attn.out"},
+            ValueError,
+            "changes a linear layer of a text encoder",
+        ),
+        ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),
+    ],
+)
+def test_bad_input_is_named(
+    tiny: Any, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        quickfix(tiny, **{"requests": {"cat": "dog"}, **arguments})
+
+
+def test_unconditional_models_have_nothing_to_edit() -> None:
+    from denoscope.models.synthetic.tiny import tiny_ddim
+
+    with pytest.raises(LookupError, match="no site"):
+        quickfix(denoscope.load(tiny_ddim()), {"cat": "dog"})
+
+
+def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any) -> None:
+    """The prompt's text, as the denoiser reads it, moves nearly all the way to the target's."""
+
+    def told(text: str) -> Tensor:
+        with torch.no_grad():
+            return emoji.encode([text])[0].embeds
+
+    edited, target, other = (f"a noto emoji of a woman {w}" for w in ("firefighter", "cook", "farmer"))
+    before, want, bystander = told(edited), told(target), told(other)
+    edit = quickfix(emoji, {"firefighter": "cook"})
+    assert isinstance(edit, Edit)
+    with edit.applied(emoji):
+        after, moved = told(edited), told(other)
+    assert (after - want).norm() < 0.5 * (before - want).norm()
+    assert (moved - bystander).norm() < (after - before).norm()
+
+
+@pytest.mark.parametrize("kind", ["self_attn.out", "mlp.out"])
+@pytest.mark.parametrize(("name", "encoder"), READING)
+def test_on_every_text_encoder_of_every_family(name: str, encoder: str, kind: str) -> None:
+    """With one row and hardly any ridge, the layer says of the one word what it said of the other."""
+    model = opened(name)
+    site = f"{encoder}/layer.1/{kind}"
+
+    def said(word: str) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+        with torch.no_grad(), intervening(model, Intervention(site, lambda x, _: seen.append(x.clone()))):
+            words = model.encode([f"a {word}"])[0].of(encoder)
+        return seen[0][0, max(words.find(word))]
+
+    wanted, before = said("dog"), said("cat")
+    edit = quickfix(model, {"cat": "dog"}, site=site, templates=["a {}"], tokens="subject", ridge=1e-9)
+    gap = (before - wanted).abs().max()
+    with edit.applied(model):
+        assert (said("cat") - wanted).abs().max() < 0.01 * gap
+    assert torch.equal(said("cat"), before) and gap > 1e-5

@@ -1,0 +1,50 @@
+"""Writes are whole or not there."""
+
+import errno
+import os
+
+import pytest
+
+from denoscope.models.store.disk import new_folder, write_bytes
+
+
+def test_a_file_is_replaced_and_readable_by_others(tmp_path):
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+    write_bytes(file, b"new")
+    assert file.read_bytes() == b"new" and file.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"No space left on device.*a\.bin"):
+        write_bytes(file, b"new")
+    assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    folder = tmp_path / "run"
+    with new_folder(folder) as part:
+        part.mkdir()
+        (part / "x").write_text("1")
+        assert not folder.exists()
+    assert (folder / "x").read_text() == "1" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_fails_is_gone(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "run") as part:
+        part.mkdir()
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_overwritten(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileExistsError, match="run exists; name a new folder"), new_folder(tmp_path / "run"):
+        pass

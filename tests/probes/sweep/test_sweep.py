@@ -1,0 +1,154 @@
+"""Sweeps equal one run after another, on every scheduler, and cost less."""
+
+import warnings
+
+import diffusers
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from denoscope.models.run.levels import When
+from denoscope.probes.intervene import Intervention, scale, zero
+from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.trace import trace
+from tests.models.test_base import SCHEDULERS
+
+SITES = ["unet/down.1.attn.0.0/cross_attn.out", "unet/mid.attn.0.0/mlp.out", "unet/up.0.res.0/resnet.out"]
+
+
+def serial(model, runs, **settings):
+    parts = [
+        trace(model, [r.prompt], seeds=[r.seed], interventions=r.interventions, **settings).latents
+        for r in runs
+    ]
+    return torch.cat(parts)
+
+
+def close(a, b):
+    scale = b.abs().max()
+    torch.testing.assert_close(a / scale, b / scale, atol=1e-5, rtol=0)
+
+
+RUNS = [
+    Run("a cat", 0),
+    Run("a cat", 0, (zero(SITES[0], When({2, 3})),)),
+    Run("a dog", 1, (scale(SITES[1], 3.0, When({2})),)),
+    Run("a dog", 2, (scale(SITES[2], -1.0),)),
+    Run("a cat", 0, (zero(SITES[0]), zero(SITES[1], When({1})))),
+    Run("a dog", 1, (zero(SITES[1], When({3})),)),
+]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_equal_to_the_serial_loop(tiny, name):
+    original = tiny.pipe.scheduler
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tiny.pipe.scheduler = getattr(diffusers, name).from_config(original.config)
+        swept = sweep(tiny, RUNS, steps=4, batch=4)
+        close(swept.latents, serial(tiny, RUNS, steps=4))
+    finally:
+        tiny.pipe.scheduler = original
+
+
+@given(
+    picks=st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 1), st.floats(-2, 2)),
+        min_size=1,
+        max_size=5,
+    ),
+    batch=st.integers(1, 4),
+    guidance=st.sampled_from([1.0, 4.0]),
+)
+def test_any_sweep_equals_the_serial_loop(tiny, picks, batch, guidance):
+    runs = [Run("a cat", seed, (scale(SITES[s], f, When({k})),)) for s, k, seed, f in picks]
+    swept = sweep(tiny, runs, steps=4, batch=batch, guidance=guidance)
+    close(swept.latents, serial(tiny, runs, steps=4, guidance=guidance))
+
+
+def test_the_order_does_not_matter(tiny):
+    close(sweep(tiny, RUNS[::-1], steps=4).latents.flip(0), sweep(tiny, RUNS, steps=4).latents)
+
+
+def test_a_run_that_starts_late_costs_only_its_steps(tiny):
+    runs = [Run("a cat", 0, (zero(s, When({3})),)) for s in SITES]
+    assert (
+        sweep(tiny, runs, steps=4, guidance=1).rows == 3 + 3 * 1
+    )  # the plain run up to there, then one step each
+    assert sweep(tiny, runs, steps=4, guidance=2).rows == 2 * 6
+
+
+@pytest.mark.parametrize(("branch", "first"), [("cond", 1), (None, 2), ("uncond", 2)])
+@pytest.mark.parametrize("start", [0, 1])
+def test_the_unconditional_row_of_the_first_step_is_shared(tiny, start, branch, first):
+    """It reads the plain run's latent, which has made it; unless the unconditional rows are changed."""
+    runs = [Run("a cat", 0), *(Run("a cat", 0, (zero(s, When(range(start, 4), branch)),)) for s in SITES)]
+    swept = sweep(tiny, runs, steps=4, guidance=2)
+    assert swept.rows == 2 * 4 + 3 * (first + 2 * (4 - start - 1))
+    close(swept.latents, serial(tiny, runs, steps=4, guidance=2))
+
+
+def test_identical_runs_are_made_once(tiny):
+    off = zero(SITES[0])
+    runs = [
+        Run("a cat", 0),
+        Run("a cat", 0),
+        Run("a cat", 0, (off,)),
+        Run("a cat", 0, (off,)),
+        Run("a cat", 1),
+    ]
+    swept = sweep(tiny, runs, steps=2, guidance=1)
+    assert swept.rows == 3 * 2 and torch.equal(swept.latents[0], swept.latents[1])
+    assert torch.equal(swept.latents[2], swept.latents[3]) and not torch.equal(
+        swept.latents[0], swept.latents[4]
+    )
+
+
+def test_the_plain_run_stops_where_it_is_no_longer_needed(tiny):
+    runs = [Run("a cat", 0, (zero(SITES[0], When({1})),))]
+    assert sweep(tiny, runs, steps=5, guidance=1).rows == 1 + 4
+
+
+def test_a_companion_can_be_copied_from(tiny):
+    """In-place restoration: the companion reads the other prompt at the run's own latent."""
+    out = str(tiny.sites("unet/out/eps")[0])
+
+    def same_latent(x, step):
+        return torch.cat([x[:1], x[:1]])
+
+    def take_over(x, step):
+        return torch.cat([x[1:], x[1:]])
+
+    copies = (Intervention(tiny.entry, same_latent), Intervention(out, take_over))
+    swept = sweep(tiny, [Run("a dog", 0, copies, ("a cat",)), Run("a cat", 0)], steps=3)
+    close(swept.latents[:1], swept.latents[1:])
+
+
+def test_companions_do_not_change_the_run(tiny):
+    look = Intervention(SITES[0], lambda x, step: None)
+    swept = sweep(tiny, [Run("a dog", 0, (look,), ("a cat",)), Run("a dog", 0)], steps=3)
+    close(swept.latents[:1], swept.latents[1:])
+
+
+def test_progress_is_told(tiny):
+    told = []
+    sweep(tiny, RUNS, steps=4, batch=2, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (6, 6) and told == sorted(told)
+
+
+@pytest.mark.parametrize(
+    ("runs", "settings", "error", "message"),
+    [
+        ([], {}, ValueError, "nothing to sweep"),
+        (RUNS, {"batch": 0}, ValueError, "batch is 0"),
+        (RUNS, {"steps": 0}, ValueError, "steps is 0"),
+        (RUNS, {"steps": 2}, ValueError, "reach past the run"),
+        ([Run("a", 0, (zero("unet/mid.attn.0.0/mlp.aut"),))], {}, LookupError, "did you mean"),
+        ([Run("a " * 50, 0)], {}, ValueError, "cut off"),
+    ],
+)
+def test_impossible_sweeps_are_refused_before_anything_runs(tiny, runs, settings, error, message):
+    with pytest.raises(error, match=message):
+        sweep(tiny, runs, **{"steps": 4, **settings})
