@@ -23,7 +23,7 @@ import denoscope
 from denoscope.analysis.edit_evaluation.evaluate import effect
 from denoscope.analysis.edit_evaluation.prompts import KINDS, questions
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
-from denoscope.models.judges.embedded import load_judge
+from denoscope.models.judges import load_judge
 
 WORDINGS = (
     "a noto emoji of a woman {}",

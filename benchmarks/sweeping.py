@@ -21,7 +21,7 @@ import denoscope
 from denoscope.analysis.mediation.corruption import Swap
 from denoscope.analysis.mediation.tracing import tracing as mediation
 from denoscope.analysis.metrics import Metric, Outcome, clip_score
-from denoscope.models.judges.embedded import load_judge
+from denoscope.models.judges import load_judge
 
 PROMPT, SUBJECT, OTHER = "a noto emoji of a woman firefighter", "firefighter", "cook"
 SEED, STEPS = 0, 10

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import denoscope
 from denoscope.analysis.mediation.tracing import Mediation, Noise, trace_denoiser, trace_text
 from denoscope.analysis.metrics import judge_probability
-from denoscope.models.judges.embedded import load_judge
+from denoscope.models.judges import load_judge
 
 NAMES = ("emoji", "emoji-dit")
 PROMPT, WORD = "a noto emoji of a woman firefighter", "firefighter"

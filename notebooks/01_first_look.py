@@ -25,7 +25,7 @@ import torch
 
 import denoscope
 from denoscope.analysis import plots
-from denoscope.models.judges.embedded import load_judge
+from denoscope.models.judges import load_judge
 from denoscope.report.images import to_array
 
 torch.set_num_threads(1)  # the embedded model is small: one thread is the quickest way
@@ -52,9 +52,7 @@ model.sites("text_encoder/*/self_attn.out").to_frame()
 # The run is an ordinary one; recording leaves the pictures as they are, to the bit.
 
 # %%
-found = denoscope.analysis.attribution.attention_maps.word_maps(
-    model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS
-)
+found = denoscope.analysis.word_maps(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
 plain = denoscope.trace(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
 assert torch.equal(found.images, plain.images)
 plots.word_heat(to_array(found.images)[0], found.maps.isel(sample=0))
@@ -66,14 +64,14 @@ plots.word_heat(to_array(found.images)[0], found.maps.isel(sample=0))
 
 # %%
 judge = load_judge("emoji")
-cause = denoscope.analysis.mediation.tracing.trace_text(
+cause = denoscope.analysis.trace_text(
     model,
     [PROMPT],
     "firefighter",
     seeds=SEEDS,
     steps=STEPS,
     metric=denoscope.analysis.metrics.clip_score(judge),
-    corruption=denoscope.analysis.mediation.corruption.Noise(draws=1),
+    corruption=denoscope.analysis.Noise(draws=1),
     kinds=["self_attn.out"],
 )
 cause.normalised.to_frame().head()
@@ -86,7 +84,7 @@ plots.effect_map(cause.normalised.interval().transpose("site", "token"), "share 
 
 # %%
 site = cause.normalised.top(1)[0]
-edit = denoscope.editing.methods.quickfix.quickfix(model, {"firefighter": "cook"}, site=site)
+edit = denoscope.editing.quickfix(model, {"firefighter": "cook"}, site=site)
 edit
 
 # %%
@@ -98,15 +96,13 @@ plots.before_after(to_array(plain.images), to_array(after.images), [f"seed {s}" 
 # ## Check it: did it work, and what else moved?
 
 # %%
-asked = denoscope.analysis.edit_evaluation.prompts.questions(
+asked = denoscope.analysis.questions(
     {"firefighter": "cook"},
     efficacy=["a noto emoji of a woman {}"],
     generality=["a twemoji emoji of a man {}"],
     bystanders={"pilot": ["a noto emoji of a woman {}"], "red heart": ["an emoji of a {}"]},
 )
-effect = denoscope.analysis.edit_evaluation.evaluate.effect(
-    model, edit.applied, asked, judge=judge, seeds=SEEDS, steps=STEPS
-)
+effect = denoscope.analysis.effect(model, edit.applied, asked, judge=judge, seeds=SEEDS, steps=STEPS)
 summary = effect.summary()
 summary[summary["measure"] == "shown"]
 

@@ -4,7 +4,6 @@ import diffusers
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from tests.models.families.test_families import FAMILIES, opened
 from torch.nn import functional as F
 
 from denoscope.analysis.attribution.attention_maps import word_maps
@@ -13,6 +12,7 @@ from denoscope.models.run.levels import When
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
 from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import trace
+from tests.models.families.test_families import FAMILIES, opened
 
 PROBS = "unet/**/cross_attn.probs"
 RUN = {"seeds": [3], "steps": 3, "guidance": 4.0}

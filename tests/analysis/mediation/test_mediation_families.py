@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tests.models.families.test_families import FAMILIES, READING, opened
 
 from denoscope.analysis.mediation.corruption import corrupt, encode_rows
 from denoscope.analysis.mediation.tracing import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.metrics import latent_distance
 from denoscope.models.load import load
+from tests.models.families.test_families import FAMILIES, READING, opened
 
 RUN = {"seeds": [0], "steps": 2, "metric": latent_distance(), "corruption": Noise(draws=2)}
 TEXT = [name for name, family in FAMILIES.items() if family.encoders]

@@ -3,10 +3,10 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from tests.models.families.test_families import FAMILIES, opened
 
 from denoscope.models.synthetic.sizes import full_size
 from denoscope.report.diagram import diagram, rows_of
+from tests.models.families.test_families import FAMILIES, opened
 
 
 def words(svg: str) -> list[str]:

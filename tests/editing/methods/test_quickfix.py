@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.families.test_families import READING, opened
 from torch import Tensor
 
 import denoscope
@@ -14,6 +13,7 @@ from denoscope import Edit, Intervention, intervening
 from denoscope.editing.lowrank import dense
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
 from denoscope.models.synthetic.tiny import tiny_sd
+from tests.models.families.test_families import READING, opened
 
 SITE = "text_encoder/layer.0/self_attn.out"
 SMALL = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10}  # few rows: they can be met exactly

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
-from denoscope.models.judges.embedded import Attributes, ImageTower
+from denoscope.models.judges import Attributes, ImageTower
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.zoo.training import __main__ as command
 from denoscope.models.zoo.training import assemble

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from denoscope.models import zoo
-from denoscope.models.judges.embedded import load_judge
+from denoscope.models.judges import load_judge
 
 REAL = Path(__file__).parent / "real"
 

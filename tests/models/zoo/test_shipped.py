@@ -10,7 +10,7 @@ from safetensors import safe_open
 import denoscope
 from denoscope.models import zoo
 from denoscope.models.check import check_model
-from denoscope.models.judges.embedded import load_judge
+from denoscope.models.judges import load_judge
 from denoscope.models.zoo.training.evaluate.generate import weights_hash
 
 TOLD = ("emoji", "emoji-dit")

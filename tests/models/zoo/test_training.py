@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from denoscope.models.judges.embedded import Attributes
+from denoscope.models.judges import Attributes
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.zoo.training.data.sampling import Mix
 from denoscope.models.zoo.training.fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
