@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from .editing.edit import Edit
     from .models.base import Model, State
     from .models.load import load
-    from .models.run.levels import Step, When
+    from .models.run.context import When
+    from .models.run.levels import Step
     from .models.site import Site
     from .models.text.prompt import Prompt
     from .probes.attach import attached
     from .probes.direction import Direction
     from .probes.intervene import Intervention, intervening
-    from .probes.sweep.sweeping import Run, sweep
+    from .probes.sweep.sweeping import SweepRun, sweep
     from .probes.trace import Trace, trace
 
 __version__ = version("denoscope")
@@ -35,7 +36,7 @@ __all__ = [
     "Intervention",
     "Model",
     "Prompt",
-    "Run",
+    "SweepRun",
     "Site",
     "State",
     "Step",
@@ -60,12 +61,12 @@ _HOMES = {
     "Intervention": "probes.intervene",
     "Model": "models.base",
     "Prompt": "models.text.prompt",
-    "Run": "probes.sweep",
+    "SweepRun": "probes.sweep",
     "Site": "models.site",
-    "State": "models.base",
+    "State": "models.run.state",
     "Step": "models.run.levels",
     "Trace": "probes.trace",
-    "When": "models.run.levels",
+    "When": "models.run.context",
     "attached": "probes.attach",
     "intervening": "probes.intervene",
     "load": "models.load",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models.run.levels import Step, When
+from ..models.run.context import When
+from ..models.run.levels import Step
 from ..models.site import Site
 from .intervene import Intervention
 

@@ -83,7 +83,7 @@ class Watch:
     def _flags(self) -> dict[str, Any]:
         scheduler = getattr(self.model, "scheduler", None)
         state: dict[str, Any] = {
-            "model.now": getattr(self.model, "now", None),
+            "model.call": getattr(self.model, "call", None),
             "functions set on the scheduler": sorted(k for k, v in vars(scheduler).items() if callable(v)),
         }
         for part, module in self.model.components.items():

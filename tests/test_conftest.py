@@ -25,7 +25,7 @@ class Toy:
     """As much of a model as the watch looks at."""
 
     def __init__(self) -> None:
-        self.now = None
+        self.live = None
         self.scheduler = nn.Module()
         self.components = {"net": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).half()).eval()}
 

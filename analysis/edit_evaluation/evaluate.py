@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ...models.base import Model
 from ...models.store.provenance import provenance
-from ...probes.sweep.sweeping import Progress, Run, sweep
+from ...probes.sweep.sweeping import Progress, SweepRun, sweep
 from ..intervals import bootstrap, share
 from .prompts import KINDS, Question
 
@@ -178,7 +178,7 @@ class _Painter:
     def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         if not prompts:
             return {}
-        runs = [Run(prompt, seed) for prompt in prompts for seed in self.seeds]
+        runs = [SweepRun(prompt, seed) for prompt in prompts for seed in self.seeds]
         swept = sweep(
             self.model,
             runs,

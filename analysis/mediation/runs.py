@@ -16,7 +16,7 @@ from ...models.base import Model, check_run
 from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...models.text.prompt import Prompt
-from ...probes.sweep.sweeping import Progress, Run, sweep
+from ...probes.sweep.sweeping import Progress, SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
 from .corruption import Corrupted, Corruption, check_reads_text, corrupt, encode_rows
 from .result import Mediation
@@ -32,7 +32,7 @@ class Restored:
         rows: denoiser rows that it took.
     """
 
-    runs: Sequence[Sequence[Run]]
+    runs: Sequence[Sequence[SweepRun]]
     clean: Tensor | None = None
     rows: int = 0
 
@@ -73,7 +73,7 @@ class Study:
     def rows_per_run(self) -> int:
         """Denoiser rows of one sample's run; guidance doubles them."""
         return len(self.model.steps(self.settings["steps"])) * (
-            2 if self.model.guides(self.settings["guidance"]) else 1
+            2 if self.model.uses_cfg(self.settings["guidance"]) else 1
         )
 
     def mediate(
@@ -111,8 +111,8 @@ class Study:
     def _sample(self, p: int, seed: int, restore: Restore, progress: Progress | None) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
-        first = [Run(self.clean[p], seed)] if restored.clean is None else []
-        spoilt = [Run(prompt, seed) for prompt in self.spoilt[p]]
+        first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
+        spoilt = [SweepRun(prompt, seed) for prompt in self.spoilt[p]]
         runs = [*first, *spoilt, *(run for place in restored.runs for run in place)]
         distinct = {_key(run): run for run in runs}
         swept = sweep(self.model, list(distinct.values()), progress=progress, **self.settings)

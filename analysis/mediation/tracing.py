@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model
-from ...models.run.levels import Step, When
+from ...models.run.context import When
+from ...models.run.levels import Step
 from ...models.site import Site
 from ...models.text.prompt import Prompt
 from ...probes.intervene import Change, Intervention, patch
-from ...probes.sweep.sweeping import Progress, Run
+from ...probes.sweep.sweeping import Progress
 from ...probes.trace import expand, trace
 from ..metrics import Metric
 from .corruption import Corruption, Noise, Swap, encode_rows, states
@@ -112,7 +113,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     conditionings = [told(p) for p in range(len(study.clean))]
 
     def restore(p: int, seed: int) -> Restored:
-        return Restored([[Run(prompt, seed) for prompt in place] for place in conditionings[p]])
+        return Restored([[SweepRun(prompt, seed) for prompt in place] for place in conditionings[p]])
 
     return study.mediate(list(windows), ("token", axis.coords()), restore, 1, progress)
 
@@ -190,20 +191,20 @@ def _from_trajectory(
     when = When(needed)
     clean = trace(study.model, [study.clean[p]], seeds=[seed], sites=sites, when=when, **settings)
     put = [(patch(site, clean, when),) for site in sites for when in whens]
-    runs = [[Run(spoilt, seed, patches) for spoilt in study.spoilt[p]] for patches in put]
+    runs = [[SweepRun(spoilt, seed, patches) for spoilt in study.spoilt[p]] for patches in put]
     return Restored(runs, clean.latents[0], study.rows_per_run)
 
 
 def _in_place(study: Study, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int) -> Restored:
     """Beside each run (row 0) the clean prompt (row 1), shown the run's own latents at each step."""
-    entry = study.model.entry
+    entry = study.model.input_site
 
     def pair(site: Site, when: When) -> tuple[Intervention, ...]:
         return (Intervention(entry, _copy(0, 1), when), Intervention(site, _copy(1, 0), when))
 
     put = [pair(site, when) for site in sites for when in whens]
     beside = (study.clean[p],)
-    return Restored([[Run(spoilt, seed, i, beside) for spoilt in study.spoilt[p]] for i in put])
+    return Restored([[SweepRun(spoilt, seed, i, beside) for spoilt in study.spoilt[p]] for i in put])
 
 
 def _copy(source: int, target: int) -> Change:
@@ -260,7 +261,7 @@ def _about_equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _denoiser_sites(model: Model, sites: Sequence[Site | str] | Site | str | None) -> list[Site]:
-    part = model.entry.component
+    part = model.input_site.component
     if sites is None:
         return [s for s in model.sites(f"{part}/**") if s.kind in KINDS]
     found = expand(model, sites)

@@ -34,8 +34,8 @@ def look(setup: Setup, note: Note) -> xr.Dataset:
     clean: list[Tensor] = []
 
     def watch(state: State) -> None:
-        noisy.append(model.decode(state.seen))
-        clean.append(model.decode(model.to_x0(state.seen, state.output, state.step)))
+        noisy.append(model.decode(state.model_input))
+        clean.append(model.decode(model.to_x0(state.model_input, state.output, state.step)))
         note(state.step.index + 1, steps)
 
     maps = word_maps(model, [setup.case.prompt] * len(setup.seeds), **setup.run, progress=watch)
@@ -152,7 +152,7 @@ def locate(case: Case, inside: str, note: Note) -> Mediation:
         ValueError: for runs that cannot be made.
     """
     setup = Setup(case, *open_case(case), Wording(case.about, "", (), (), {}))
-    encoders, denoiser = setup.model.text_encoders, setup.model.entry.component
+    encoders, denoiser = setup.model.text_encoders, setup.model.input_site.component
     if inside not in (*encoders, denoiser):
         raise LookupError(f"{case.model} has no {inside!r}; it has {', '.join((*encoders, denoiser))}")
     if inside == denoiser:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denoscope.models.load import load
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, intervening, mean, patch, resample, scale, zero
@@ -55,15 +55,17 @@ def test_every_site_can_be_changed(tiny, plain):
 )
 def test_steps_branch_and_rows_are_respected(tiny, plain, steps, branch, rows):
     seen = []
-    look = Intervention(MID, lambda x, step: seen.append((step.index, x.clone())), When(steps, branch, rows))
+    look = Intervention(
+        MID, lambda x, c: seen.append((c.step.index, c.branch, x.clone())), When(steps, branch, rows)
+    )
     with torch.no_grad(), intervening(tiny, look):
         list(tiny.sample(PROMPTS, **RUN))
     picked = rows or (0, 1)
-    assert [i for i, _ in seen] == sorted(steps)
-    assert all(len(x) == len(picked) * (1 if branch else 2) for _, x in seen)
-    if branch == "cond":
-        for i, x in seen:
-            assert torch.equal(x, plain[MID][i][list(picked)])
+    branches = [branch] if branch else ["uncond", "cond"]
+    assert [(i, b) for i, b, _ in seen] == [(i, b) for i in sorted(steps) for b in branches]
+    assert all(len(x) == len(picked) for _, _, x in seen)
+    for i, where, x in seen:
+        assert torch.equal(x, plain[MID][i][list(picked)]) == (where == "cond")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_mean_and_resample_take_what_the_other_run_had(tiny, plain):
 def test_no_hook_survives_an_error(tiny, site):
     with pytest.raises(ZeroDivisionError):
         trace(tiny, PROMPTS, interventions=[Intervention(site, lambda x, _: 1 / 0)], **RUN)
-    assert hooks(tiny) == 0 and tiny.now is None
+    assert hooks(tiny) == 0 and tiny.call is None
     q = torch.randn(1, 1, 2, 4)  # and no tap sits on the stack: the fused call is the plain one again
     assert torch.nn.functional.scaled_dot_product_attention(q, q, q).shape == q.shape
 
@@ -158,7 +160,7 @@ def test_no_hook_survives_a_wrong_later_site(tiny):
 def test_no_hook_survives_a_run_that_is_dropped(tiny):
     with torch.no_grad(), intervening(tiny, zero(MID)):
         next(tiny.sample(PROMPTS, **RUN))
-    assert hooks(tiny) == 0 and tiny.now is None
+    assert hooks(tiny) == 0 and tiny.call is None
 
 
 def test_a_wrong_shape_is_refused(tiny):
@@ -196,15 +198,24 @@ def test_the_unconditional_branch_of_an_unguided_run_is_an_error(tiny):
         trace(tiny, PROMPTS, interventions=[zero(MID, When(branch="uncond"))], guidance=1, **RUN)
 
 
-def test_a_replaced_module_is_refused_until_the_pipeline_is_opened_again():
+def test_a_replaced_module_is_followed():
     model = load(tiny_sd())
+    before = trace(model, PROMPTS, sites=[MID], **RUN)
     block = model.pipe.unet.mid_block.attentions[0].transformer_blocks[0]
     block.attn2.to_out[0] = copy.deepcopy(block.attn2.to_out[0])  # as loading a LoRA does
-    off = zero("unet/mid.attn.0.0/cross_attn.out")
-    with pytest.raises(RuntimeError, match=r"was replaced after"), intervening(model, off):
-        pass
-    with intervening(load(model.pipe), off):
-        pass
+    after = trace(model, PROMPTS, sites=[MID], **RUN)
+    out = "unet/mid.attn.0.0/cross_attn.out"
+    assert model.module(out) is block.attn2.to_out[0] and torch.equal(after[MID], before[MID])
+    changed = trace(model, PROMPTS, interventions=[zero(out)], **RUN)
+    assert not torch.equal(changed.latents, before.latents)
+
+
+def test_a_component_that_was_exchanged_is_followed():
+    model, other = load(tiny_sd()), load(tiny_sd(seed=1))
+    model.pipe.unet = other.pipe.unet
+    other.pipe.text_encoder = model.pipe.text_encoder
+    run, theirs = (trace(m, PROMPTS, sites=[MID], **RUN) for m in (model, other))
+    assert model.components["unet"] is other.pipe.unet and torch.equal(run[MID], theirs[MID])
 
 
 def test_a_compiled_model_is_refused(tiny, monkeypatch):

@@ -23,7 +23,7 @@ from denoscope.models.places.blocks import Place
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
 from denoscope.probes.intervene import patch
-from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 
 PROMPT, GUIDANCE, STEPS = "a red cat", 7.5, 3
@@ -187,7 +187,7 @@ def test_restoring_all_sites_at_once_is_clean(tiny: Any) -> None:
     clean = trace(tiny, [PROMPT], seeds=[0], steps=STEPS, sites=sites)
     spoilt = encode_rows(tiny, [("a red dog", ())])[0]
     put = tuple(patch(s, clean) for s in sites)
-    back, gone = sweep(tiny, [Run(spoilt, 0, put), Run(spoilt, 0)], steps=STEPS).latents
+    back, gone = sweep(tiny, [SweepRun(spoilt, 0, put), SweepRun(spoilt, 0)], steps=STEPS).latents
     assert torch.allclose(back, clean.latents[0], atol=ROUNDING)
     assert not torch.allclose(gone, clean.latents[0], atol=100 * ROUNDING)
 
@@ -269,7 +269,7 @@ def test_the_unconditional_branch_is_never_touched(tiny: Any) -> None:
     outputs: dict[str, list[Tensor]] = {"cond": [], "uncond": []}
 
     def look(_: Any, __: Any, out: tuple[Tensor, ...]) -> None:
-        for branch, rows in tiny.now.rows.items():
+        for branch, rows in tiny.call.rows.items():
             outputs[branch].append(out[0][rows].clone())
 
     watch = tiny.denoiser.register_forward_hook(look)
@@ -306,7 +306,7 @@ def test_switching_the_prompt_at_a_step_is_restoring_the_output_from_there(tiny:
         got = denoiser(tiny, sites="unet/out/eps", source="in_place", windows=[range(1, 3), range(2, 3)])
         for k, name in ((1, "1-2"), (2, "2-2")):
             run = tiny.sample(told, seeds=[0], steps=STEPS)
-            at = [next(run) for _ in range(k)][-1].checkpoint()
+            at = [next(run) for _ in range(k)][-1].sampler_state()
             *_, state = tiny.sample(clean, seeds=[0], steps=STEPS, start=at)
             theirs = float(height(Outcome(state.latents, (), lambda x: x)))
             ours = got.restored.values.sel(window=name, draw=0).squeeze()
@@ -395,7 +395,7 @@ class Toy(StableDiffusion):
         self.toy = Additive()
         self.components = {**self.components, "unet": self.toy}
         self._places = {s: p for s, p in self._places.items() if s.component == "text_encoder"}
-        self._places[self.entry] = Place(self.toy.conv_in, "out", None, "conv_in")
+        self._places[self.input_site] = Place(self.toy.conv_in, "out", None, "conv_in")
         for i, path in enumerate(self.toy.paths):
             self._places[Site(f"unet/path.{i}/out")] = Place(path, "out", None, f"paths.{i}")
 

@@ -17,22 +17,22 @@ TEXT = [name for name, family in FAMILIES.items() if family.encoders]
 @pytest.mark.parametrize("name", TEXT)
 def test_restoring_the_networks_output_gives_the_clean_picture(name):
     model = opened(name)
-    part = model.entry.component
+    part = model.input_site.component
     found = trace_denoiser(
-        model, ["a red cat"], "cat", sites=[f"{part}/out/eps", str(model.entry)], guidance=3.0, **RUN
+        model, ["a red cat"], "cat", sites=[f"{part}/out/eps", str(model.input_site)], guidance=3.0, **RUN
     )
     far = float(found.corrupted.mean())
     last, first = found.restored.mean().values
     assert far > 1e-4 and last <= 1e-3 * far  # what batches of other sizes round differently
     assert abs(first - far) < 0.5 * far  # where only latents pass, the text is not restored
-    assert set(found.restored.values["site"].values) == {f"{part}/out/eps", str(model.entry)}
+    assert set(found.restored.values["site"].values) == {f"{part}/out/eps", str(model.input_site)}
 
 
 @pytest.mark.parametrize("name", TEXT)
 def test_by_default_all_that_each_layer_adds_is_restored(name):
     model = opened(name)
     found = trace_denoiser(model, ["a red cat"], "cat", source="in_place", **{**RUN, "steps": 1})
-    part = model.entry.component
+    part = model.input_site.component
     blocks = {s.block for s in model.sites(f"{part}/**") if ".q_proj" in str(s)}
     assert blocks <= {site.split("/")[1] for site in found.restored.values["site"].values}
     assert np.isfinite(found.restored.values).all()
