@@ -116,16 +116,16 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     _check(prompts, words, when, time)
     when.check(len(model.steps(steps)), len(prompts), guided=True)
     with torch.no_grad():
-        told = model.prompts(prompts)
-    rows = range(len(told)) if when.rows is None else when.rows
-    found = [_find(told[r], words) for r in rows]
+        encoded = model.prompts(prompts)
+    rows = range(len(encoded)) if when.rows is None else when.rows
+    found = [_find(encoded[r], words) for r in rows]
     tokens = sorted({i for places in found for at in places.values() for i in at})
     if not tokens:
-        raise ValueError(f"there are no words to map in the prompts {[p.text for p in told]}")
+        raise ValueError(f"there are no words to map in the prompts {[p.text for p in encoded]}")
     sums: Sums = {}
     watch = []
     for site in _reading(model, sites):
-        picture, first = model.picture_and_text(site, len(told[0].tokens))
+        picture, first = model.picture_and_text(site, len(encoded[0].tokens))
         part = (picture, [first + t for t in tokens])
         watch.append(Intervention(site, _adder(site, part, sums, time == "each"), when))
     run = trace(

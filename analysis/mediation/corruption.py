@@ -67,7 +67,7 @@ Corruption = Noise | Swap
 
 
 @dataclass(frozen=True, eq=False)
-class Corrupted:
+class CorruptedText:
     """A prompt without its subject, ready to be encoded.
 
     Args:
@@ -98,7 +98,7 @@ def _adder(tokens: tuple[int, ...], added: Float[Tensor, "token channel"]) -> Ch
 
 def corrupt(
     model: Model, prompts: Sequence[Prompt], subjects: Sequence[str], corruption: Corruption
-) -> list[list[Corrupted]]:
+) -> list[list[CorruptedText]]:
     """Return what takes each prompt's subject out, [prompt][draw].
 
     Args:
@@ -116,14 +116,14 @@ def corrupt(
         prompt.find(subject)
     if isinstance(corruption, Swap):
         texts = [_swap(p.text, s, corruption.words) for p, s in zip(prompts, subjects, strict=True)]
-        return [[Corrupted(text)] for text in texts]
+        return [[CorruptedText(text)] for text in texts]
     tokens = {
         e: [_positions(p.of(e), s) for p, s in zip(prompts, subjects, strict=True)]
         for e in model.text_encoders
     }
     noise = {e: _noise(model, prompts, t, corruption, e) for e, t in tokens.items() if any(t)}
     return [
-        [Corrupted(p.text, {e: noise[e][i][draw] for e in noise}) for draw in range(corruption.draws)]
+        [CorruptedText(p.text, {e: noise[e][i][draw] for e in noise}) for draw in range(corruption.draws)]
         for i, p in enumerate(prompts)
     ]
 

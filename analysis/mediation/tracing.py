@@ -24,7 +24,7 @@ from ...probes.trace import expand, trace
 from ..metrics import Metric
 from .corruption import Corruption, Noise, Swap, encode_rows, states
 from .result import Mediation
-from .runs import Restored, Study, open_study
+from .runs import CausalExperiment, Restored, open_experiment
 from .token_axis import token_axis
 
 KINDS = ("resnet.out", "self_attn.out", "cross_attn.out", "joint_attn.out", "mlp.out", "attn_mlp.out")
@@ -79,7 +79,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         ValueError: for a model without text, prompts that do not line up, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and unknown encoders, kinds or layers.
     """
-    study = open_study(
+    experiment = open_experiment(
         model,
         prompts,
         subject,
@@ -90,31 +90,33 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         guidance=guidance,
         batch=batch,
     )
-    clean = [p.of(encoder) for p in study.clean]
-    axis = token_axis(clean, [w.find(s) for w, s in zip(clean, study.about["subject"], strict=True)], tokens)
-    _check_same_length(study, encoder)
+    clean = [p.of(encoder) for p in experiment.clean]
+    axis = token_axis(
+        clean, [w.find(s) for w, s in zip(clean, experiment.about["subject"], strict=True)], tokens
+    )
+    _check_same_length(experiment, encoder)
     windows = _text_windows(model, encoder, kinds, layers, window)
     kept = states(model, list(prompts), list(dict.fromkeys(s for w in windows.values() for s in w)))
 
-    def told(p: int) -> list[list[Prompt]]:
+    def restored_prompts(p: int) -> list[list[Prompt]]:
         """The restored conditionings of one prompt, [place][draw]."""
         put = [
             [patch(site, kept[site][p : p + 1], tokens=group) for site in together]
             for together in windows.values()
             for group in axis.groups
         ]
-        draws = study.corrupted[p]
+        draws = experiment.corruptions[p]
         rows = [(c.text, (*c.interventions(), *patches)) for patches in put for c in draws]
-        found, spoilt = encode_rows(model, rows), study.spoilt[p]
-        same = [_same_as(e, spoilt[i % len(draws)]) for i, e in enumerate(found)]
+        found, corrupted = encode_rows(model, rows), experiment.corrupted[p]
+        same = [_same_as(e, corrupted[i % len(draws)]) for i, e in enumerate(found)]
         return [same[i : i + len(draws)] for i in range(0, len(same), len(draws))]
 
-    conditionings = [told(p) for p in range(len(study.clean))]
+    conditionings = [restored_prompts(p) for p in range(len(experiment.clean))]
 
     def restore(p: int, seed: int) -> Restored:
         return Restored([[Run(prompt, seed) for prompt in place] for place in conditionings[p]])
 
-    return study.mediate(list(windows), ("token", axis.coords()), restore, 1, progress)
+    return experiment.mediate(list(windows), ("token", axis.coords()), restore, 1, progress)
 
 
 def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
@@ -160,7 +162,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         ValueError: for a model without text, sites outside the denoiser, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and unknown sites.
     """
-    study = open_study(
+    experiment = open_experiment(
         model,
         prompts,
         subject,
@@ -177,33 +179,35 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     if restore is None:
         raise ValueError(f"source is {source!r}; it is 'trajectory' (the clean run) or 'in_place'")
     columns = None if windows is None else ("window", {"window": [_window_name(w) for w in whens]})
-    study.about["source"] = source
-    return study.mediate(places, columns, partial(restore, study, places, whens), 3, progress)
+    experiment.about["source"] = source
+    return experiment.mediate(places, columns, partial(restore, experiment, places, whens), 3, progress)
 
 
 def _from_trajectory(
-    study: Study, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int
+    experiment: CausalExperiment, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int
 ) -> Restored:
     """Activations of the clean run, made once; the largest memory is that of one sample's run."""
-    settings = {k: study.settings[k] for k in ("steps", "guidance")}
+    settings = {k: experiment.settings[k] for k in ("steps", "guidance")}
     needed = None if whens[0].steps is None else sorted({i for w in whens for i in w.steps or ()})
     when = When(needed)
-    clean = trace(study.model, [study.clean[p]], seeds=[seed], sites=sites, when=when, **settings)
+    clean = trace(experiment.model, [experiment.clean[p]], seeds=[seed], sites=sites, when=when, **settings)
     put = [(patch(site, clean, when),) for site in sites for when in whens]
-    runs = [[Run(spoilt, seed, patches) for spoilt in study.spoilt[p]] for patches in put]
-    return Restored(runs, clean.latents[0], study.rows_per_run)
+    runs = [[Run(corrupted, seed, patches) for corrupted in experiment.corrupted[p]] for patches in put]
+    return Restored(runs, clean.latents[0], experiment.rows_per_run)
 
 
-def _in_place(study: Study, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int) -> Restored:
+def _in_place(
+    experiment: CausalExperiment, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int
+) -> Restored:
     """Beside each run (row 0) the clean prompt (row 1), shown the run's own latents at each step."""
-    entry = study.model.entry
+    entry = experiment.model.entry
 
     def pair(site: Site, when: When) -> tuple[Intervention, ...]:
         return (Intervention(entry, _copy(0, 1), when), Intervention(site, _copy(1, 0), when))
 
     put = [pair(site, when) for site in sites for when in whens]
-    beside = (study.clean[p],)
-    return Restored([[Run(spoilt, seed, i, beside) for spoilt in study.spoilt[p]] for i in put])
+    beside = (experiment.clean[p],)
+    return Restored([[Run(corrupted, seed, i, beside) for corrupted in experiment.corrupted[p]] for i in put])
 
 
 def _copy(source: int, target: int) -> Change:
@@ -235,10 +239,10 @@ def _text_windows(
     }
 
 
-def _check_same_length(study: Study, encoder: str) -> None:
-    if not isinstance(study.corruption, Swap):
+def _check_same_length(experiment: CausalExperiment, encoder: str) -> None:
+    if not isinstance(experiment.corruption, Swap):
         return
-    for clean, draws in zip(study.clean, study.spoilt, strict=True):
+    for clean, draws in zip(experiment.clean, experiment.corrupted, strict=True):
         if draws[0].of(encoder).end != clean.of(encoder).end:
             raise ValueError(
                 f"{draws[0].text!r} has another number of tokens than {clean.text!r}, so its states "

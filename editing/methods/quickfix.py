@@ -79,8 +79,8 @@ def quickfix(
     _check(requests, templates, keep, tokens, bias)
     layer = _layer(model, site)
     pairs = [(t.replace("{}", a), t.replace("{}", b), a, b) for a, b in requests.items() for t in templates]
-    told = list(dict.fromkeys(text for a, b, _, _ in pairs for text in (a, b)))
-    reads = _read(model, [*told, *keep], site)
+    texts = list(dict.fromkeys(text for a, b, _, _ in pairs for text in (a, b)))
+    reads = _read(model, [*texts, *keep], site)
     rows = [_rows(reads[a], reads[b], x, y, tokens) for a, b, x, y in pairs]
     keys, targets = (torch.cat(side).double() for side in zip(*rows, strict=True))
     weight = layer.weight.detach().cpu().double()

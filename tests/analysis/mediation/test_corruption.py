@@ -57,20 +57,20 @@ def test_noise_enters_at_the_subject_and_before_the_positions(tiny: Any) -> None
 def test_corruption_reaches_later_tokens_only(tiny: Any) -> None:
     """CLIP reads left to right: tokens before the subject stay as they were, to the bit."""
     (draws,) = made(tiny, ["a red cat"], ["red"], Noise(draws=3))
-    told = encode_rows(tiny, [(c.text, c.interventions()) for c in draws])
+    encoded = encode_rows(tiny, [(c.text, c.interventions()) for c in draws])
     with torch.no_grad():
         clean = tiny.encode(["a red cat"])[0].embeds
-    for prompt in told:
+    for prompt in encoded:
         assert torch.equal(prompt.embeds[:2], clean[:2])
         assert ((prompt.embeds[2:] - clean[2:]).abs().amax(-1) > 1e-3).all()
 
 
 def test_no_noise_is_clean_to_the_bit(tiny: Any) -> None:
     (draws,) = made(tiny, ["a red cat"], ["cat"], Noise(sd=0, draws=2))
-    told = encode_rows(tiny, [(c.text, c.interventions()) for c in draws])
+    encoded = encode_rows(tiny, [(c.text, c.interventions()) for c in draws])
     with torch.no_grad():
         clean = tiny.encode(["a red cat"])[0].embeds
-    assert all(torch.equal(p.embeds, clean) for p in told)
+    assert all(torch.equal(p.embeds, clean) for p in encoded)
 
 
 @given(draws=st.integers(1, 5), more=st.integers(1, 4))
