@@ -21,8 +21,8 @@ __getattr__, __dir__, __all__ = lazily(
         "metrics": "",
         "plots": "",
         "scores": "",
-        "trace_denoiser": "mediation.tracing",
-        "trace_text": "mediation.tracing",
+        "trace_denoiser": "mediation.denoiser_tracing",
+        "trace_text": "mediation.text_tracing",
         "word_maps": "attribution.attention_maps",
     },
 )

@@ -14,7 +14,9 @@ from torch import Tensor
 from ..analysis.attribution.attention_maps import word_maps
 from ..analysis.edit_evaluation.evaluate import EditEvaluation, evaluate_edit
 from ..analysis.mediation.corruption import Noise
-from ..analysis.mediation.tracing import Mediation, trace_denoiser, trace_text
+from ..analysis.mediation.denoiser_tracing import trace_denoiser
+from ..analysis.mediation.result import Mediation
+from ..analysis.mediation.text_tracing import trace_text
 from ..editing.edit import Edit
 from ..editing.methods.quickfix import TEMPLATES, quickfix
 from ..models.base import State

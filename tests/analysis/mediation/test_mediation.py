@@ -14,8 +14,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from denoscope.analysis import Mediation, trace_denoiser, trace_text
+from denoscope.analysis.mediation.choice import KINDS, text_windows
 from denoscope.analysis.mediation.corruption import Noise, Swap, corrupt, encode_rows, states
-from denoscope.analysis.mediation.tracing import KINDS, Mediation, _text_windows, trace_denoiser, trace_text
 from denoscope.analysis.metrics import Outcome, latent_distance
 from denoscope.models.families.stable_diffusion import StableDiffusion
 from denoscope.models.load import load
@@ -316,7 +317,7 @@ def test_switching_the_prompt_at_a_step_is_restoring_the_output_from_there(tiny:
 def test_windows_of_layers_are_those_of_rome(tiny: Any) -> None:
     model = load(tiny_sd(text_layers=7))
     for width in (1, 2, 3, 4, 10):
-        windows = _text_windows(model, "text_encoder", ["mlp.out"], None, width)
+        windows = text_windows(model, "text_encoder", ["mlp.out"], None, width)
         for layer, (site, together) in enumerate(windows.items()):
             theirs = range(max(0, layer - width // 2), min(7, layer - (-width // 2)))  # causal_trace.py:427
             assert str(site) == f"text_encoder/layer.{layer}/mlp.out"

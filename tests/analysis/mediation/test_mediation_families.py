@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from denoscope.analysis import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.mediation.corruption import corrupt, encode_rows
-from denoscope.analysis.mediation.tracing import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.metrics import latent_distance
 from denoscope.models.load import load
 from tests.models.families.test_families import FAMILIES, READING, opened

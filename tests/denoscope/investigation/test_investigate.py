@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from denoscope import Edit, load
-from denoscope.analysis.mediation.tracing import Mediation
+from denoscope.analysis.mediation.result import Mediation
 from denoscope.analysis.scores import load_store
 from denoscope.investigation.case import Case
 from denoscope.investigation.investigate import investigate, weights_hash
