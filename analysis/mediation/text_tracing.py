@@ -17,9 +17,10 @@ from ...models.site import Site
 from ...models.text.prompt import Prompt
 from ...probes.intervene import patch
 from ...probes.sweep.sweeping import Progress, Run
+from ...probes.text_states import site_states
 from ..metrics import Metric
 from .choice import text_windows
-from .corruption import Corruption, Noise, Swap, encode_rows, states
+from .corruption import Corruption, Noise, Swap, encode_rows
 from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
 from .token_axis import TokenAxis, token_axis
@@ -89,7 +90,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     axis = token_axis(clean, subjects, tokens)
     _check_same_length(experiment, encoder)
     windows = text_windows(model, encoder, kinds, layers, window)
-    kept = states(model, list(prompts), list(dict.fromkeys(s for w in windows.values() for s in w)))
+    kept = site_states(model, list(prompts), list(dict.fromkeys(s for w in windows.values() for s in w)))
     conditionings = [_restored(experiment, windows, axis, kept, p) for p in range(len(experiment.clean))]
 
     def restore(p: int, seed: int) -> Restored:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from denoscope.analysis import Mediation, trace_denoiser, trace_text
 from denoscope.analysis.mediation.choice import KINDS, text_windows
-from denoscope.analysis.mediation.corruption import Noise, Swap, corrupt, encode_rows, states
+from denoscope.analysis.mediation.corruption import Noise, Swap, corrupt, encode_rows
 from denoscope.analysis.metrics import Outcome, latent_distance
 from denoscope.models.families.stable_diffusion import StableDiffusion
 from denoscope.models.load import load
@@ -26,6 +26,7 @@ from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
 from denoscope.probes.intervene import patch
 from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.text_states import site_states
 from denoscope.probes.trace import trace
 
 PROMPT, GUIDANCE, STEPS = "a red cat", 7.5, 3
@@ -206,7 +207,7 @@ def test_restoring_before_the_subject_changes_no_bit(tiny: Any) -> None:
     assert (got.restored.values == got.corrupted).all()
     # not by decree: the encoder itself leaves these conditionings as they were
     sites = tiny.sites("text_encoder/layer.*/mlp.out")
-    kept = states(tiny, [PROMPT], sites)
+    kept = site_states(tiny, [PROMPT], sites)
     with torch.no_grad():
         corrupted = corrupt(tiny, tiny.encode([PROMPT]), ["cat"], TWO)[0][0]
     base, back = encode_rows(
