@@ -1,7 +1,10 @@
 """The public names. A change here is a change for users: it belongs into CHANGELOG.md as well."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -59,3 +62,33 @@ def test_importing_denoscope_is_cheap_and_silent() -> None:
     code = f"import sys, denoscope; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+METHODS = {
+    "analysis": {
+        "EditEvaluation",
+        "EvaluationPrompt",
+        "Mediation",
+        "Noise",
+        "Scores",
+        "Swap",
+        "WordMaps",
+        "evaluate_edit",
+        "evaluation_prompts",
+        "trace_denoiser",
+        "trace_text",
+        "word_maps",
+    },
+    "editing": {"Edit", "quickfix"},
+}
+
+
+@pytest.mark.parametrize("folder", METHODS)
+def test_methods_are_importable_from_their_folder_whatever_was_imported_before(folder: str) -> None:
+    """An imported module becomes an attribute of its package, and would hide a function of its name."""
+    package = importlib.import_module(f"denoscope.{folder}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    found = {name: getattr(package, name) for name in package.__all__}
+    assert {n for n, value in found.items() if not isinstance(value, ModuleType)} == METHODS[folder]
+    assert all(callable(found[name]) and found[name].__doc__ for name in METHODS[folder])

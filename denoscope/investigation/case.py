@@ -11,6 +11,7 @@ from ..analysis.metrics import Metric, clip_score, latent_distance
 from ..models.base import Model, check_run
 from ..models.judges.embedded import Judge, load_judge
 from ..models.load import load
+from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
 from .wording import Wording, same, wording
 
@@ -114,7 +115,8 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
         ValueError: for runs that cannot be made.
     """
     check_seeds(case.seeds)
-    check_run(case.seeds, range(case.seeds), case.steps, case.guidance or 0.0)
+    check_run(case.seeds, range(case.seeds))
+    Sampling(steps=case.steps, guidance=case.guidance)
     model = load(case.model)
     if not model.text_encoders:
         raise ValueError(

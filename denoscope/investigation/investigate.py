@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..analysis.mediation.tracing import Mediation
+from ..analysis.mediation.result import Mediation
 from ..editing.weights import fingerprint
 from ..models.base import Model
 from ..models.store.provenance import provenance

@@ -12,9 +12,11 @@ import xarray as xr
 from torch import Tensor
 
 from ..analysis.attribution.attention_maps import word_maps
-from ..analysis.edit_evaluation.evaluate import Effect, effect
+from ..analysis.edit_evaluation.evaluate import EditEvaluation, evaluate_edit
 from ..analysis.mediation.corruption import Noise
-from ..analysis.mediation.tracing import Mediation, trace_denoiser, trace_text
+from ..analysis.mediation.denoiser_tracing import trace_denoiser
+from ..analysis.mediation.result import Mediation
+from ..analysis.mediation.text_tracing import trace_text
 from ..editing.edit import Edit
 from ..editing.methods.quickfix import TEMPLATES, quickfix
 from ..models.base import State
@@ -122,9 +124,9 @@ def make_edit(setup: Setup, cause: Mediation) -> Edit:
 
 def check(setup: Setup, edit: Edit, note: Note) -> xr.Dataset:
     """Pictures before and after the edit under the same seeds, and what the judge says about them."""
-    questions = setup.wording.questions()
+    prompts = setup.wording.evaluation_prompts()
     judge = setup.judge or _Nobody()
-    found: Effect = effect(setup.model, edit.applied, questions, judge=judge, **setup.run, progress=note)
+    found = evaluate_edit(setup.model, edit.applied, prompts, judge=judge, **setup.run, progress=note)
     pictures = {
         name: to_array(images.flatten(0, 1)).rename(sample="picture") for name, images in found.images.items()
     }
@@ -160,7 +162,7 @@ def locate(case: Case, inside: str, note: Note) -> Mediation:
     return Mediation(text_cause(setup, note, inside))
 
 
-def evaluate(case: Case, edit: Edit, note: Note) -> Effect:
+def evaluate(case: Case, edit: Edit, note: Note) -> EditEvaluation:
     """Check an edit alone.
 
     Raises:
@@ -174,4 +176,4 @@ def evaluate(case: Case, edit: Edit, note: Note) -> Effect:
         )
     with edit.applied(setup.model):
         pass  # is it for these weights?
-    return Effect(check(setup, edit, note), {})
+    return EditEvaluation(check(setup, edit, note), {})

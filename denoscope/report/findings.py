@@ -67,7 +67,7 @@ class CausalMap:
         found = cause.total()
         mean, low, high = (float(found[k]) for k in ("mean", "low", "high"))
         share = sure(low, high)
-        cells = (cause.normalised if share else cause.effect).interval()
+        cells = (cause.normalised if share else cause.indirect_effect).interval()
         return cls(cells, share, (mean, low, high), plain_metric(cause.data.attrs["metric"]))
 
     @property
@@ -173,7 +173,7 @@ def tell_effect(shown: dict[str, dict[str, tuple[int, int]]], change_to: str) ->
 
 
 def tell_moved(moved: pd.Series) -> Finding:
-    """Say how far pixels moved, for edited prompts and for bystanders."""
+    """Say how far pixels moved, for edited prompts and for other things."""
     edited, others = moved.get("efficacy", 0.0), moved.get("specificity", 0.0)
     text = f"The edit moves the pixels of the edited prompt by {edited:.1%} of their range on average"
     return Finding(f"{text}, those of other things by {others:.1%}.", weak=bool(others >= edited))

@@ -14,7 +14,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader
 
 from ..analysis import plots
-from ..analysis.edit_evaluation.evaluate import STATES, Effect
+from ..analysis.edit_evaluation.evaluate import STATES, EditEvaluation
 from ..analysis.edit_evaluation.prompts import KINDS
 from ..analysis.mediation.result import Mediation
 from ..editing.edit import Edit
@@ -35,7 +35,7 @@ def render(found: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit
         edit: the edit that was made.
     """
     maps = {name: CausalMap.of(Mediation(found[name])) for name in ("text", "denoiser")}
-    checked = Effect(found["effect"], {})
+    checked = EditEvaluation(found["effect"], {})
     page = _words(found, whole, edit, maps, checked)
     figures = _figures(found, maps, checked)
     environment = Environment(loader=PackageLoader("denoscope.report"), autoescape=True)
@@ -48,7 +48,7 @@ def render(found: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit
 
 
 def _figures(
-    found: Mapping[str, xr.Dataset], maps: Mapping[str, CausalMap], checked: Effect
+    found: Mapping[str, xr.Dataset], maps: Mapping[str, CausalMap], checked: EditEvaluation
 ) -> dict[str, Any]:
     look, data = found["look"], found["effect"]
     strip = xr.concat([look["noisy"], look["predicted"]], "row").transpose("step", "row", "sample", ...)
@@ -139,7 +139,7 @@ def _pictures(data: xr.Dataset, kind: str, every_seed: bool) -> list[tuple[int, 
     return [(q * len(seeds) + s, prompt, int(seeds[s])) for q, prompt in questions for s in wanted][:8]
 
 
-def _bars(checked: Effect, measure: str, states: tuple[str, ...] = STATES) -> xr.Dataset:
+def _bars(checked: EditEvaluation, measure: str, states: tuple[str, ...] = STATES) -> xr.Dataset:
     frame = checked.summary()
     frame = frame[frame["measure"] == measure]
     kinds = [k for k in KINDS if k in set(frame["kind"])]
@@ -163,7 +163,7 @@ def _words(
     whole: Mapping[str, Any],
     edit: Edit,
     maps: Mapping[str, CausalMap],
-    checked: Effect,
+    checked: EditEvaluation,
 ) -> dict[str, Any]:
     asked, about, data = whole["settings"], whole["about"], found["effect"]
     shown = _shown(checked) if data.attrs["judged"] else {}
@@ -218,7 +218,7 @@ def _facts(asked: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _shown(checked: Effect) -> dict[str, dict[str, tuple[int, int]]]:
+def _shown(checked: EditEvaluation) -> dict[str, dict[str, tuple[int, int]]]:
     """Count for each kind and state the pictures that fit their target best."""
     frame = checked.to_frame()
     table = frame.groupby(["kind", "state"])["shown"].agg(["sum", "count"])
@@ -231,7 +231,7 @@ def _shown(checked: Effect) -> dict[str, dict[str, tuple[int, int]]]:
     }
 
 
-def _tell_check(checked: Effect, shown: dict[str, Any], asked: Mapping[str, Any]) -> list[Finding]:
+def _tell_check(checked: EditEvaluation, shown: dict[str, Any], asked: Mapping[str, Any]) -> list[Finding]:
     moved = checked.to_frame().query("state == 'after'").groupby("kind")["moved"].mean()
     return [*findings.tell_effect(shown, asked["change_to"]), findings.tell_moved(moved)]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from denoscope.analysis import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.mediation.corruption import corrupt, encode_rows
-from denoscope.analysis.mediation.tracing import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.metrics import latent_distance
 from denoscope.models.load import load
 from tests.models.families.test_families import FAMILIES, READING, opened
@@ -75,13 +75,13 @@ def test_each_encoder_gets_its_own_noise():
     model = opened("sdxl")
     with torch.no_grad():
         ((draw,),) = corrupt(model, model.encode(["a cat"]), ["cat"], Noise(draws=1))
-        spoilt = encode_rows(model, [(draw.text, draw.interventions())])[0]
+        corrupted = encode_rows(model, [(draw.text, draw.interventions())])[0]
         clean = model.encode(["a cat"])[0]
     (_, first), (_, second) = draw.added.values()
     assert not torch.allclose(first, second)
-    halves = (spoilt.embeds - clean.embeds).abs().amax(0).split(16)
+    halves = (corrupted.embeds - clean.embeds).abs().amax(0).split(16)
     assert all(float(half.max()) > 1e-3 for half in halves)
-    assert (spoilt.pooled - clean.pooled).abs().max() > 1e-3
+    assert (corrupted.pooled - clean.pooled).abs().max() > 1e-3
 
 
 def test_a_model_of_classes_can_be_swapped_but_has_no_text_to_trace():

@@ -107,13 +107,15 @@ def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
 def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     import json
 
-    from denoscope.analysis.edit_evaluation.evaluate import Effect
+    from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation
     from denoscope.analysis.scores import load_store
 
     done = call("demo", "--quick", "--output", tmp_path / "demo")
     assert done.exit_code == 0, done.output
-    shown = Effect(load_store(tmp_path / "demo" / "results.zarr" / "effect"), {}).measures()["shown"]
-    asked = shown.isel(question=(shown["kind"] == "efficacy").values).mean(("question", "seed"))
+    shown = EditEvaluation(load_store(tmp_path / "demo" / "results.zarr" / "effect"), {}).measures()["shown"]
+    asked = shown.isel(evaluation_prompt=(shown["kind"] == "efficacy").values).mean(
+        ("evaluation_prompt", "seed")
+    )
     assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
     seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
     assert set(seconds) == {"look", "text", "denoiser", "effect"}
