@@ -28,10 +28,10 @@ LAYERS = {
 HOMES = {
     "diffusers": "models/",
     "transformers": "models/",
-    "captum": "analysis/attribution.py",
+    "captum": "analysis/attribution/",
     "matplotlib": "models/zoo/training/evaluate/curves.py",
     "nnsight": "probes/nnsight.py",
-    "plotly": "analysis/plots.py",
+    "plotly": "analysis/plots/",
     "ray": "probes/ray.py",
 }
 
@@ -52,7 +52,6 @@ LONGER = {
     "models/base.py": "the one contract that a family fills in, with its loop",
     "denoscope/cli.py": "every command, a few lines each, and their options",
     "denoscope/report/page.py": "the page, section by section",
-    "analysis/plots.py": "all figures, so that the plotting library is imported in one place",
 }
 MOST_IN_FUNCTION = 50
 
@@ -250,7 +249,7 @@ PLANTED = [
     (layers, "editing/x.py", "from denoscope.models import site", "relative"),
     (layers, "probes/x.py", "from ..cli import app", "probes may import only"),
     (homes, "probes/x.py", "import diffusers", "only models/ may"),
-    (homes, "editing/x.py", "def f():\n    from plotly import graph_objects", "only analysis/plots.py may"),
+    (homes, "editing/x.py", "def f():\n    from plotly import graph_objects", "only analysis/plots/ may"),
     (homes, "probes/x.py", "import nnsight.intervention", "only probes/nnsight.py may"),
     (undeclared, "probes/x.py", "import einops", "does not ask for"),
     (unsafe, "editing/x.py", "import pickle", "safetensors"),
