@@ -18,7 +18,7 @@ from ..analysis.mediation.tracing import Mediation, trace_denoiser, trace_text
 from ..editing.edit import Edit
 from ..editing.methods.quickfix import TEMPLATES, quickfix
 from ..models.base import State
-from ..report.findings import CausalMap
+from ..report.causal_map import CausalMap
 from ..report.images import to_array
 from .case import Case, Setup, open_case, prepare
 from .wording import Wording
