@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import analysis, editing, models, probes
     from .editing.edit import Edit
+    from .investigation.investigate import investigate
     from .models.base import Model, State
     from .models.load import load
     from .models.run.levels import Step, When
@@ -45,6 +46,7 @@ __all__ = [
     "attached",
     "editing",
     "intervening",
+    "investigate",
     "load",
     "models",
     "probes",
@@ -68,6 +70,7 @@ _HOMES = {
     "When": "models.run.levels",
     "attached": "probes.attach",
     "intervening": "probes.intervene",
+    "investigate": "investigation.investigate",
     "load": "models.load",
     "sweep": "probes.sweep",
     "trace": "probes.trace",

@@ -23,6 +23,7 @@ NAMES = [
     "attached",
     "editing",
     "intervening",
+    "investigate",
     "load",
     "models",
     "probes",

@@ -34,7 +34,7 @@ def evaluate(
     from ...editing.edit import Edit
     from ...investigation.case import Case
     from ...investigation.folder import write_text
-    from ...investigation.stages import evaluate as run
+    from ...investigation.single import evaluate as run
 
     check_new(output)
     made = Edit.load(file)

@@ -31,7 +31,7 @@ def locate(
     Example:  denoscope locate "a noto emoji of a woman firefighter" --about firefighter
     """
     from ...investigation.case import Case
-    from ...investigation.stages import locate as find
+    from ...investigation.single import locate as find
 
     check_new(output)
     use_threads(model)
