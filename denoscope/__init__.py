@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import analysis, editing, models, probes
     from .editing.edit import Edit
+    from .investigation.investigate import investigate
     from .models.base import Model, State
     from .models.load import load
     from .models.run.context import When
@@ -46,6 +47,7 @@ __all__ = [
     "attached",
     "editing",
     "intervening",
+    "investigate",
     "load",
     "models",
     "probes",
@@ -69,6 +71,7 @@ _HOMES = {
     "When": "models.run.context",
     "attached": "probes.attach",
     "intervening": "probes.intervene",
+    "investigate": "investigation.investigate",
     "load": "models.load",
     "sweep": "probes.sweep",
     "trace": "probes.trace",

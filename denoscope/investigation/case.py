@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,9 @@ from ..models.load import load
 from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
 from .wording import Wording, same, wording
+
+Note = Callable[[int, int], None]
+"""How a stage tells its progress: called with (done, total)."""
 
 
 @dataclass(frozen=True)
