@@ -100,7 +100,13 @@ def _attach(module: nn.Module, site: Site, port: str, item: Item, handler: Handl
         i = item if isinstance(item, int) else (0 if len(out) == 1 else None)
         return _several(site, out) if i is None else (*out[:i], change(out[i]), *out[i + 1 :])
 
-    return module.register_forward_hook(after)
+    hook = module.register_forward_hook(after)
+    for key, other in list(module._forward_hooks.items()):
+        # transformers records hidden states by hooks of its own, there from the first call on: they go last,
+        # or what the denoiser reads of them would be the states before the change
+        if getattr(other, "__module__", "") == "transformers.utils.output_capturing":
+            module._forward_hooks[key] = module._forward_hooks.pop(key)
+    return hook
 
 
 def parameters(module: nn.Module) -> list[str]:

@@ -11,6 +11,7 @@ from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from denoscope.probes.intervene import Intervention, intervening, mean, patch, resample, scale, zero
 from denoscope.probes.trace import trace
 
@@ -120,6 +121,19 @@ def test_patching_the_final_text_states_gives_the_other_prompt(tiny, plain):
     assert torch.equal(trace(tiny, ["x", "y"], interventions=[put], **RUN).latents, plain.latents)
 
 
+def test_a_change_at_the_layer_that_the_denoiser_reads_is_read_at_every_call():
+    """XL reads the last layer but one, which transformers records by a hook of its own after a first call."""
+    model = load(tiny_sdxl())
+    with torch.no_grad():
+        for _ in range(3):
+            with intervening(model, scale("text_encoder/layer.0/resid.post", 2.0)):
+                changed = model.encode(["a cat"])[0].embeds
+            kept = model.encode(["a cat"])[0].embeds
+            own = model.components["text_encoder"].config.hidden_size
+            torch.testing.assert_close(changed[:, :own], 2 * kept[:, :own])
+            assert torch.equal(changed[:, own:], kept[:, own:])
+
+
 def test_patching_some_tokens_leaves_the_others(tiny, plain):
     put = patch("text_encoder/layer.0/mlp.out", plain, tokens=[1, 2])
     run = trace(tiny, ["dog", "dog"], sites=[put.site], interventions=[put], **RUN)
@@ -135,6 +149,25 @@ def test_mean_and_resample_take_what_the_other_run_had(tiny, plain):
     for step in range(3):
         for row in run[MID][step]:
             assert any(torch.equal(row, other) for other in plain[MID][step])
+
+
+def test_resample_draws_a_sample_for_each_row_and_keeps_it(tiny):
+    """Six rows, five donors of constant activation: who gave to whom is read off, and so is the step."""
+    donors, steps = torch.arange(5.0), torch.tensor([0.0, 10.0])
+    values = (steps[:, None] + donors)[:, :, None, None].expand(-1, -1, 16, 16)
+
+    def drawn(seed):
+        put = resample(MID, values, seed=seed)
+        run = trace(tiny, ["a cat"] * 6, sites=[MID], interventions=[put], seeds=range(6), steps=2)
+        first, second = run[MID][:, :, 0, 0]
+        assert torch.equal(run[MID], run[MID][:, :, :1, :1].expand_as(run[MID]))
+        assert torch.equal(second, first + 10)  # the same donor at every step, at its own step
+        return tuple(first.tolist())
+
+    found = [drawn(seed) for seed in (0, 0, 1, 2)]
+    assert found[0] == found[1] and len(set(found)) == 3
+    assert {d for row in found for d in row} == set(donors.tolist())
+    assert all(len(set(row)) > 2 for row in found)
 
 
 @pytest.mark.parametrize(
