@@ -167,8 +167,13 @@ class Adapter(ABC):
         return self.place(site).module
 
     def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
-        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``)."""
+        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``).
+
+        What a whole network is given (``unet/in/text``) has none.
+        """
         place, component = self.place(site), Site(str(site)).component
+        if not place.path:
+            return {}
         return {f"{component}.{place.path}.{n}": p for n, p in place.module.named_parameters()}
 
     def parameter(self, name: str) -> nn.Parameter:

@@ -105,7 +105,7 @@ def sample(
             "surrounding context; give them to the run itself: interventions=[...]"
         )
     guidance = sampling.guided(model)
-    planned = (*interventions, *branch_interventions(guidance, model))
+    planned = (*branch_interventions(guidance, model), *interventions)
     account = Account(planned)
     with intervening(model, *planned, account=account):
         reading = read(model, guidance, prompts, sampling.negative)
@@ -188,7 +188,7 @@ def denoised(
         )
     for step in dict.fromkeys(each):
         check_step(model.scheduler, step)
-    planned = (*interventions, *branch_interventions(guidance, model))
+    planned = (*branch_interventions(guidance, model), *interventions)
     with intervening(model, *planned):
         reading = read(model, guidance, prompts, negative)
         return guided(model, x, each, reading).combined.output
