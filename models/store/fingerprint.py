@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -31,31 +31,24 @@ ADAPTERS = ("scaling", "_active_adapter", "_disable_adapters", "merged_adapters"
 """What a layer of peft is set to: no tensors, but the same weights act otherwise with another setting."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """The hash of one tensor, and how the tensor was when it was taken."""
-
-    tensor: weakref.ref[Tensor]
-    version: tuple[Any, ...]
-    hash: str
-
-    def holds(self, tensor: Tensor) -> bool:
-        return self.tensor() is tensor and self.version == _version(tensor)
+State: TypeAlias = tuple[int, int, torch.dtype, torch.Size]
+"""How a tensor was: its id, torch's count of writes, number format, shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Record:
-    """The hash of one model, and how the model was when it was taken."""
+    """The hash of one model, those of its tensors, and how all of it was when they were taken."""
 
-    known: Mapping[str, _Known]
+    states: Mapping[str, State]
+    alive: Sequence[weakref.ref[Tensor]]
     spots: Mapping[tuple[str, torch.dtype], bytes]
     adapters: Sequence[tuple[str, str]]
+    hashes: Mapping[str, str]
     hash: str
 
-    def holds(self, tensors: Mapping[str, Tensor]) -> bool:
-        return self.known.keys() == tensors.keys() and all(
-            self.known[name].holds(t) for name, t in tensors.items()
-        )
+    def valid(self, spots: Mapping[tuple[str, torch.dtype], bytes]) -> bool:
+        """Whether a tensor in the same state is the same tensor, with the same values."""
+        return self.spots == spots and all(ref() is not None for ref in self.alive)
 
 
 _records: weakref.WeakKeyDictionary[Model, _Record] = weakref.WeakKeyDictionary()
@@ -84,28 +77,25 @@ def fingerprint(model: Model) -> str:
         StateError: if weights are not in memory.
     """
     tensors, adapters = _tensors_and_adapters(model.components)
+    states = {name: _state(t) for name, t in tensors.items()}
     spots, record = _spots(tensors), _records.get(model)
-    same_spots = record is not None and record.spots == spots
-    if record is not None and same_spots and record.adapters == adapters and record.holds(tensors):
+    if record is not None and not record.valid(spots):
+        record = None
+    if record is not None and record.states == states and record.adapters == adapters:
         return record.hash
-    known = record.known if record is not None and same_spots else {}
-    old = {name: known[name] for name, t in tensors.items() if name in known and known[name].holds(t)}
+    old = {n: record.hashes[n] for n, s in states.items() if record.states.get(n) == s} if record else {}
     new = {name: t for name, t in tensors.items() if name not in old}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and casting leave Python's lock
-        hashes = dict(zip(new, pool.map(tensor_hash, new.values()), strict=True))
-    found = {
-        name: old.get(name) or _Known(weakref.ref(t), _version(t), hashes[name])
-        for name, t in tensors.items()
-    }
-    lines = [f"{name} {found[name].hash}" for name in sorted(found)]
-    lines += [f"{name} {state}" for name, state in sorted(adapters)]
+        hashes = old | dict(zip(new, pool.map(tensor_hash, new.values()), strict=True))
+    lines = [f"{name} {what}" for name, what in sorted([*hashes.items(), *adapters])]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    _records[model] = _Record(found, spots, adapters, digest)
+    alive = [weakref.ref(t) for t in tensors.values()]
+    _records[model] = _Record(states, alive, spots, adapters, hashes, digest)
     return digest
 
 
-def _version(tensor: Tensor) -> tuple[Any, ...]:
-    return (-1 if tensor.is_inference() else tensor._version, tensor.dtype, tensor.shape)
+def _state(t: Tensor) -> State:
+    return id(t), -1 if t.is_inference() else t._version, t.dtype, t.shape
 
 
 def _tensors_and_adapters(
@@ -117,7 +107,9 @@ def _tensors_and_adapters(
     for name, module in _modules(components):
         own = vars(module)  # getattr of what a module lacks is slow
         for kind in (own["_parameters"], own["_buffers"]):
-            tensors.update((f"{name}.{n}", t) for n, t in kind.items() if t is not None)
+            for n, t in kind.items():
+                if t is not None:
+                    tensors[f"{name}.{n}"] = t
         if "scaling" in own and "_active_adapter" in own:
             adapters.append((name, repr([own.get(key) for key in ADAPTERS])))
     return tensors, adapters
@@ -145,9 +137,10 @@ def _spots(tensors: Mapping[str, Tensor]) -> dict[tuple[str, torch.dtype], bytes
                 "not enable_sequential_cpu_offload, or move the model to a device"
             )
         size = t.numel()
-        step = max(1, size // SPOTS)
         few = (
-            t.as_strided((min(SPOTS, size),), (step,)) if t.is_contiguous() else t.reshape(-1)[::step][:SPOTS]
+            t.as_strided((min(SPOTS, size),), (max(1, size // SPOTS),))
+            if t.is_contiguous()
+            else t.reshape(-1)[:: max(1, size // SPOTS)][:SPOTS]
         )
         groups.setdefault((name.partition(".")[0], t.dtype, t.device), []).append(few)
     found: dict[tuple[str, torch.dtype], bytes] = {}
