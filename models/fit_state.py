@@ -50,6 +50,7 @@ class Training:
     @classmethod
     def of(cls, what: Any, optimizer: MakeOptimizer) -> Training:
         """Begin: find what is trained in a module or in tensors."""
+        named: dict[str, Tensor]
         if isinstance(what, nn.Module):
             named, buffers = dict(what.named_parameters()), dict(what.named_buffers())
         else:
