@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .places.blocks import Place
+from .places.layout import Layout, site_layout
 from .places.resolve import resolve
 from .run.levels import Branch, Now, Step
 from .run.noise import gaussian
@@ -222,6 +223,10 @@ class Model(ABC):
     def module(self, site: Site | str) -> nn.Module:
         """Return the module that carries a site."""
         return self.place(site).module
+
+    def layout(self, site: Site | str) -> Layout:
+        """Return the axes of the tensor at a site; LookupError if they are not known."""
+        return site_layout(self, site)
 
     def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
         """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``)."""
