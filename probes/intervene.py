@@ -6,9 +6,9 @@ One mechanism for reading and writing: recording is an intervention that returns
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,19 @@ from ..models.run.levels import Step, When
 from ..models.site import Site
 
 Change = Callable[[Tensor, Step | None], Tensor | None]
+
+
+class Probe(Protocol):
+    """What may be given wherever interventions go: an Intervention, or an Observer, which is several."""
+
+    @property
+    def when(self) -> When:
+        """Which steps, guidance branch and samples."""
+        ...
+
+    def within(self, model: Model) -> AbstractContextManager[tuple[Intervention, ...]]:
+        """Give the interventions that it is in one model, for as long as the context lasts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,9 +56,13 @@ class Intervention:
         """Return the same intervention for some samples of a batch only."""
         return replace(self, when=replace(self.when, rows=rows))
 
+    def within(self, model: Model) -> AbstractContextManager[tuple[Intervention, ...]]:  # noqa: ARG002
+        """Give itself; it is the same in every model."""
+        return nullcontext((self,))
+
 
 @contextmanager
-def intervening(model: Model, *interventions: Intervention) -> Iterator[None]:
+def intervening(model: Model, *interventions: Probe) -> Iterator[None]:
     """Let interventions act while the context lasts; the model is as it was afterwards, error or not.
 
     Interventions at one site act in the order given.
@@ -55,10 +72,12 @@ def intervening(model: Model, *interventions: Intervention) -> Iterator[None]:
         ValueError: if a text-encoder site is given steps, or (later) an intervention returns another shape.
         RuntimeError: if a component was compiled, or a site is reached outside a run.
     """
-    for i in interventions:
-        if i.site.component.startswith("text_encoder") and i.when.steps is not None:
-            raise ValueError(f"{i.site} is in a text encoder, which has no steps; leave out When.steps")
-    with hooked(model, [(i.site, _handler(model, i)) for i in interventions]):
+    with ExitStack() as stack:
+        acting = [i for probe in interventions for i in stack.enter_context(probe.within(model))]
+        for i in acting:
+            if i.site.component.startswith("text_encoder") and i.when.steps is not None:
+                raise ValueError(f"{i.site} is in a text encoder, which has no steps; leave out When.steps")
+        stack.enter_context(hooked(model, [(i.site, _handler(model, i)) for i in acting]))
         yield
 
 

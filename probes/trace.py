@@ -18,7 +18,7 @@ from ..models.site import Site
 from ..models.store.provenance import provenance
 from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
-from .intervene import Intervention, intervening
+from .intervene import Intervention, Probe, intervening
 from .keep import Keeper, StoreKeeper
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     negative: str = "",
     sites: Sequence[Site | str] | Site | str = (),
     when: When = When(),
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Probe] = (),
     reduce: Reduce | None = None,
     dtype: torch.dtype | None = None,
     store: str | Path | None = None,
