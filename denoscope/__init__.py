@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .probes.attach import attached
     from .probes.direction import Direction
     from .probes.intervene import Intervention, intervening
+    from .probes.observe import Observer
     from .probes.sweep.sweeping import Run, sweep
     from .probes.trace import Trace, trace
 
@@ -34,6 +35,7 @@ __all__ = [
     "Edit",
     "Intervention",
     "Model",
+    "Observer",
     "Prompt",
     "Run",
     "Site",
@@ -59,6 +61,7 @@ _HOMES = {
     "Edit": "editing.edit",
     "Intervention": "probes.intervene",
     "Model": "models.base",
+    "Observer": "probes.observe",
     "Prompt": "models.text.prompt",
     "Run": "probes.sweep",
     "Site": "models.site",

@@ -12,6 +12,7 @@ NAMES = [
     "Edit",
     "Intervention",
     "Model",
+    "Observer",
     "Prompt",
     "Run",
     "Site",

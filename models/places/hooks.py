@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ..site import Site
@@ -14,6 +16,8 @@ from .attention import AttentionTap, Handler, put
 if TYPE_CHECKING:
     from ..base import Model
     from .blocks import Place
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @contextmanager
@@ -59,6 +63,29 @@ def around(
         stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True).remove)
         stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+@contextmanager
+def calls(module: nn.Module, begin: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
+    """Call ``begin()`` before and ``end()`` after each call of a module; ``end`` not after one that fails."""
+    with ExitStack() as stack:
+        stack.callback(module.register_forward_pre_hook(lambda *_: begin(), prepend=True).remove)
+        stack.callback(module.register_forward_hook(lambda *_: end()).remove)
+        yield
+
+
+@contextmanager
+def suspended(module: nn.Module) -> Iterator[None]:
+    """Let nobody see the calls of a module and of those inside it: their hooks and all attention taps rest."""
+    kept = [(vars(m), {k: vars(m)[k] for k in _HOOKS}) for m in module.modules()]
+    for own, hooks in kept:
+        own.update({k: OrderedDict() for k in hooks})
+    try:
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        for own, hooks in kept:
+            own.update(hooks)
 
 
 @contextmanager
