@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .html import model_html
 from .places.blocks import Place
-from .places.layout import Layout, site_layout
+from .places.layout import site_layout
 from .places.resolve import resolve
 from .run.levels import Branch, Now, Step
 from .run.noise import gaussian
@@ -133,6 +134,8 @@ class Model(ABC):
         parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
         return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
 
+    _repr_html_ = model_html
+
     # what a family fills in ---------------------------------------------------------------------------
 
     @property
@@ -224,9 +227,7 @@ class Model(ABC):
         """Return the module that carries a site."""
         return self.place(site).module
 
-    def layout(self, site: Site | str) -> Layout:
-        """Return the axes of the tensor at a site; LookupError if they are not known."""
-        return site_layout(self, site)
+    layout = site_layout
 
     def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
         """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``)."""
@@ -251,8 +252,7 @@ class Model(ABC):
     @property
     def picture_grid(self) -> tuple[int, int]:
         """Height and width of the latents, as a picture."""
-        height, width = self.latent_shape[-2:]
-        return (height, width)
+        return (self.latent_shape[-2], self.latent_shape[-1])
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
@@ -276,11 +276,8 @@ class Model(ABC):
 
     def picture_and_text(self, site: Site, tokens: int) -> tuple[slice, int]:
         """Return which queries of attention are the picture's, and at which key the text begins."""
-        if site.kind.startswith("cross_attn"):
-            return slice(None), 0
-        if self.joint_order[0] == "img":
-            return slice(None, -tokens), -tokens
-        return slice(tokens, None), 0
+        queries = self.layout(site).picture or slice(None)
+        return queries, -tokens if queries.start == 0 else 0
 
     # text and noise -----------------------------------------------------------------------------------
 
@@ -356,8 +353,7 @@ class Model(ABC):
         read = {"uncond": null, "cond": prompts}
         with self.during(Now(step, {first: slice(0, n), second: slice(n, 2 * n)}, guidance)):
             parts = self.predict(torch.cat([x, x]), step, [*read[first], *read[second]]).chunk(2)
-        made = dict(zip(self.branch_order, parts, strict=True))
-        return made["uncond"], made["cond"]
+        return (parts[0], parts[1]) if first == "uncond" else (parts[1], parts[0])
 
     def combine(self, free: Tensor, told: Tensor, guidance: float) -> Tensor:
         """Return the guided output (classifier-free guidance, Ho & Salimans 2022, eq. 6)."""

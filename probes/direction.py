@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..models.base import Model
+from ..models.html import panel, table
 from ..models.run.levels import Step, When
 from ..models.site import Site
 from ..models.store.disk import write_bytes
@@ -82,6 +83,10 @@ class Direction:
     def __repr__(self) -> str:
         parts = ", ".join(f"{s} [{len(v)}]" for s, v in self.vectors.items())
         return f"Direction({parts}; length {self.norm():.4g})"
+
+    def _repr_html_(self) -> str:
+        rows = [(s, len(v), _norm(v), self.axes[s]) for s, v in self.vectors.items()]
+        return panel(repr(self), table(("site", "channels", "length", "axis"), rows))
 
     # site by site -------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class _Gathered:
         if all(self.waiting.values()):
             parts = {n: self._whole(n, *waiting.pop(0)) for n, waiting in self.waiting.items()}
             with suspended(self.root):
-                answer: object = self.fn(parts, context)  # type: ignore[func-returns-value]
+                answer: object = self.fn(parts, context)
             if answer is not None:
                 raise TypeError(
                     f"an observer changes nothing, so its function returns None; it returned a "

@@ -18,6 +18,7 @@ from ..models.site import Site
 from ..models.store.provenance import provenance
 from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
+from .html import trace_html
 from .intervene import Intervention, Probe, intervening
 from .keep import Keeper, StoreKeeper
 
@@ -69,6 +70,9 @@ class Trace(Mapping[Site, Tensor]):
     def __repr__(self) -> str:
         sizes = f"{len(self.seeds)} samples, {len(self.steps)} steps, {len(self.acts)} sites"
         return f"Trace({sizes}, {self.about['model']})"
+
+    def _repr_html_(self) -> str:
+        return trace_html(self)
 
     def at(self, site: Site | str, step: Step | int) -> Tensor:
         """Return the activation at one step, [sample, ...].

@@ -76,7 +76,7 @@ def calls(module: nn.Module, begin: Callable[[], None], end: Callable[[], None])
 
 @contextmanager
 def suspended(module: nn.Module) -> Iterator[None]:
-    """Let nobody see the calls of a module and of those inside it: their hooks and all attention taps rest."""
+    """Let nobody see the calls of a module and of those inside it: hooks and all attention taps rest."""
     kept = [(vars(m), {k: vars(m)[k] for k in _HOOKS}) for m in module.modules()]
     for own, hooks in kept:
         own.update({k: OrderedDict() for k in hooks})
