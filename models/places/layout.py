@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.models.attention import FeedForward
@@ -133,13 +133,18 @@ def _form(site: Site, module: nn.Module) -> str:
     """Whether a module of the denoiser handles a vector, a picture or tokens, by its class."""
     if site.kind in _VECTORS or site.block == "temb":
         return "vector"
-    module = getattr(module, "base_layer", module)  # what a LoRA is wrapped around
+    module = _bare(module)
     pixels = site.component == "unet" and site.kind.startswith("resid.") and isinstance(module, ATTENTION)
     if pixels or isinstance(module, _CONVOLUTIONAL):
         return "picture"
     if isinstance(module, _TOKENWISE) or _is_block(module):
         return "tokens"
     raise _unknown(site, module)
+
+
+def _bare(module: Any) -> Any:
+    """What a LoRA is wrapped around."""
+    return getattr(module, "base_layer", module)
 
 
 def _is_block(module: nn.Module) -> bool:
@@ -195,7 +200,7 @@ def _unet_side(model: Model, site: Site, side: int) -> int:
 
 
 def _halved(site: Site, side: int, sampler: nn.Module) -> int:
-    conv = getattr(sampler, "conv", None)
+    conv = _bare(getattr(sampler, "conv", None))
     if not isinstance(sampler, Downsample2D) or not isinstance(conv, nn.Conv2d | nn.AvgPool2d):
         raise _unknown(site, sampler)
     kernel, stride = (v if isinstance(v, int) else v[0] for v in (conv.kernel_size, conv.stride))

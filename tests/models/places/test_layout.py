@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import nn
 
 from denoscope.models.load import load
@@ -13,6 +14,7 @@ from denoscope.models.places.layout import Layout, Tokens, site_layout
 from denoscope.models.sites import site_shapes
 from denoscope.models.synthetic import tiny
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
+from denoscope.models.synthetic.sizes import full_size
 from tests.models.families.test_families import FAMILIES, opened, shortened
 
 every = pytest.mark.parametrize("name", FAMILIES)
@@ -231,6 +233,36 @@ def test_an_unknown_module_is_refused(path):
         site = "unet/mid.res.0/resid.post"
     with pytest.raises(LookupError, match=re.escape(f"the axes of {site} are not known") + ".*Strange"):
         load(pipe).layout(site)
+
+
+def test_layers_with_a_lora_are_known():
+    pipe, plain = tiny.tiny_sd(), load(tiny.tiny_sd())
+    names = ["to_q", "to_out.0", "ff.net.2", "time_emb_proj", "conv2", "conv_in", "downsamplers.0.conv"]
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=names))
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["out_proj", "fc2"]))
+    model = load(pipe)
+    assert all(model.layout(site) == plain.layout(site) for site in model.sites())
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "grid"),
+    [
+        ("sd-1.5", "unet/mid.attn.0.0/cross_attn.q", (8, 8)),
+        ("sd-1.5", "unet/up.1.attn.2.0/cross_attn.q", (16, 16)),
+        ("sd-2.1", "unet/down.0.attn.0.0/self_attn.z", (96, 96)),
+        ("sdxl", "unet/mid.attn.0.9/cross_attn.out", (32, 32)),
+        ("sdxl", "unet/up.1.attn.0.0/cross_attn.probs", (64, 64)),
+        ("pixart-sigma", "transformer/block.27/cross_attn.probs", (64, 64)),
+        ("sd3-medium", "transformer/block.23/joint_attn.z", (64, 64)),
+        ("flux-dev", "transformer/single.37/attn_mlp.out", (64, 64)),
+        ("sana-1.6b", "transformer/block.19/mlp.act", (32, 32)),
+        ("dit-xl-2", "transformer/block.0/self_attn.k", (16, 16)),
+        ("ldm-text2im", "unet/mid.attn.0.0/cross_attn.probs", (4, 4)),
+        ("ddpm-cifar10", "unet/up.0.upsample/out", (8, 8)),
+    ],
+)
+def test_published_models_have_the_grids_they_are_known_for(name, site, grid):
+    assert full_size(name).layout(site).grid == grid
 
 
 def test_no_forward_is_needed(monkeypatch):
