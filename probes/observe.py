@@ -80,7 +80,7 @@ class _Gathered:
     """The parts of the call that is on, until they are all there."""
 
     def __init__(self, sites: Mapping[str, Site], fn: Look, root: nn.Module) -> None:
-        self.sites, self.fn, self.root = sites, fn, root
+        self.sites, self.fn, self.modules = sites, fn, list(root.modules())
         self.begin()
 
     def begin(self) -> None:
@@ -92,7 +92,7 @@ class _Gathered:
         self.waiting[name].append((x, _version(x)))
         if all(self.waiting.values()):
             parts = {n: self._whole(n, *waiting.pop(0)) for n, waiting in self.waiting.items()}
-            with suspended(self.root):
+            with suspended(self.modules):
                 answer: object = self.fn(parts, context)
             if answer is not None:
                 raise TypeError(

@@ -75,9 +75,14 @@ def calls(module: nn.Module, begin: Callable[[], None], end: Callable[[], None])
 
 
 @contextmanager
-def suspended(module: nn.Module) -> Iterator[None]:
-    """Let nobody see the calls of a module and of those inside it: hooks and all attention taps rest."""
-    kept = [(vars(m), {k: vars(m)[k] for k in _HOOKS}) for m in module.modules()]
+def suspended(modules: nn.Module | Sequence[nn.Module]) -> Iterator[None]:
+    """Let nobody see the calls of a module and of those inside it: hooks and all attention taps rest.
+
+    Args:
+        modules: a module; or a list of all that are meant, where they are known.
+    """
+    every = list(modules.modules()) if isinstance(modules, nn.Module) else modules
+    kept = [(own, {k: own[k] for k in _HOOKS}) for m in every if _is_watched(own := vars(m))]
     for own, hooks in kept:
         own.update({k: OrderedDict() for k in hooks})
     try:
@@ -86,6 +91,11 @@ def suspended(module: nn.Module) -> Iterator[None]:
     finally:
         for own, hooks in kept:
             own.update(hooks)
+
+
+def _is_watched(own: Mapping[str, Any]) -> bool:
+    forward = own["_forward_hooks"] or own["_forward_pre_hooks"]
+    return bool(forward or own["_backward_hooks"] or own["_backward_pre_hooks"])
 
 
 @contextmanager
