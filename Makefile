@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 PIP = -m pip install $(PIP_ARGS) --no-build-isolation -c constraints.txt
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint format types bench docs wheel wheel-demo clean
+.PHONY: help setup demo test stress lint format types bench docs wheel wheel-demo clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -32,7 +32,10 @@ demo: $(READY)  ## the main job on the embedded model; says where its page is
 	@$(VENV)/bin/denoscope demo $(DEMO_ARGS)
 
 test: $(READY)  ## all tests, the layer test and the examples in docs/ and docstrings included
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+stress: $(READY)  ## tests that are too long for every change: many kills, full-size solves, simulations
+	@$(PY) -m pytest -m stress $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff: rules and format
 	@$(PY) -m ruff check .

@@ -26,12 +26,12 @@ class Scores:
 
     Args:
         values: dims ``site``, any others such as ``token`` or ``window``, and repetitions from ``UNITS``.
-        per: what the mean is divided by, on repetitions only; None divides by nothing. Always a ratio of
-            means: a mean of ratios explodes where one denominator is near zero.
+        denominator: what the mean is divided by, on repetitions only; None divides by nothing. Always a
+            ratio of means: a mean of ratios explodes where one denominator is near zero.
     """
 
     values: xr.DataArray
-    per: xr.DataArray | None = None
+    denominator: xr.DataArray | None = None
 
     def __repr__(self) -> str:
         return f"Scores({dict(self.values.sizes)}; best: {self.best()})"
@@ -48,18 +48,18 @@ class Scores:
     def mean(self) -> xr.DataArray:
         """Mean over the repetitions, as an array over places."""
         mean = self.values.mean(_units(self.values))
-        return mean if self.per is None else mean / self.per.mean(_units(self.per))
+        return mean if self.denominator is None else mean / self.denominator.mean(_units(self.denominator))
 
     def interval(
-        self, level: float = 0.95, over: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
+        self, level: float = 0.95, over: Sequence[str] | None = None, n_resamples: int = 2000, seed: int = 0
     ) -> xr.Dataset:
         """Return ``mean``, ``low`` and ``high`` over places: a bootstrap over the repetitions.
 
         Args:
-            level: share of bootstrap means inside the interval.
+            level: proportion of bootstrap means inside the interval.
             over: which repetitions to resample; None is all: prompts, seeds and noise draws. The mean is
                 always over all; those not resampled are taken as fixed.
-            draws: number of bootstrap samples.
+            n_resamples: number of bootstrap samples.
             seed: of the resampling.
 
         Raises:
@@ -67,8 +67,9 @@ class Scores:
         """
         over = _units(self.values) if over is None else list(over)
         fixed = [d for d in _units(self.values) if d not in over]
-        per = None if self.per is None else self.per.mean([d for d in fixed if d in self.per.dims])
-        return bootstrap(self.values.mean(fixed), over, level, draws, seed, per=per)
+        below = self.denominator
+        below = None if below is None else below.mean([d for d in fixed if d in below.dims])
+        return bootstrap(self.values.mean(fixed), over, level, n_resamples, seed, denominator=below)
 
     def top(self, k: int) -> list[Site]:
         """Return the k sites of highest mean score; a site with tokens or windows counts by its best one."""
@@ -95,7 +96,9 @@ class Scores:
         Raises:
             FileExistsError: if the path exists.
         """
-        data = {"values": self.values} if self.per is None else {"values": self.values, "per": self.per}
+        data = {"values": self.values}
+        if self.denominator is not None:
+            data["denominator"] = self.denominator
         save_store(xr.Dataset(data, attrs=self.values.attrs), path)
 
     @classmethod
@@ -111,7 +114,9 @@ class Scores:
             raise ValueError(
                 f"{path} holds {sorted(map(str, data))}, not scores; give a store written by Scores.save"
             )
-        return cls(data["values"].assign_attrs(data.attrs), data.get("per"))
+        return cls(
+            data["values"].assign_attrs(data.attrs), data.get("denominator", data.get("per"))
+        )  # "per": older stores
 
 
 def save_store(data: xr.Dataset, path: str | Path) -> None:

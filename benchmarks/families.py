@@ -43,7 +43,7 @@ def lines(model: denoscope.Model) -> int:
 
 def watched(model: denoscope.Model) -> list[denoscope.Site]:
     """Sixteen sites of the denoiser, spread over its depth."""
-    part = model.entry.component
+    part = model.input_site.component
     found = [s for s in model.sites(f"{part}/**") if s.kind.endswith((".out", ".post"))]
     return [found[i * (len(found) - 1) // (SITES - 1)] for i in range(SITES)]
 

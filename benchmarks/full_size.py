@@ -33,7 +33,7 @@ def run(name: str, device: str, traced: bool) -> dict[str, float]:
         pipe = PUBLISHED[name]()
     torch.set_default_dtype(torch.float32)
     model = denoscope.load(pipe.to(device, torch.bfloat16))
-    part = model.entry.component
+    part = model.input_site.component
     sites = [s for s in model.sites(f"{part}/**") if s.kind in KINDS] if traced else []
     with torch.no_grad():
         told = model.encode(["a cat"])

@@ -5,7 +5,7 @@
 
 Text columns are means over pairs, in wordings that were not edited, of the texts as the denoiser reads them.
 ``left``: how far the edited text is from the target's, as a share of how far it was before (0: it reads
-the same). ``moved``: how far the texts of bystanders moved, as a share of their length. Picture columns are
+the same). ``moved``: how far the texts of other things moved, as a share of their length. Picture columns are
 shares of pictures that show what they should, before -> after.
 """
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import denoscope
-from denoscope.analysis.edit_evaluation.evaluate import effect
-from denoscope.analysis.edit_evaluation.prompts import KINDS, questions
+from denoscope.analysis.edit_evaluation.evaluate import evaluate_edit
+from denoscope.analysis.edit_evaluation.prompts import KINDS, evaluation_prompts
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
 from denoscope.models.judges import load_judge
 
@@ -40,7 +40,7 @@ PAIRS = {
     "penguin": ("owl", THINGS),
 }
 PAINTED = ("firefighter", "astronaut", "rose")
-BYSTANDERS = {
+NEIGHBOURHOOD = {
     **dict.fromkeys(("police officer", "mechanic", "teacher"), WORDINGS[:2]),
     **dict.fromkeys(("lion", "yellow square", "pizza", "fire engine"), THINGS[1:]),
 }
@@ -81,12 +81,12 @@ def read(model: Any, word: str, wordings: Sequence[str]) -> Tensor:
 def texts(model: Any, arguments: Mapping[str, Any]) -> dict[str, float]:
     """What the texts say of a setting: means over the pairs."""
     left, moved = [], []
-    others = torch.cat([read(model, word, wordings) for word, wordings in BYSTANDERS.items()])
+    others = torch.cat([read(model, word, wordings) for word, wordings in NEIGHBOURHOOD.items()])
     for source, (target, wordings) in PAIRS.items():
         before, wanted = read(model, source, wordings), read(model, target, wordings)
         with quickfix(model, {source: target}, **arguments).applied(model):
             after = read(model, source, wordings)
-            now = torch.cat([read(model, word, w) for word, w in BYSTANDERS.items()])
+            now = torch.cat([read(model, word, w) for word, w in NEIGHBOURHOOD.items()])
         left.append(((after - wanted).norm(dim=1) / (before - wanted).norm(dim=1)).mean())
         moved.append(((now - others).norm(dim=1) / others.norm(dim=1)).mean())
     return {"left": float(torch.stack(left).mean()), "moved": float(torch.stack(moved).mean())}
@@ -97,14 +97,20 @@ def pictures(model: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -
     tables = []
     for source in PAINTED:
         target, wordings = PAIRS[source]
-        asked = questions({source: target}, wordings[:1], wordings[1:], BYSTANDERS)
+        tried = evaluation_prompts({source: target}, wordings[:1], wordings[1:], NEIGHBOURHOOD)
         edit = quickfix(model, {source: target}, **arguments)
-        found = effect(model, edit.applied, asked, judge=load_judge("emoji"), seeds=range(seeds), steps=steps)
+        found = evaluate_edit(
+            model, edit.applied, tried, judge=load_judge("emoji"), seeds=range(seeds), steps=steps
+        )
         tables.append(found.summary())
     mean = pd.concat(tables).groupby(["kind", "measure", "state"])["mean"].mean()
     shown = {k: f"{mean[k, 'shown', 'before']:.0%} -> {mean[k, 'shown', 'after']:.0%}" for k in KINDS}
     fit = f"{mean['specificity', 'fit', 'before']:.2f} -> {mean['specificity', 'fit', 'after']:.2f}"
-    return {**shown, "bystander fit": fit, "bystander pixels moved": mean["specificity", "moved", "after"]}
+    return {
+        **shown,
+        "neighbourhood fit": fit,
+        "neighbourhood pixels moved": mean["specificity", "moved", "after"],
+    }
 
 
 def main() -> None:

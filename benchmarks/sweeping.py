@@ -18,8 +18,8 @@ from measure import Row, race
 from torch import Tensor
 
 import denoscope
-from denoscope.analysis.mediation.corruption import Swap
-from denoscope.analysis.mediation.tracing import tracing as mediation
+from denoscope.analysis import Mediation, Swap, trace_denoiser
+from denoscope.analysis.mediation.choice import KINDS
 from denoscope.analysis.metrics import Metric, Outcome, clip_score
 from denoscope.models.judges import load_judge
 
@@ -80,7 +80,7 @@ def measure(rounds: int) -> list[Row]:
     """Rows, time and numbers of the sweep against the reference: at all steps, and in windows of steps."""
     model = denoscope.load("emoji")
     metric = clip_score(load_judge("emoji"), f"a {SUBJECT}")
-    layers = [s for kind in mediation.KINDS for s in model.sites("unet/**") if s.kind == kind]
+    layers = [s for kind in KINDS for s in model.sites("unet/**") if s.kind == kind]
     crosses = list(model.sites("unet/**/cross_attn.out"))
     return [
         *_compare(model, metric, layers, None, rounds),
@@ -96,11 +96,11 @@ def _compare(
     rounds: int,
 ) -> list[Row]:
     reference = Reference(model, metric)
-    found: list[mediation.Mediation] = []
+    found: list[Mediation] = []
 
     def ours() -> None:
         found[:] = [
-            mediation.trace_denoiser(
+            trace_denoiser(
                 model,
                 [PROMPT],
                 SUBJECT,

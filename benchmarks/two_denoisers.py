@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 import denoscope
-from denoscope.analysis.mediation.tracing import Mediation, Noise, trace_denoiser, trace_text
+from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
 from denoscope.analysis.metrics import judge_probability
 from denoscope.models.judges import load_judge
 

@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import analysis, editing, models, probes
     from .editing.edit import Edit
+    from .investigation.investigate import investigate
     from .models.base import Model, State
     from .models.load import load
-    from .models.run.levels import Step, When
+    from .models.run.context import When
+    from .models.run.levels import Step
     from .models.site import Site
     from .models.text.prompt import Prompt
     from .probes.attach import attached
     from .probes.direction import Direction
     from .probes.intervene import Intervention, intervening
     from .probes.observe import Observer
-    from .probes.sweep.sweeping import Run, sweep
+    from .probes.sweep.sweeping import SweepRun, sweep
     from .probes.trace import Trace, trace
 
 __version__ = version("denoscope")
@@ -37,7 +39,7 @@ __all__ = [
     "Model",
     "Observer",
     "Prompt",
-    "Run",
+    "SweepRun",
     "Site",
     "State",
     "Step",
@@ -47,6 +49,7 @@ __all__ = [
     "attached",
     "editing",
     "intervening",
+    "investigate",
     "load",
     "models",
     "probes",
@@ -63,14 +66,15 @@ _HOMES = {
     "Model": "models.base",
     "Observer": "probes.observe",
     "Prompt": "models.text.prompt",
-    "Run": "probes.sweep",
+    "SweepRun": "probes.sweep",
     "Site": "models.site",
-    "State": "models.base",
+    "State": "models.run.state",
     "Step": "models.run.levels",
     "Trace": "probes.trace",
-    "When": "models.run.levels",
+    "When": "models.run.context",
     "attached": "probes.attach",
     "intervening": "probes.intervene",
+    "investigate": "investigation.investigate",
     "load": "models.load",
     "sweep": "probes.sweep",
     "trace": "probes.trace",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, MutableMapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,27 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..models.base import Model
 from ..models.suggest import near
-from .lowrank import dense
+from .lowrank import Delta, dense
 
-if TYPE_CHECKING:
-    from .edit import Edit
+
+class Changes(Protocol):
+    """What an edit is to those who write it: changes of named weights, and the weights they are for."""
+
+    @property
+    def deltas(self) -> Mapping[str, Delta]:
+        """What is added to each weight."""
+
+    @property
+    def base(self) -> Mapping[str, str]:
+        """Fingerprint of each weight before."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model that it was made for."""
+
 
 # parameter -> [(edit, the bits before it), ...], oldest first
-_before: MutableMapping[Tensor, list[tuple[Edit, Tensor]]] = WeakTensorKeyDictionary()
+_before: MutableMapping[Tensor, list[tuple[Changes, Tensor]]] = WeakTensorKeyDictionary()
 
 
 def fingerprint(tensor: Tensor) -> str:
@@ -36,7 +50,7 @@ def fingerprint(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def apply(edit: Edit, model: Model) -> None:
+def apply(edit: Changes, model: Model) -> None:
     """Put an edit on a model: all of it, or nothing.
 
     The sum of old weight and change is computed in float64 and rounded once.
@@ -64,7 +78,7 @@ def apply(edit: Edit, model: Model) -> None:
         raise
 
 
-def revert(edit: Edit, model: Model) -> None:
+def revert(edit: Changes, model: Model) -> None:
     """Take an edit back.
 
     Raises:
@@ -80,7 +94,7 @@ def revert(edit: Edit, model: Model) -> None:
         _pop(model.parameter(name))
 
 
-def unwind(edit: Edit, model: Model) -> None:
+def unwind(edit: Changes, model: Model) -> None:
     """Take an edit back, and first what lies on top of it; nothing happens if it is not there any more."""
     while carries(model, edit):
         tops = [_on_top(model.parameter(name)) for name in edit.deltas]
@@ -91,12 +105,12 @@ def unwind(edit: Edit, model: Model) -> None:
             unwind(other, model)
 
 
-def carries(model: Model, edit: Edit) -> bool:
+def carries(model: Model, edit: Changes) -> bool:
     """Return whether an edit is on a model."""
     return any(done == edit for name in edit.deltas for done, _ in _before.get(_find(edit, model, name), []))
 
 
-def _check(edit: Edit, model: Model) -> None:
+def _check(edit: Changes, model: Model) -> None:
     if carries(model, edit):
         raise ValueError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
     for name, base in edit.base.items():
@@ -115,7 +129,7 @@ def _check(edit: Edit, model: Model) -> None:
         )
 
 
-def _find(edit: Edit, model: Model, name: str) -> nn.Parameter:
+def _find(edit: Changes, model: Model, name: str) -> nn.Parameter:
     try:
         return model.parameter(name)
     except LookupError:
@@ -126,7 +140,7 @@ def _find(edit: Edit, model: Model, name: str) -> nn.Parameter:
         ) from None
 
 
-def _on_top(parameter: Tensor) -> Edit | None:
+def _on_top(parameter: Tensor) -> Changes | None:
     done = _before.get(parameter)
     return done[-1][0] if done else None
 

@@ -138,7 +138,7 @@ def _gradients_flow(model: Model, prompts: list[str]) -> Check:
     step = model.steps(2)[0]
     with torch.no_grad():
         told = model.encode(prompts)
-    model.branches(x, step, told, [])[1].square().sum().backward()
+    model.denoise(x, step, told).square().sum().backward()
     reached = x.grad is not None and bool(x.grad.isfinite().all()) and bool(x.grad.abs().sum() > 0)
     for part in model.components.values():
         part.zero_grad(set_to_none=True)

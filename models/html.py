@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .base import Model
+    from .adapter import Adapter
 
 MOST_ROWS, MOST_PICTURES = 40, 4
 _SIDE = 64  # pixels of the longer side: four pictures stay below 100 kB, whatever is on them
@@ -55,7 +55,7 @@ def pictures(images: Tensor, names: Sequence[str]) -> str:
     return f"<div>{''.join(shown)}</div>"
 
 
-def model_html(model: Model) -> str:
+def model_html(model: Adapter) -> str:
     """Return a table of a model's components, and what it paints."""
     rows: list[tuple[object, ...]] = [
         (name, type(part).__name__, f"{sum(p.numel() for p in part.parameters()):,}")

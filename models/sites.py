@@ -9,17 +9,18 @@ import pandas as pd
 import torch
 
 from .places.hooks import hooked
+from .run.context import Call
 from .run.levels import Step
 from .site import Site
 
 if TYPE_CHECKING:
-    from .base import Model
+    from .adapter import Adapter
 
 
 class Sites(Sequence[Site]):
     """Sites of one model, in network order; ``to_frame()`` is the table."""
 
-    def __init__(self, sites: Sequence[Site], model: Model) -> None:
+    def __init__(self, sites: Sequence[Site], model: Adapter) -> None:
         self._sites, self._model = tuple(sites), model
 
     @overload
@@ -57,18 +58,20 @@ class Sites(Sequence[Site]):
         return pd.DataFrame(rows, columns=["site", "component", "block", "kind", "shape"]).set_index("site")
 
 
-def site_shapes(model: Model) -> dict[Site, tuple[int, ...]]:
+def site_shapes(model: Adapter) -> dict[Site, tuple[int, ...]]:
     """Return the shape of one sample's tensor at every site; one forward of one sample, remembered."""
-    if not model._shapes:
+    places = model.places()
+    if not model.live.shapes:
         found: dict[Site, tuple[int, ...]] = {}
 
         def look(site: Site, x: torch.Tensor) -> None:
             found[site] = tuple(x.shape[1:])
 
-        watch = [(s, lambda x, s=s: look(s, x)) for s in model._places]
+        watch = [(s, lambda x, s=s: look(s, x)) for s in places]
         somewhen = Step(0, 500.0, 1.0)  # no scheduler is asked, so models without weights do as well
         with torch.no_grad(), hooked(model, watch):
             prompts = model.encode([""])
-            model.branches(model.noise([0]), somewhen, prompts, [])
-        model._shapes.update({s: found[s] for s in model._places if s in found})
-    return model._shapes
+            with model.calling(Call(model.input_site.component, {"cond": slice(0, 1)}, (somewhen,))):
+                model.predict(model.noise([0]), somewhen, prompts)
+        model.live.shapes.update({s: found[s] for s in places if s in found})
+    return model.live.shapes

@@ -96,14 +96,16 @@ plots.before_after(to_array(plain.images), to_array(after.images), [f"seed {s}" 
 # ## Check it: did it work, and what else moved?
 
 # %%
-asked = denoscope.analysis.questions(
+tried = denoscope.analysis.evaluation_prompts(
     {"firefighter": "cook"},
     efficacy=["a noto emoji of a woman {}"],
     generality=["a twemoji emoji of a man {}"],
-    bystanders={"pilot": ["a noto emoji of a woman {}"], "red heart": ["an emoji of a {}"]},
+    neighbourhood={"pilot": ["a noto emoji of a woman {}"], "red heart": ["an emoji of a {}"]},
 )
-effect = denoscope.analysis.effect(model, edit.applied, asked, judge=judge, seeds=SEEDS, steps=STEPS)
-summary = effect.summary()
+evaluation = denoscope.analysis.evaluate_edit(
+    model, edit.applied, tried, judge=judge, seeds=SEEDS, steps=STEPS
+)
+summary = evaluation.summary()
 summary[summary["measure"] == "shown"]
 
 # %% [markdown]

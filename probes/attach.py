@@ -13,7 +13,8 @@ from torch import Tensor
 from ..models.base import Model
 from ..models.load import opened
 from ..models.places.hooks import around
-from ..models.run.levels import Branch, Now, Step
+from ..models.run.context import TEXT, Branch, Call
+from ..models.run.levels import Step
 from ..models.run.schedule import noise_level
 from .intervene import Probe, intervening
 
@@ -76,7 +77,9 @@ class _Clock:
         x: Any = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
         told = kwargs["timestep"] if "timestep" in kwargs else args[1]
         self.texts = {}
-        self.model.now = Now(self._step(told), self._rows(x), None)
+        rows, step = self._rows(x), self._step(told)
+        each = (step,) * next(r.stop - r.start for r in rows.values())
+        self.model.live.begin(Call(self.model.input_site.component, rows, each))
         self.passes += 1
 
     def read(self, part: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
@@ -84,11 +87,11 @@ class _Clock:
         ids = args[0] if args else kwargs["input_ids"]
         branch = self.model.text_branch(ids, self.texts.get(part, 0))
         self.texts[part] = self.texts.get(part, 0) + 1
-        self.model.now = Now(None, {branch: slice(0, len(ids))})
+        self.model.live.begin(Call(TEXT, {branch: slice(0, len(ids))}))
 
     def leave(self) -> None:
         """A call is over, error or not."""
-        self.model.now = None
+        self.model.live.call = None
 
     def _step(self, told: Any) -> Step:
         """The step at the scheduler's nearest time from where it is on."""
@@ -100,7 +103,7 @@ class _Clock:
 
     def _rows(self, x: Tensor) -> dict[Branch, slice]:
         n = len(x)
-        if self.model.guides_in_passes:
+        if self.model.cfg_in_two_passes:
             return {"uncond" if self.passes else "cond": slice(0, n)}
         if not self._guided(x):
             return {"cond": slice(0, n)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -17,13 +16,13 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..models.base import Model
+from ..models.adapter import Adapter
 from ..models.html import panel, table
-from ..models.run.levels import Step, When
+from ..models.run.context import CallContext, When
 from ..models.site import Site
 from ..models.store.disk import write_bytes
 from ..models.suggest import near
-from .intervene import Intervention
+from .intervene import Intervention, Spec
 
 FORMAT = "denoscope.direction/1"
 
@@ -164,7 +163,7 @@ class Direction:
 
     # in a model ---------------------------------------------------------------------------------------
 
-    def at(self, model: Model) -> Direction:
+    def at(self, model: Adapter) -> Direction:
         """Return the direction with the channel axes that the sites have in a model, counted from the end.
 
         Raises:
@@ -190,7 +189,8 @@ class Direction:
         """
         if not math.isfinite(alpha):
             raise ValueError(f"alpha is {alpha}; it is a finite number: how far to move along the direction")
-        return _Along(self.site, _Move(self, lambda d, x: x + alpha * d._along(x)), when)
+        does = _Move(self, lambda d, x: x + alpha * d._along(x))
+        return _Along(self.site, does, when, self._spec("steer", alpha=alpha))
 
     def ablate(self, when: When = When()) -> Intervention:
         """Project the direction out: ``x - (x·u) u`` with ``u = v / |v|``.
@@ -198,7 +198,11 @@ class Direction:
         Raises:
             ValueError: if the direction spans several sites.
         """
-        return _Along(self.site, _Move(self.unit(), lambda u, x: x - u._dot(x) * u._along(x)), when)
+        does = _Move(self.unit(), lambda u, x: x - u._dot(x) * u._along(x))
+        return _Along(self.site, does, when, self._spec("ablate"))
+
+    def _spec(self, kind: str, **numbers: float) -> Spec:
+        return Spec(kind, {"vector": self.vector, "axis": self.axes[self.site], **numbers})
 
     def _dot(self, x: Tensor) -> Tensor:
         along = self._along(x)
@@ -263,7 +267,7 @@ def _norm(v: Tensor) -> float:
     return float(torch.linalg.vector_norm(v.double()))
 
 
-def _axis(model: Model, site: Site) -> int:
+def _axis(model: Adapter, site: Site) -> int:
     layout = model.layout(site)
     if layout.channel_axis is None:
         raise ValueError(f"{site} has axes {layout.axes}, so no channels for a direction to act on")
@@ -277,7 +281,7 @@ class _Move:
     direction: Direction
     act: Callable[[Direction, Tensor], Tensor]
 
-    def __call__(self, x: Tensor, _: Step | None) -> Tensor:
+    def __call__(self, x: Tensor, _: CallContext) -> Tensor:
         return self.act(self.direction, x)
 
 
@@ -287,6 +291,6 @@ class _Along(Intervention):
 
     fn: _Move
 
-    def within(self, model: Model) -> AbstractContextManager[tuple[Intervention, ...]]:
+    def parts(self, model: Adapter) -> tuple[Intervention, ...]:
         placed = _Move(self.fn.direction.at(model), self.fn.act)
-        return nullcontext((Intervention(self.site, placed, self.when),))
+        return (Intervention(self.site, placed, self.when, self.spec),)

@@ -1,118 +1,43 @@
-"""Change activations while a model runs; leave nothing behind.
+"""Change activations while a model runs: patch, scale, zero, mean, resample.
 
 One mechanism for reading and writing: recording is an intervention that returns None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..models.base import Model
-from ..models.places.hooks import hooked
-from ..models.run.levels import Step, When
+from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
+from ..models.run.context import CallContext, When
+from ..models.run.levels import Step
 from ..models.site import Site
 
-Change = Callable[[Tensor, Step | None], Tensor | None]
-
-
-class Probe(Protocol):
-    """What may be given wherever interventions go: an Intervention, or an Observer, which is several."""
-
-    @property
-    def when(self) -> When:
-        """Which steps, guidance branch and samples."""
-        ...
-
-    def within(self, model: Model) -> AbstractContextManager[tuple[Intervention, ...]]:
-        """Give the interventions that it is in one model, for as long as the context lasts."""
-        ...
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """Something done at a site.
-
-    Args:
-        site: where.
-        fn: gets the tensor of the rows that ``when`` speaks of, [row, ...], and the Step (None inside a
-            text encoder); returns their new values, or None to leave them.
-        when: which steps, guidance branch and samples; by default every step, the conditional rows.
-    """
-
-    site: Site
-    fn: Change
-    when: When = When()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "site", Site(str(self.site)))
-
-    def on(self, *rows: int) -> Intervention:
-        """Return the same intervention for some samples of a batch only."""
-        return replace(self, when=replace(self.when, rows=rows))
-
-    def within(self, model: Model) -> AbstractContextManager[tuple[Intervention, ...]]:  # noqa: ARG002
-        """Give itself; it is the same in every model."""
-        return nullcontext((self,))
-
-
-@contextmanager
-def intervening(model: Model, *interventions: Probe) -> Iterator[None]:
-    """Let interventions act while the context lasts; the model is as it was afterwards, error or not.
-
-    Interventions at one site act in the order given.
-
-    Raises:
-        LookupError: if a site is not in the model.
-        ValueError: if a text-encoder site is given steps, or (later) an intervention returns another shape.
-        RuntimeError: if a component was compiled, or a site is reached outside a run.
-    """
-    with ExitStack() as stack:
-        acting = [i for probe in interventions for i in stack.enter_context(probe.within(model))]
-        for i in acting:
-            if i.site.component.startswith("text_encoder") and i.when.steps is not None:
-                raise ValueError(f"{i.site} is in a text encoder, which has no steps; leave out When.steps")
-        stack.enter_context(hooked(model, [(i.site, _handler(model, i)) for i in acting]))
-        yield
-
-
-def _handler(model: Model, intervention: Intervention) -> Any:
-    site, when, fn = intervention.site, intervention.when, intervention.fn
-
-    def handle(x: Any) -> tuple[slice | list[int], Tensor] | None:
-        now = model.now
-        if now is None:
-            raise RuntimeError(f"{site} was reached outside a run; call model.sample(), encode() or trace()")
-        rows = now.select(when)
-        if rows is None:
-            return None
-        where = slice(rows[0], rows[-1] + 1) if rows == list(range(rows[0], rows[-1] + 1)) else rows
-        seen = x[where]
-        new = fn(seen, now.step)
-        if new is None:
-            return None
-        if new.shape != seen.shape:
-            raise ValueError(
-                f"intervention at {site} returned {tuple(new.shape)}, expected {tuple(seen.shape)}"
-            )
-        return where, new
-
-    return handle
+__all__ = [
+    "Change",
+    "Intervention",
+    "Probe",
+    "Spec",
+    "intervening",
+    "mean",
+    "patch",
+    "resample",
+    "scale",
+    "zero",
+]
 
 
 def scale(site: Site | str, factor: float, when: When = When()) -> Intervention:
     """Multiply what passes through a site."""
-    return Intervention(_site(site), lambda x, _: factor * x, when)
+    return Intervention(_site(site), lambda x, _: factor * x, when, Spec("scale", {"factor": factor}))
 
 
 def zero(site: Site | str, when: When = When()) -> Intervention:
     """Zero-ablate a site."""
-    return Intervention(_site(site), lambda x, _: torch.zeros_like(x), when)
+    return Intervention(_site(site), lambda x, _: torch.zeros_like(x), when, Spec("zero", {}))
 
 
 def patch(
@@ -131,24 +56,29 @@ def patch(
         tokens: patch only these positions of axis 1; None patches everything.
     """
     site = _site(site)
-    at = _lookup(site, values)
+    at, kept = _lookup(site, values)
 
-    def fn(x: Tensor, step: Step | None) -> Tensor:
-        new = at(step).to(x).expand_as(x)
+    def fn(x: Tensor, context: CallContext) -> Tensor:
+        new = at(context.step).to(x).expand_as(x)
         if tokens is None:
             return new
         y = x.clone()
         y[:, list(tokens)] = new[:, list(tokens)]
         return y
 
-    return Intervention(site, fn, when)
+    spec = Spec("patch", {**kept, "tokens": None if tokens is None else list(tokens)})
+    return Intervention(site, fn, when, spec)
 
 
 def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = When()) -> Intervention:
     """Mean-ablate: put in place the mean over the samples of another run, step by step."""
     site = _site(site)
-    at = _lookup(site, values)
-    return Intervention(site, lambda x, step: at(step).mean(0, keepdim=True).to(x).expand_as(x), when)
+    at, kept = _lookup(site, values)
+
+    def fn(x: Tensor, context: CallContext) -> Tensor:
+        return at(context.step).mean(0, keepdim=True).to(x).expand_as(x)
+
+    return Intervention(site, fn, when, Spec("mean", kept))
 
 
 def resample(
@@ -156,17 +86,20 @@ def resample(
 ) -> Intervention:
     """Resample-ablate: each row gets the activation of a random sample of another run (one draw per row)."""
     site = _site(site)
-    at = _lookup(site, values)
+    at, kept = _lookup(site, values)
 
-    def fn(x: Tensor, step: Step | None) -> Tensor:
-        pool = at(step)
+    def fn(x: Tensor, context: CallContext) -> Tensor:
+        pool = at(context.step)
         order = torch.randint(len(pool), (len(x),), generator=torch.Generator().manual_seed(seed))
         return pool[order].to(x)
 
-    return Intervention(site, fn, when)
+    return Intervention(site, fn, when, Spec("resample", {**kept, "seed": seed}))
 
 
-def _lookup(site: Site, values: Mapping[Site, Any] | Tensor) -> Callable[[Step | None], Tensor]:
+def _lookup(
+    site: Site, values: Mapping[Site, Any] | Tensor
+) -> tuple[Callable[[Step | None], Tensor], dict[str, Any]]:
+    """Return what finds the values of a step, and the values as parameters of a Spec."""
     if isinstance(values, Tensor):
         indices = {i: i for i in range(len(values))}
         tensor = values
@@ -184,7 +117,7 @@ def _lookup(site: Site, values: Mapping[Site, Any] | Tensor) -> Callable[[Step |
             )
         return tensor[indices[step.index]]
 
-    return at
+    return at, {"values": tensor, "steps": sorted(indices)}
 
 
 def _site(site: Site | str) -> Site:

@@ -15,13 +15,13 @@ from ..models.site import Site
 from ..models.store.disk import new_folder
 
 log = logging.getLogger("denoscope")
-LOUD = 1_000_000_000  # bytes from which a run says loudly how much it keeps
+WARN_BYTES = 1_000_000_000  # bytes from which a run says loudly how much it keeps
 
 
 class Keeper:
-    """Keeps activations in memory, [step, sample, ...] for each site.
+    """Keeps activations in main memory, [step, sample, ...] for each site, wherever the model computes.
 
-    Room for all steps is made at the first one: stacking at the end would need twice the memory.
+    The buffer for all steps is made at the first one: stacking at the end would need twice the memory.
 
     Args:
         n_steps: how many steps will be kept.
@@ -30,8 +30,7 @@ class Keeper:
 
     def __init__(self, n_steps: int, dtype: torch.dtype | None) -> None:
         self.n_steps, self.dtype = n_steps, dtype
-        self.rooms: dict[Site, Any] = {}
-        self.filled: dict[Site, int] = {}
+        self.buffers: dict[Site, Any] = {}
         self.announced = False
 
     def __enter__(self) -> Keeper:
@@ -40,42 +39,43 @@ class Keeper:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def add(self, site: Site, stepped: bool, x: Tensor) -> None:
-        """Keep a copy of one activation [sample, ...]; ``stepped``: it comes again at every step."""
+    def add(self, site: Site, position: int | None, x: Tensor) -> None:
+        """Keep a copy of one activation [sample, ...]: that of the step at ``position`` of those kept.
+
+        None is for sites that are seen once, in text encoders.
+        """
         x = x.detach()
-        if site not in self.rooms:
-            self.rooms[site] = self._room(site, (self.n_steps,) if stepped else (), x)
-            self.filled[site] = 0
-        self._put(self.rooms[site], self.filled[site] if stepped else ..., x)
-        self.filled[site] += 1
+        if site not in self.buffers:
+            self.buffers[site] = self._buffer(site, () if position is None else (self.n_steps,), x)
+        self._put(self.buffers[site], ... if position is None else position, x)
 
-    def _room(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:  # noqa: ARG002
-        return torch.empty((*steps, *x.shape), dtype=self.dtype or x.dtype, device=x.device)
+    def _buffer(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:  # noqa: ARG002
+        return torch.empty((*steps, *x.shape), dtype=self.dtype or x.dtype)
 
-    def _put(self, room: Any, at: Any, x: Tensor) -> None:
-        room[at] = x
+    def _put(self, buffer: Any, at: Any, x: Tensor) -> None:
+        buffer[at] = x
 
     def bytes(self) -> int:
         """Return how many bytes the whole run will keep."""
-        return sum(room.nbytes for room in self.rooms.values())
+        return sum(buffer.nbytes for buffer in self.buffers.values())
 
     def announce(self) -> None:
         """Say once, after the first step, how much the run will keep."""
-        if self.announced or not self.rooms:
+        if self.announced or not self.buffers:
             return
         self.announced = True
         size = self.bytes()
-        level = logging.WARNING if size >= LOUD else logging.INFO
+        level = logging.WARNING if size >= WARN_BYTES else logging.INFO
         log.log(
             level,
             "this trace keeps %.1f MB at %d sites (reduce=, dtype=, store= keep less)",
             size / 1e6,
-            len(self.rooms),
+            len(self.buffers),
         )
 
     def result(self) -> Mapping[Site, Any]:
         """Return the activations."""
-        return self.rooms
+        return self.buffers
 
 
 class StoreKeeper(Keeper):
@@ -94,12 +94,12 @@ class StoreKeeper(Keeper):
         if error[0] is None:
             self.group = zarr.open_group(str(self.path), mode="r")
 
-    def _room(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:
+    def _buffer(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:
         shape, chunks = (*steps, *x.shape), (*(1 for _ in steps), *x.shape)
         return self.group.create_array(str(site), shape=shape, chunks=chunks, dtype=str(self._array(x).dtype))
 
-    def _put(self, room: Any, at: Any, x: Tensor) -> None:
-        room[at] = self._array(x)
+    def _put(self, buffer: Any, at: Any, x: Tensor) -> None:
+        buffer[at] = self._array(x)
 
     def _array(self, x: Tensor) -> Any:
         x = x.to(self.dtype or x.dtype)
@@ -107,4 +107,4 @@ class StoreKeeper(Keeper):
 
     def result(self) -> Mapping[Site, Any]:
         """Return the arrays on disk, opened for reading."""
-        return {s: self.group[str(s)] for s in self.rooms}
+        return {s: self.group[str(s)] for s in self.buffers}

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from ..models.base import Model
 from ..models.places.blocks import Place
-from ..models.run.levels import Branch
+from ..models.places.hooks import picked
+from ..models.run.context import Branch
 from ..models.site import Site
 
 if TYPE_CHECKING:
@@ -79,11 +80,12 @@ class View(NNsight):  # type: ignore[misc]
         """
         place, envoy = self._place(site), self.site(site)
         if place.port == "in":
-            x = _argument(place.item, *envoy.inputs)
+            args, kwargs = envoy.inputs
+            x = picked(place.module, site, place.item, args, kwargs)
         else:
             x = envoy.output
             x = x[int(place.item or 0)] if isinstance(x, tuple) else x
-        rows = self._opened.now.rows
+        rows = self._opened.call.rows
         if branch not in rows:
             raise LookupError(f"this call at {site} has rows of {list(rows)}, none of {branch!r}")
         found: Tensor = x[rows[branch]]
@@ -114,11 +116,3 @@ def view(model: Model) -> View:
 
 def _path(site: Site, place: Place) -> str:
     return f"{site.component}.{place.path}".rstrip(".")
-
-
-def _argument(item: int | str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Pick the argument of a module call that a site names; it may have been given either way."""
-    if isinstance(item, str) and item in kwargs:
-        return kwargs[item]
-    i = item if isinstance(item, int) else 0
-    return args[i] if len(args) > i else next(iter(kwargs.values()))

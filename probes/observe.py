@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 
-from ..models.base import Model
-from ..models.places.hooks import calls, suspended
-from ..models.run.levels import Step, When
+from ..models.adapter import Adapter
+from ..models.places.hooks import suspended
+from ..models.run.context import Branch, CallContext, When
+from ..models.run.levels import Step
 from ..models.site import Site
 from .intervene import Intervention
 
-Look = Callable[[Mapping[str, Tensor], Any], None]
+Look = Callable[[Mapping[str, Tensor], CallContext], None]
 __all__ = ["Observer", "suspended"]
 
 
@@ -30,15 +29,15 @@ class Observer:
 
     Args:
         sites: for each name its site, all in one component.
-        fn: gets the tensors [row, ...] by name, and what the function of an ``Intervention`` gets besides. It
-            is called as soon as all sites were seen, once for each call of the network (and each branch).
+        fn: gets the tensors [row, ...] by name, and a ``CallContext``: step, branch, samples, prompts. It is
+            called as soon as all sites were seen, once for each call of the network and each branch.
             Tensors are as interventions listed before made them, and are views: clone what you keep.
         when: which steps, guidance branch and samples.
 
     Raises:
         ValueError: for no sites, or sites in several components, which do not run together.
 
-    While it acts, a RuntimeError names the sites that did not run in a call in which others did.
+    While it acts, an AccountError (a RuntimeError) names a site that did not run in a call that it is in.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> attention, seen = "unet/mid.attn.0.0/cross_attn", []
@@ -63,17 +62,14 @@ class Observer:
                 f"sites in {sorted(components) or 'none'}"
             )
 
-    @contextmanager
-    def within(self, model: Model) -> Iterator[tuple[Intervention, ...]]:
-        """Give one intervention for each site; they hand over what they see, and change nothing."""
+    def parts(self, model: Adapter) -> tuple[Intervention, ...]:
+        """Return one intervention for each site; they hand over what they see, and change nothing."""
         sites = {name: Site(str(s)) for name, s in self.sites.items()}
         for site in sites.values():
             model.place(site)
         root = model.components[next(iter(sites.values())).component]
         gathered = _Gathered(sites, self.fn, root)
-        with calls(root, gathered.begin, gathered.end):
-            yield tuple(Intervention(s, partial(gathered.add, n), self.when) for n, s in sites.items())
-        gathered.end()
+        return tuple(Intervention(s, partial(gathered.add, n), self.when) for n, s in sites.items())
 
 
 class _Gathered:
@@ -81,34 +77,22 @@ class _Gathered:
 
     def __init__(self, sites: Mapping[str, Site], fn: Look, root: nn.Module) -> None:
         self.sites, self.fn, self.modules = sites, fn, list(root.modules())
-        self.begin()
+        self.waiting: dict[tuple[Branch, Step | None], dict[str, tuple[Tensor, int]]] = {}
 
-    def begin(self) -> None:
-        """A call begins."""
-        self.waiting: dict[str, list[tuple[Tensor, int]]] = {name: [] for name in self.sites}
-
-    def add(self, name: str, x: Tensor, context: Step | None) -> None:
+    def add(self, name: str, x: Tensor, context: CallContext) -> None:
         """A site was reached; where a call has several branches, each site is reached once for each."""
-        self.waiting[name].append((x, _version(x)))
-        if all(self.waiting.values()):
-            parts = {n: self._whole(n, *waiting.pop(0)) for n, waiting in self.waiting.items()}
-            with suspended(self.modules):
-                answer: object = self.fn(parts, context)
-            if answer is not None:
-                raise TypeError(
-                    f"an observer changes nothing, so its function returns None; it returned a "
-                    f"{type(answer).__name__}. To change activations, use an Intervention"
-                )
-
-    def end(self) -> None:
-        """A call is over."""
-        seen = [n for n, waiting in self.waiting.items() if waiting]
-        missing = [str(self.sites[n]) for n in self.sites if n not in seen]
-        if seen:
-            self.begin()
-            raise RuntimeError(
-                f"an observer saw {', '.join(str(self.sites[n]) for n in seen)}, but in the same call "
-                f"{', '.join(missing)} did not run"
+        waiting = self.waiting.setdefault((context.branch, context.step), {})
+        waiting[name] = x, _version(x)  # what a call that failed left behind is overwritten
+        if len(waiting) < len(self.sites):
+            return
+        del self.waiting[context.branch, context.step]
+        parts = {n: self._whole(n, *waiting[n]) for n in self.sites}
+        with suspended(self.modules):
+            answer: object = self.fn(parts, context)
+        if answer is not None:
+            raise TypeError(
+                f"an observer changes nothing, so its function returns None; it returned a "
+                f"{type(answer).__name__}. To change activations, use an Intervention"
             )
 
     def _whole(self, name: str, x: Tensor, version: int) -> Tensor:

@@ -6,20 +6,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..models.base import Model, Prompt, State, check_run
-from ..models.run.levels import Step, When
+from ..models.places.account import Account
+from ..models.run.context import CallContext, When
+from ..models.run.levels import Step
+from ..models.run.sampling import Sampling, SamplingOptions
 from ..models.site import Site
 from ..models.store.provenance import provenance
 from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
 from .html import trace_html
-from .intervene import Intervention, Probe, intervening
+from .intervene import Intervention, Probe
 from .keep import Keeper, StoreKeeper
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class Trace(Mapping[Site, Tensor]):
         seeds: one for each sample.
         latents: the final latents, [sample, ...].
         about: provenance: model, scheduler, guidance, versions.
+        account: which interventions and traced sites met which steps and rows; None for loaded traces.
     """
 
     acts: Mapping[Site, Any]
@@ -50,6 +54,7 @@ class Trace(Mapping[Site, Tensor]):
     latents: Float[Tensor, "sample ..."]
     about: Mapping[str, Any]
     _decode: Callable[[Tensor], Tensor]
+    account: Account | None = None
 
     def __getitem__(self, site: Site | str) -> Tensor:
         site = Site(str(site))
@@ -125,9 +130,6 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     prompts: Sequence[str | Prompt] | None = None,
     *,
     seeds: Sequence[int],
-    steps: int = 20,
-    guidance: float | None = None,
-    negative: str = "",
     sites: Sequence[Site | str] | Site | str = (),
     when: When = When(),
     interventions: Sequence[Probe] = (),
@@ -135,6 +137,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     dtype: torch.dtype | None = None,
     store: str | Path | None = None,
     progress: Callable[[State], None] | None = None,
+    **settings: Unpack[SamplingOptions],
 ) -> Trace:
     """Generate pictures and keep the activations at some sites; the pictures equal those of a plain run.
 
@@ -142,9 +145,6 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
         model: an opened model.
         prompts: one for each sample; leave out for an unconditional model.
         seeds: one for each sample.
-        steps: number of steps.
-        guidance: guidance scale; None is the model's default.
-        negative: text of the unconditional branch.
         sites: what to keep: sites, addresses or globs.
         when: which steps, branch and samples to keep. One branch only.
         interventions: what to change on the way; they act before anything is kept.
@@ -152,13 +152,15 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
         dtype: number format to keep, for example ``torch.float16``.
         store: a new folder for a zarr store; activations stream there instead of into memory.
         progress: called with each State.
+        **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative, size.
 
     Returns:
-        A Trace.
+        A Trace; its activations lie in main memory, wherever the model computes.
 
     Raises:
         LookupError: for unknown sites.
         ValueError: for runs that cannot be made, and for a ``when`` or an intervention that would never act.
+        RuntimeError: an ``AccountError`` for what acts elsewhere or more often than it should, or never.
         FileExistsError: if the store is there already.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
@@ -166,37 +168,40 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     >>> {str(site): tuple(x.shape) for site, x in run.items()}
     {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
     """
-    prompts = [""] * len(seeds) if prompts is None else prompts
+    prompts = [""] * len(seeds) if prompts is None and not isinstance(seeds, int) else prompts or []
     if isinstance(prompts, str):
         raise TypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
-    guidance = model.default_guidance if guidance is None else guidance
-    check_run(len(prompts), seeds, steps, guidance)
-    plan, wanted = model.steps(steps), expand(model, sites)
-    _check_when([when, *(i.when for i in interventions)], len(plan), len(prompts), guidance, model)
+    check_run(len(prompts), seeds)
+    how = Sampling(**settings)
+    model = model.sized(how.size)
+    plan, wanted = model.steps(how.steps), expand(model, sites)
+    branches = model.branch_names(how.guidance)
+    for each in (when, *(i.when for i in interventions)):
+        each.check(len(plan), len(prompts), branches)
     if when.branch is None:
         raise ValueError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
     kept_steps = tuple(s for s in plan if s in when)
     keeper = (
         Keeper(len(kept_steps), dtype) if store is None else StoreKeeper(len(kept_steps), dtype, Path(store))
     )
-    watch = [_watch(site, when, keeper, reduce) for site in wanted]
-    with torch.no_grad(), keeper, intervening(model, *interventions, *watch):
-        told = model.prompts(prompts)
-        run = model.sample(told, seeds=seeds, steps=steps, guidance=guidance, negative=negative)
+    positions = {s.index: i for i, s in enumerate(kept_steps)}
+    watch = [_watch(site, when, keeper, reduce, positions) for site in wanted]
+    with torch.no_grad(), keeper:
+        run = model.sample(prompts, seeds=seeds, interventions=[*interventions, *watch], **settings)
         for state in run:
             keeper.announce()
             if progress:
                 progress(state)
-    about = provenance(model, steps=steps, guidance=guidance, negative=negative)
     return Trace(
         keeper.result(),
         kept_steps,
         tuple(plan),
-        tuple(told),
+        state.prompts,
         tuple(seeds),
         state.latents,
-        about,
+        provenance(model, **how.described(model)),
         model.decode,
+        state.account,
     )
 
 
@@ -204,21 +209,21 @@ def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]
     """Return the sites that sites, addresses or globs speak of; each once, in the order given."""
     given = [sites] if isinstance(sites, (str, Site)) else sites
     found = [s for g in given for s in ([g] if isinstance(g, Site) else model.sites(g))]
+    places = model.places()
     for site in found:
-        model.place(site)
+        if site not in places:
+            model.place(site)  # raises, with near misses
     return list(dict.fromkeys(found))
 
 
-def _check_when(whens: Sequence[When], n_steps: int, n_rows: int, guidance: float, model: Model) -> None:
-    for when in whens:
-        when.check(n_steps, n_rows, model.guides(guidance))
-
-
-def _watch(site: Site, when: When, keeper: Keeper, reduce: Reduce | None) -> Intervention:
+def _watch(
+    site: Site, when: When, keeper: Keeper, reduce: Reduce | None, positions: Mapping[int, int]
+) -> Intervention:
     if site.component.startswith("text_encoder"):
         when = replace(when, steps=None)
 
-    def keep(x: Tensor, step: Step | None) -> None:
-        keeper.add(site, step is not None, reduce(x) if reduce else x)
+    def keep(x: Tensor, context: CallContext) -> None:
+        position = None if context.step is None else positions[context.step.index]
+        keeper.add(site, position, reduce(x) if reduce else x)
 
     return Intervention(site, keep, when)

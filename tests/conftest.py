@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing file is a failing test, never a download
 os.environ.setdefault("MPLBACKEND", "Agg")  # no screen
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start, too
 
 import hypothesis  # noqa: E402
 import jaxtyping  # noqa: E402
@@ -41,6 +44,29 @@ ARRAYS = ("Float", "Int", "Bool", "Shaped")
 sys.modules["array_checks"] = ModuleType("array_checks")
 sys.modules["array_checks"].check_arrays = check_arrays  # type: ignore[attr-defined]
 jaxtyping.install_import_hook("denoscope", "array_checks.check_arrays")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out stress tests, unless -m speaks of them; in addopts, a user's own -m would bring them back."""
+    if "stress" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("stress")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the seconds that each folder of tests took; of all workers together, where there are several."""
+    seconds: Counter[str] = Counter()
+    for report in (r for reports in terminalreporter.stats.values() for r in reports):
+        if isinstance(report, pytest.TestReport):
+            seconds[str(Path(report.nodeid.split("::")[0]).parent)] += report.duration
+    terminalreporter.section("seconds per folder")
+    for folder, spent in seconds.most_common():
+        terminalreporter.line(f"{spent:8.1f}  {folder}")
+    terminalreporter.line(f"{seconds.total():8.1f}  all")
+
 
 HOOKS = (
     "_forward_hooks",
@@ -83,7 +109,7 @@ class Watch:
     def _flags(self) -> dict[str, Any]:
         scheduler = getattr(self.model, "scheduler", None)
         state: dict[str, Any] = {
-            "model.now": getattr(self.model, "now", None),
+            "model.call": getattr(self.model, "call", None),
             "functions set on the scheduler": sorted(k for k, v in vars(scheduler).items() if callable(v)),
         }
         for part, module in self.model.components.items():

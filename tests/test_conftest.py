@@ -25,7 +25,7 @@ class Toy:
     """As much of a model as the watch looks at."""
 
     def __init__(self) -> None:
-        self.now = None
+        self.live = None
         self.scheduler = nn.Module()
         self.components = {"net": nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3).half()).eval()}
 
@@ -99,13 +99,52 @@ def test_a_leaking_test_fails(pytester: pytest.Pytester) -> None:
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
     pytester.makepyfile(
         """
+        import pytest
+
         def test_clean(tiny): pass
         def test_hook(tiny): tiny.denoiser.register_forward_hook(lambda *_: None)
         def test_after_hook(tiny): pass
         def test_weight(tiny): next(tiny.denoiser.parameters()).data.add_(1)
         def test_after_weight(tiny): pass
+
+        @pytest.mark.stress
+        def test_long(): raise AssertionError("left out")
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=5, errors=2)
+    mark = "stress: too long for every change"
+    pytester.makeini(f"[pytest]\nmarkers = {mark}")
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-m", "not slow")
+    result.assert_outcomes(passed=5, errors=2, deselected=1)
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_hook*", "*ERROR at teardown of test_weight*"])
+    result.stdout.fnmatch_lines(["*= seconds per folder =*", "* .", "* all"])
+
+
+def test_seconds_are_added_up_by_folder(request: pytest.FixtureRequest) -> None:
+    plugin = request.config.pluginmanager.get_plugin(str(Path(__file__).parent / "conftest.py"))
+    said: list[str] = []
+
+    class Reporter:
+        def section(self, title: str) -> None:
+            said.append(title)
+
+        line = section
+
+        def __init__(self, *reports: pytest.TestReport) -> None:
+            self.stats = {"": reports[:1], "passed": [*reports[1:], object()]}
+
+    def report(path: str, seconds: float) -> pytest.TestReport:
+        return pytest.TestReport(path, (path, 0, ""), {}, "passed", None, "call", duration=seconds)
+
+    plugin.pytest_terminal_summary(
+        Reporter(
+            report("tests/a/test_x.py::test_1", 1.0),
+            report("tests/a/test_y.py::test_2[b::c/d]", 2.5),
+            report("tests/test_z.py::test_3", 10.0),
+        )
+    )
+    assert [" ".join(line.split()) for line in said] == [
+        "seconds per folder",
+        "10.0 tests",
+        "3.5 tests/a",
+        "13.5 all",
+    ]

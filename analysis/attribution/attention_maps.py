@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...models.base import Model, Prompt, State
-from ...models.run.levels import Step, When
+from ...models.run.context import When
+from ...models.run.levels import Step
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention
 from ...probes.trace import Trace, expand, trace
@@ -114,18 +115,18 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     (('sample', 'word', 'y', 'x'), (1, 1, 8, 8))
     """
     _check(prompts, words, when, time)
-    when.check(len(model.steps(steps)), len(prompts), guided=True)
+    when.check(len(model.steps(steps)), len(prompts), model.branch_names(guidance))
     with torch.no_grad():
-        told = model.prompts(prompts)
-    rows = range(len(told)) if when.rows is None else when.rows
-    found = [_find(told[r], words) for r in rows]
+        encoded = model.prompts(prompts)
+    rows = range(len(encoded)) if when.rows is None else when.rows
+    found = [_find(encoded[r], words) for r in rows]
     tokens = sorted({i for places in found for at in places.values() for i in at})
     if not tokens:
-        raise ValueError(f"there are no words to map in the prompts {[p.text for p in told]}")
+        raise ValueError(f"there are no words to map in the prompts {[p.text for p in encoded]}")
     sums: Sums = {}
     watch = []
     for site in _reading(model, sites):
-        picture, first = model.picture_and_text(site, len(told[0].tokens))
+        picture, first = model.picture_and_text(site, len(encoded[0].tokens))
         part = (picture, [first + t for t in tokens])
         watch.append(Intervention(site, _adder(site, part, sums, time == "each"), when))
     run = trace(
@@ -181,7 +182,8 @@ def _adder(site: Site, part: tuple[slice, list[int]], sums: Sums, each: bool) ->
     """
     picture, keys = part
 
-    def add(x: Tensor, step: Step | None) -> None:
+    def add(x: Tensor, context: CallContext) -> None:
+        step = context.step
         layers = sums.setdefault(step.index if each and step else 0, {})
         seen = x[:, :, picture][..., keys].float()
         layers[site] = layers[site] + seen if site in layers else seen

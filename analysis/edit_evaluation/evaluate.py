@@ -1,15 +1,15 @@
-"""Did an edit work, and what else did it move? The same questions before and after it, under the same seeds.
+"""Did an edit work, and what else did it move? The same prompts before and after it, under the same seeds.
 
-Four measures, as is the custom since ROME (Meng et al. 2022) and ReFACT (Arad et al. 2024), each a share of
-pictures:
+Four measures, as is the custom since ROME (Meng et al. 2022) and ReFACT (Arad et al. 2024), each a proportion
+of pictures:
 
 - efficacy: the edited wording shows the target (and no longer the source);
 - generality: so do other wordings of the same thing;
 - specificity: other things still show themselves;
 - quality: how well pictures fit the text they should now show.
 
-Beside *before* and *after* stands the *oracle*: the unedited model, told outright what the edit should make
-it show. No edit can be expected to do better.
+Beside *before* and *after* stands the *oracle*: the unedited model, given a prompt that says outright
+what the edit should make it show. No edit can be expected to do better.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from torch import Tensor
 
 from ...models.base import Model
 from ...models.store.provenance import provenance
-from ...probes.sweep.sweeping import Progress, Run, sweep
-from ..intervals import bootstrap, share
-from .prompts import KINDS, Question
+from ...probes.sweep.sweeping import Progress, SweepRun, sweep
+from ..intervals import bootstrap, proportion
+from .prompts import KINDS, EvaluationPrompt
 
 STATES = ("before", "after", "oracle")
+DIM = "evaluation_prompt"
+"""The dimension of the prompts that an edit is tried on; stores of older versions call it ``question``."""
 
 
 class Judge(Protocol):
@@ -42,36 +44,41 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Effect:
+class EditEvaluation:
     """What an edit did.
 
     Args:
-        data: ``fit`` [state, question, seed, candidate]: how well each picture fits the question's template
-            with each candidate word; ``moved`` [question, seed]: mean absolute change of a pixel (0..1) by
-            the edit. Coordinates of a question: its kind, prompt, word and target.
-        images: for each state (before, after, oracle) the pictures [question, seed, 3, height, width].
+        data: ``fit`` [state, evaluation_prompt, seed, candidate]: how well each picture fits the prompt's
+            template with each candidate word; ``moved`` [evaluation_prompt, seed]: mean absolute change of a
+            pixel (0..1) by the edit. Coordinates of an evaluation prompt: its kind, prompt, word and target.
+        images: for each state (before, after, oracle) the pictures [prompt, seed, 3, height, width].
     """
 
     data: xr.Dataset
-    images: Mapping[str, Float[Tensor, "question seed 3 height width"]]
+    images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]]
+
+    def __post_init__(self) -> None:
+        if "question" in self.data.dims:
+            object.__setattr__(self, "data", self.data.rename(question=DIM))
 
     def __repr__(self) -> str:
         after = self.summary().query("state == 'after' and measure == 'shown'")
         shown = ", ".join(
             f"{kind} {mean:.0%}" for kind, mean in zip(after["kind"], after["mean"], strict=True)
         )
-        return f"Effect({shown}; {self.data.sizes['question']} questions x {self.data.sizes['seed']} seeds)"
+        prompts, seeds = (self.data.sizes[d] for d in (DIM, "seed"))
+        return f"EditEvaluation({shown}; {prompts} prompts x {seeds} seeds)"
 
     def measures(self) -> xr.Dataset:
         """Return one number for each picture.
 
         ``shown``: 1 if, among all candidates, the picture fits the target best. ``gone``: 1 if it does not
-        fit best the word that was said (questions about the edited word only). ``fit``: how well it fits the
+        fit best the word that was said (prompts with the edited word only). ``fit``: how well it fits the
         target. ``moved``: how far its pixels moved (after the edit only).
         """
         fit = self.data["fit"]
         seen = fit["candidate"].values[fit.argmax("candidate").values]
-        seen = xr.DataArray(seen, dims=("state", "question", "seed"))
+        seen = xr.DataArray(seen, dims=("state", DIM, "seed"))
         target, word = self.data["target"], self.data["word"]
         gone = (seen != word).astype(float).where(target != word)
         own = fit.sel(candidate=target).drop_vars("candidate")
@@ -86,26 +93,26 @@ class Effect:
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table: for each kind, measure and state the mean, with a confidence interval.
 
-        Questions and seeds are resampled; with one of each there is no interval (NaN). Intervals of shares
+        Prompts and seeds are resampled; with one of each there is no interval (NaN). Intervals of proportions
         (shown, gone) are at least as wide as Wilson's.
         """
         rows, measures = [], self.measures()
         for kind in [k for k in KINDS if k in measures["kind"].values]:
-            some = measures.isel(question=(measures["kind"] == kind).values)
+            some = measures.isel({DIM: (measures["kind"] == kind).values})
             for name, values in some.data_vars.items():
                 for state in STATES:
                     one = values.sel(state=state)
                     if bool(one.notnull().all()):
-                        interval = share if name in ("shown", "gone") else bootstrap
-                        found = interval(one, ["question", "seed"], level)
+                        interval = proportion if name in ("shown", "gone") else bootstrap
+                        found = interval(one, [DIM, "seed"], level)
                         rows.append((kind, name, state, *(float(found[k]) for k in ("mean", "low", "high"))))
         return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
 
 
-def effect(
+def evaluate_edit(
     model: Model,
     change: Callable[[Model], AbstractContextManager[Any]],
-    questions: Sequence[Question],
+    prompts: Sequence[EvaluationPrompt],
     *,
     judge: Judge,
     seeds: Sequence[int],
@@ -113,53 +120,53 @@ def effect(
     guidance: float | None = None,
     batch: int = 16,
     progress: Progress | None = None,
-) -> Effect:
-    """Ask every question with every seed, before and after a change of the model.
+) -> EditEvaluation:
+    """Try every prompt with every seed, before and after a change of the model.
 
     Args:
         model: an opened model, as it is before.
         change: makes the change for the length of a with block: ``edit.applied``.
-        questions: what to ask; ``questions.questions`` makes them.
+        prompts: what to try; ``evaluation_prompts`` makes them.
         judge: says how well pictures fit texts, [picture, text].
-        seeds: starting noises, the same for every question and state.
+        seeds: starting noises, the same for every prompt and state.
         steps: number of steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch.
         progress: called with (runs done, runs to make); identical runs are made once.
 
     Raises:
-        ValueError: for no questions, repeated questions or seeds, and runs that cannot be made.
+        ValueError: for no prompts, repeated prompts or seeds, and runs that cannot be made.
 
-    >>> from denoscope.analysis.edit_evaluation.prompts import questions
+    >>> from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
     >>> from denoscope.editing.methods.quickfix import quickfix
     >>> from denoscope.models.judges.embedded import load_judge
     >>> model = load("emoji")
     >>> edit = quickfix(model, {"firefighter": "cook"})
-    >>> asked = questions({"firefighter": "cook"}, ["a noto emoji of a woman {}"])
-    >>> found = effect(model, edit.applied, asked, judge=load_judge("emoji"), seeds=[0], steps=4)
+    >>> tried = evaluation_prompts({"firefighter": "cook"}, ["a noto emoji of a woman {}"])
+    >>> found = evaluate_edit(model, edit.applied, tried, judge=load_judge("emoji"), seeds=[0], steps=4)
     >>> found.images["after"].shape
     torch.Size([1, 1, 3, 64, 64])
     """
-    for name, values in (("questions", questions), ("seeds", seeds)):
+    for name, values in (("prompts", prompts), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise ValueError(f"{name} is {list(values)!r}; give at least one, each once")
-    told = list(dict.fromkeys(q.prompt for q in questions))
-    wanted = [q.template.replace("{}", q.target) for q in questions]
-    more = [text for text in dict.fromkeys(wanted) if text not in told]
+    texts = list(dict.fromkeys(p.prompt for p in prompts))
+    wanted = [p.template.replace("{}", p.target) for p in prompts]
+    more = [text for text in dict.fromkeys(wanted) if text not in texts]
     painter = _Painter(
-        model, seeds, steps, guidance, batch, progress, (2 * len(told) + len(more)) * len(seeds)
+        model, seeds, steps, guidance, batch, progress, (2 * len(texts) + len(more)) * len(seeds)
     )
-    # told alone, both times: the same batches, so that what the change does not touch is equal to the bit
-    before = painter(told)
+    # texts alone, both times: the same batches, so that what the change does not touch is equal to the bit
+    before = painter(texts)
     oracle = {**before, **painter(more)}
     with change(model):
-        after = painter(told)
+        after = painter(texts)
     images = {
-        "before": torch.stack([before[q.prompt] for q in questions]),
-        "after": torch.stack([after[q.prompt] for q in questions]),
+        "before": torch.stack([before[p.prompt] for p in prompts]),
+        "after": torch.stack([after[p.prompt] for p in prompts]),
         "oracle": torch.stack([oracle[text] for text in wanted]),
     }
-    return judged(images, questions, judge, seeds, about=provenance(model, steps=steps, guidance=guidance))
+    return judged(images, prompts, judge, seeds, about=provenance(model, steps=steps, guidance=guidance))
 
 
 @dataclass
@@ -178,7 +185,7 @@ class _Painter:
     def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         if not prompts:
             return {}
-        runs = [Run(prompt, seed) for prompt in prompts for seed in self.seeds]
+        runs = [SweepRun(prompt, seed) for prompt in prompts for seed in self.seeds]
         swept = sweep(
             self.model,
             runs,
@@ -204,27 +211,27 @@ class _Painter:
 
 
 def judged(
-    images: Mapping[str, Float[Tensor, "question seed 3 height width"]],
-    questions: Sequence[Question],
+    images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]],
+    prompts: Sequence[EvaluationPrompt],
     judge: Judge,
     seeds: Sequence[int],
     about: Mapping[str, Any] | None = None,
-) -> Effect:
-    """Return the effect seen in pictures that are there already.
+) -> EditEvaluation:
+    """Evaluate an edit on pictures that are there already.
 
     Args:
-        images: for each state, before, after and oracle, [question, seed, 3, height, width] in 0..1.
-        questions: what was asked.
+        images: for each state, before, after and oracle, [prompt, seed, 3, height, width] in 0..1.
+        prompts: what was tried.
         judge: says how well pictures fit texts, [picture, text].
         seeds: the starting noises.
         about: provenance, kept with the data.
     """
-    candidates = list(dict.fromkeys(word for q in questions for word in (q.word, q.target)))
+    candidates = list(dict.fromkeys(word for p in prompts for word in (p.word, p.target)))
     with torch.no_grad():
         fit = [
             [
-                judge.similarity(x, [q.template.replace("{}", c) for c in candidates])
-                for x, q in zip(images[s], questions, strict=True)
+                judge.similarity(x, [p.template.replace("{}", c) for c in candidates])
+                for x, p in zip(images[s], prompts, strict=True)
             ]
             for s in STATES
         ]
@@ -232,21 +239,18 @@ def judged(
     data = xr.Dataset(
         {
             "fit": (
-                ("state", "question", "seed", "candidate"),
+                ("state", DIM, "seed", "candidate"),
                 torch.stack([torch.stack(f) for f in fit]).numpy(),
             ),
-            "moved": (("question", "seed"), moved.numpy()),
+            "moved": ((DIM, "seed"), moved.numpy()),
         },
         coords={
             "state": list(STATES),
-            "question": range(len(questions)),
+            DIM: range(len(prompts)),
             "seed": list(seeds),
             "candidate": candidates,
-            **{
-                c: ("question", [getattr(q, c) for q in questions])
-                for c in ("kind", "prompt", "word", "target")
-            },
+            **{c: (DIM, [getattr(p, c) for p in prompts]) for c in ("kind", "prompt", "word", "target")},
         },
         attrs={k: v for k, v in (about or {}).items() if isinstance(v, (str, int, float))},
     )
-    return Effect(data, images)
+    return EditEvaluation(data, images)

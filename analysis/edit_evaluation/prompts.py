@@ -1,4 +1,4 @@
-"""What to ask of an edited model: the edited wording, other wordings, and bystanders."""
+"""What an edited model is tried on: the edited wording, other wordings, and other things (neighbourhood)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KINDS: tuple[Kind, ...] = ("efficacy", "generality", "specificity")
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationPrompt:
     """One prompt, and what should be seen after the edit.
 
     Args:
@@ -21,9 +21,9 @@ class Question:
         wanted: what the picture should show after the edit; None is the word itself.
 
     Raises:
-        ValueError: for another kind, a template without ``{}``, or a bystander that should change.
+        ValueError: for another kind, a template without ``{}``, or a neighbourhood prompt that should change.
 
-    >>> Question("efficacy", "a noto emoji of a woman {}", "firefighter", "cook").prompt
+    >>> EvaluationPrompt("efficacy", "a noto emoji of a woman {}", "firefighter", "cook").prompt
     'a noto emoji of a woman firefighter'
     """
 
@@ -39,7 +39,7 @@ class Question:
             raise ValueError(f"the template {self.template!r} needs exactly one {{}} where the word goes")
         if (self.kind == "specificity") != (self.target == self.word):
             raise ValueError(
-                f"{self.kind} of {self.word!r} wanting {self.target!r}: a bystander shows itself, "
+                f"{self.kind} of {self.word!r} wanting {self.target!r}: a neighbourhood prompt shows itself, "
                 "an edited word shows something else"
             )
 
@@ -50,30 +50,32 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """What the model is told."""
+        """The text that the model is given."""
         return self.template.replace("{}", self.word)
 
 
-def questions(
+def evaluation_prompts(
     requests: Mapping[str, str],
     efficacy: Sequence[str],
     generality: Sequence[str] = (),
-    bystanders: Mapping[str, Sequence[str]] | None = None,
-) -> list[Question]:
-    """Return the questions to ask of an edit that makes each key of ``requests`` show its value.
+    neighbourhood: Mapping[str, Sequence[str]] | None = None,
+) -> list[EvaluationPrompt]:
+    """Return the prompts that try an edit which makes each key of ``requests`` show its value.
 
     Args:
         requests: what is said -> what should be seen.
         efficacy: templates of the wording that was edited.
         generality: templates of other wordings.
-        bystanders: other words, each with templates; they should show themselves.
+        neighbourhood: other words, each with templates; they should show themselves.
 
-    >>> asked = questions({"cat": "dog"}, ["a {}"], ["a red {}"], {"bird": ["a {}"]})
-    >>> [(q.kind, q.prompt, q.target) for q in asked][-1]
+    >>> tried = evaluation_prompts({"cat": "dog"}, ["a {}"], ["a red {}"], {"bird": ["a {}"]})
+    >>> [(q.kind, q.prompt, q.target) for q in tried][-1]
     ('specificity', 'a bird', 'bird')
     """
     pairs = requests.items()
-    first = [Question("efficacy", t, word, wanted) for word, wanted in pairs for t in efficacy]
-    more = [Question("generality", t, word, wanted) for word, wanted in pairs for t in generality]
-    others = [Question("specificity", t, word) for word, ts in (bystanders or {}).items() for t in ts]
+    first = [EvaluationPrompt("efficacy", t, word, wanted) for word, wanted in pairs for t in efficacy]
+    more = [EvaluationPrompt("generality", t, word, wanted) for word, wanted in pairs for t in generality]
+    others = [
+        EvaluationPrompt("specificity", t, word) for word, ts in (neighbourhood or {}).items() for t in ts
+    ]
     return [*first, *more, *others]

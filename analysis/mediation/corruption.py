@@ -15,10 +15,10 @@ from ...models.run.levels import Step
 from ...models.site import Site
 from ...models.text.prompt import Prompt, Words
 from ...probes.intervene import Change, Intervention, intervening
+from ...probes.text_states import TEXT_BATCH, site_states
 
 EMBEDDINGS = "embed/tokens"
 """Where noise enters each text encoder: the token embeddings, before positions are added."""
-TEXT_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ Corruption = Noise | Swap
 
 
 @dataclass(frozen=True, eq=False)
-class Corrupted:
+class CorruptedText:
     """A prompt without its subject, ready to be encoded.
 
     Args:
@@ -98,7 +98,7 @@ def _adder(tokens: tuple[int, ...], added: Float[Tensor, "token channel"]) -> Ch
 
 def corrupt(
     model: Model, prompts: Sequence[Prompt], subjects: Sequence[str], corruption: Corruption
-) -> list[list[Corrupted]]:
+) -> list[list[CorruptedText]]:
     """Return what takes each prompt's subject out, [prompt][draw].
 
     Args:
@@ -116,14 +116,14 @@ def corrupt(
         prompt.find(subject)
     if isinstance(corruption, Swap):
         texts = [_swap(p.text, s, corruption.words) for p, s in zip(prompts, subjects, strict=True)]
-        return [[Corrupted(text)] for text in texts]
+        return [[CorruptedText(text)] for text in texts]
     tokens = {
         e: [_positions(p.of(e), s) for p, s in zip(prompts, subjects, strict=True)]
         for e in model.text_encoders
     }
     noise = {e: _noise(model, prompts, t, corruption, e) for e, t in tokens.items() if any(t)}
     return [
-        [Corrupted(p.text, {e: noise[e][i][draw] for e in noise}) for draw in range(corruption.draws)]
+        [CorruptedText(p.text, {e: noise[e][i][draw] for e in noise}) for draw in range(corruption.draws)]
         for i, p in enumerate(prompts)
     ]
 
@@ -137,7 +137,7 @@ def _noise(
 ) -> list[list[tuple[tuple[int, ...], Tensor]]]:
     """For each prompt and draw: the subject's positions in one text encoder, and the noise added there."""
     site = Site(f"{encoder}/{EMBEDDINGS}")
-    embeddings = states(model, [p.text for p in prompts], [site])[site]
+    embeddings = site_states(model, [p.text for p in prompts], [site])[site]
     unit = torch.cat([e[list(t)] for e, t in zip(embeddings, tokens, strict=True)]).std().item()
     size, width = max(map(len, tokens)), embeddings.shape[-1]
     draws = _gaussian(corruption, size, width, model.text_encoders.index(encoder))
@@ -158,19 +158,6 @@ def encode_rows(model: Model, rows: Sequence[tuple[str, Sequence[Intervention]]]
         with torch.no_grad(), intervening(model, *here):
             prompts += model.encode([text for text, _ in chunk])
     return prompts
-
-
-def states(model: Model, texts: Sequence[str], sites: Sequence[Site]) -> dict[Site, Tensor]:
-    """Return what passes through text-encoder sites, [text, token, channel] each."""
-    found: dict[Site, list[Tensor]] = {site: [] for site in sites}
-
-    def keep(site: Site) -> Intervention:
-        return Intervention(site, lambda x, _: found[site].append(x.detach().clone()))
-
-    for first in range(0, len(texts), TEXT_BATCH):
-        with torch.no_grad(), intervening(model, *map(keep, sites)):
-            model.encode(texts[first : first + TEXT_BATCH])
-    return {site: torch.cat(x) for site, x in found.items()}
 
 
 def check_reads_text(model: Model) -> None:

@@ -46,13 +46,13 @@ class Mediation:
         return self._scores(self.data["restored"])
 
     @property
-    def effect(self) -> Scores:
+    def indirect_effect(self) -> Scores:
         """Indirect effect: restored - corrupted, of the same prompt, seed and noise draw."""
         return self._scores(self.data["restored"] - self.corrupted)
 
     @property
     def normalised(self) -> Scores:
-        """Share of the total effect: mean (restored - corrupted) / mean (clean - corrupted).
+        """Proportion of the total effect: mean (restored - corrupted) / mean (clean - corrupted).
 
         0 is corrupted, 1 is clean. Means are over prompts, seeds and draws, taken before dividing.
 
@@ -64,14 +64,14 @@ class Mediation:
             metric, corruption = self.data.attrs["metric"], self.data.attrs["corruption"]
             raise ValueError(
                 f"the corruption {corruption} left the mean of {metric} as it was, so"
-                " there is no total effect to take a share of; corrupt more, or use another metric"
+                " there is no total effect to take a proportion of; corrupt more, or use another metric"
             )
         return self._scores(self.data["restored"] - self.corrupted, total)
 
     def total(self, level: float = 0.95) -> xr.Dataset:
         """Total effect clean - corrupted: ``mean``, ``low``, ``high``.
 
-        Where this interval holds 0, ``normalised`` divides by noise: read ``effect`` instead.
+        Where this interval holds 0, ``normalised`` divides by noise: read ``indirect_effect`` instead.
         """
         return bootstrap(self.clean - self.corrupted, UNITS, level)
 
@@ -115,6 +115,6 @@ class Mediation:
             raise ValueError(f"{path} lacks {sorted(missing)}; give a store written by Mediation.save")
         return cls(data)
 
-    def _scores(self, values: xr.DataArray, per: xr.DataArray | None = None) -> Scores:
+    def _scores(self, values: xr.DataArray, denominator: xr.DataArray | None = None) -> Scores:
         values = values.transpose(*self.data["restored"].dims)
-        return Scores(values.assign_attrs(self.data.attrs), per)
+        return Scores(values.assign_attrs(self.data.attrs), denominator)

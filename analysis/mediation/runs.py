@@ -13,12 +13,13 @@ import xarray as xr
 from torch import Tensor
 
 from ...models.base import Model, check_run
+from ...models.run.sampling import Sampling
 from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...models.text.prompt import Prompt
-from ...probes.sweep.sweeping import Progress, Run, sweep
+from ...probes.sweep.sweeping import Progress, SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
-from .corruption import Corrupted, Corruption, check_reads_text, corrupt, encode_rows
+from .corruption import CorruptedText, Corruption, check_reads_text, corrupt, encode_rows
 from .result import Mediation
 
 
@@ -32,7 +33,7 @@ class Restored:
         rows: denoiser rows that it took.
     """
 
-    runs: Sequence[Sequence[Run]]
+    runs: Sequence[Sequence[SweepRun]]
     clean: Tensor | None = None
     rows: int = 0
 
@@ -44,25 +45,25 @@ Restore = Callable[[int, int], Restored]
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class CausalExperiment:
     """What all runs of one mediation share.
 
     Args:
         model: the model.
         clean: the clean prompts.
-        corrupted: what they are corrupted with, [prompt][draw].
-        spoilt: the corrupted prompts, encoded, [prompt][draw].
+        corruptions: what they are corrupted with, [prompt][draw].
+        corrupted: the corrupted prompts, encoded, [prompt][draw].
         seeds: each prompt is run with each.
         metric: scores finished runs.
-        corruption: how ``corrupted`` was made.
+        corruption: how ``corruptions`` were made.
         settings: steps, guidance and batch, for ``sweep``.
         about: what else provenance should tell.
     """
 
     model: Model
     clean: Sequence[Prompt]
-    corrupted: Sequence[Sequence[Corrupted]]
-    spoilt: Sequence[Sequence[Prompt]]
+    corruptions: Sequence[Sequence[CorruptedText]]
+    corrupted: Sequence[Sequence[Prompt]]
     seeds: Sequence[int]
     metric: Metric
     corruption: Corruption
@@ -72,9 +73,8 @@ class Study:
     @property
     def rows_per_run(self) -> int:
         """Denoiser rows of one sample's run; guidance doubles them."""
-        return len(self.model.steps(self.settings["steps"])) * (
-            2 if self.model.guides(self.settings["guidance"]) else 1
-        )
+        branches = self.model.branch_names(self.settings["guidance"])
+        return len(self.model.steps(self.settings["steps"])) * len(branches)
 
     def mediate(
         self,
@@ -111,9 +111,9 @@ class Study:
     def _sample(self, p: int, seed: int, restore: Restore, progress: Progress | None) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
-        first = [Run(self.clean[p], seed)] if restored.clean is None else []
-        spoilt = [Run(prompt, seed) for prompt in self.spoilt[p]]
-        runs = [*first, *spoilt, *(run for place in restored.runs for run in place)]
+        first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
+        corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
+        runs = [*first, *corrupted, *(run for place in restored.runs for run in place)]
         distinct = {_key(run): run for run in runs}
         swept = sweep(self.model, list(distinct.values()), progress=progress, **self.settings)
         latents = swept.latents
@@ -160,7 +160,7 @@ class Study:
         return Mediation(xr.Dataset(data, coords, about))
 
 
-def open_study(
+def open_experiment(
     model: Model,
     prompts: Sequence[str],
     subject: str | Sequence[str],
@@ -171,7 +171,7 @@ def open_study(
     steps: int,
     guidance: float | None,
     batch: int,
-) -> Study:
+) -> CausalExperiment:
     """Check the input, and encode the clean and the corrupted prompts.
 
     Raises:
@@ -187,7 +187,8 @@ def open_study(
         raise TypeError(f"seeds is the single number {seeds}; give a list: [{seeds}]")
     _check_each_once("prompts", prompts)
     _check_each_once("seeds", seeds)
-    check_run(len(seeds), seeds, steps, guidance)
+    check_run(len(seeds), seeds)
+    how = Sampling(steps=steps, guidance=guidance)
     subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
     if len(subjects) != len(prompts):
         raise ValueError(
@@ -195,18 +196,19 @@ def open_study(
         )
     with torch.no_grad():
         clean = model.encode(list(prompts))
-    corrupted = corrupt(model, clean, subjects, corruption)
-    spoilt = [encode_rows(model, [(c.text, c.interventions()) for c in draws]) for draws in corrupted]
+    corruptions = corrupt(model, clean, subjects, corruption)
+    corrupted = [encode_rows(model, [(c.text, c.interventions()) for c in draws]) for draws in corruptions]
     about = provenance(
         model,
-        steps=steps,
-        guidance=guidance,
+        **how.described(model),
         subject=subjects,
         corruption=repr(corruption),
         metric=getattr(metric, "__name__", repr(metric)),
     )
     settings = {"steps": steps, "guidance": guidance, "batch": batch}
-    return Study(model, clean, corrupted, spoilt, list(seeds), metric, corruption, settings, about)
+    return CausalExperiment(
+        model, clean, corruptions, corrupted, list(seeds), metric, corruption, settings, about
+    )
 
 
 def _check_each_once(name: str, given: Sequence[Any]) -> None:
@@ -217,12 +219,12 @@ def _check_each_once(name: str, given: Sequence[Any]) -> None:
         raise ValueError(f"{name} hold {twice[0]!r} more than once; a repeated run is no new evidence")
 
 
-def _key(run: Run) -> tuple[int, ...]:
+def _key(run: SweepRun) -> tuple[int, ...]:
     return (id(run.prompt), *(id(i) for i in run.interventions))
 
 
 def _part(progress: Progress | None, before: int, size: int, total: int) -> Progress | None:
-    """Progress of one part, told as that of the whole; runs found to be equal count as done."""
+    """Progress of one part, as that of the whole; runs found to be equal count as done."""
     if progress is None:
         return None
     return lambda done, of: progress(before + size * done // of, total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +12,12 @@ from ..analysis.metrics import Metric, clip_score, latent_distance
 from ..models.base import Model, check_run
 from ..models.judges.embedded import Judge, load_judge
 from ..models.load import load
+from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
 from .wording import Wording, same, wording
+
+Note = Callable[[int, int], None]
+"""How a stage tells its progress: called with (done, total)."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
         ValueError: for runs that cannot be made.
     """
     check_seeds(case.seeds)
-    check_run(case.seeds, range(case.seeds), case.steps, case.guidance or 0.0)
+    check_run(case.seeds, range(case.seeds))
+    Sampling(steps=case.steps, guidance=case.guidance)
     model = load(case.model)
     if not model.text_encoders:
         raise ValueError(

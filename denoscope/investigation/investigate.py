@@ -17,14 +17,18 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..analysis.mediation.tracing import Mediation
+from ..analysis.mediation.result import Mediation
 from ..editing.weights import fingerprint
 from ..models.base import Model
 from ..models.store.provenance import provenance
 from ..report import page as report
-from .case import Case, prepare
+from .case import Case, Note, prepare
 from .folder import RunFolder, write_text
-from .stages import Note, check, denoiser_cause, look, make_edit, text_cause
+from .stages.change import make_edit
+from .stages.check import check
+from .stages.denoiser_cause import denoiser_cause
+from .stages.look import look
+from .stages.text_cause import text_cause
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -56,6 +60,13 @@ def investigate(
         LookupError: for an unknown model, or a word that is not in the prompt.
         ValueError: for runs that cannot be made.
         OSError: if the folder cannot be written, or holds another run.
+
+    Example::
+
+        from denoscope.investigation import Case
+
+        case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
+        page = denoscope.investigate(case, "firefighter-to-cook")
     """
     show = progress or (lambda *_: None)
     setup = prepare(case)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..analysis.edit_evaluation.prompts import Question, questions
+from ..analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
 from ..models import zoo
 from ..models.zoo.training.data.world import PEOPLE, THINGS
 
@@ -40,20 +40,21 @@ class Wording:
         change_to: what it shall mean.
         efficacy: the edited wording.
         generality: other wordings of the same thing.
-        bystanders: other things, each with its templates.
-        keep: texts about still other things, which the edit is told to leave alone.
+        neighbourhood: other things, each with its templates.
+        keep: texts about still other things, which the edit is solved to leave alone.
     """
 
     about: str
     change_to: str
     efficacy: tuple[str, ...]
     generality: tuple[str, ...]
-    bystanders: Mapping[str, tuple[str, ...]]
+    neighbourhood: Mapping[str, tuple[str, ...]]
     keep: tuple[str, ...] = ()
 
-    def questions(self) -> list[Question]:
-        """Return what is asked of the edit."""
-        return questions({self.about: self.change_to}, self.efficacy, self.generality, self.bystanders)
+    def evaluation_prompts(self) -> list[EvaluationPrompt]:
+        """Return what the edit is tried on."""
+        request = {self.about: self.change_to}
+        return evaluation_prompts(request, self.efficacy, self.generality, self.neighbourhood)
 
     def fitting(self, fits: Callable[[str], bool]) -> Wording:
         """Leave out further texts that a model cannot read; the edited wording itself stays.
@@ -65,9 +66,9 @@ class Wording:
         return replace(
             self,
             generality=tuple(t for t in self.generality if all(fits(t.format(w)) for w in words)),
-            bystanders={
+            neighbourhood={
                 w: kept
-                for w, templates in self.bystanders.items()
+                for w, templates in self.neighbourhood.items()
                 if (kept := tuple(t for t in templates if fits(t.format(w))))
             },
             keep=tuple(t for t in self.keep if fits(t)),
@@ -77,8 +78,8 @@ class Wording:
 def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
     """Return the wordings to try; for an embedded model they stay inside its world.
 
-    Bystanders are of the same kind as ``about`` (people, or things) in its own wording, and of the other kind
-    in a plain one. What the edit is told to keep are others of these lists: it is not tested on these.
+    The neighbourhood is of the same kind as ``about`` (people, or things) in its own wording, and of the
+    other kind in a plain one. What the edit must keep are others of these lists: it is not tested on these.
 
     Args:
         model: name of the model.
@@ -98,13 +99,13 @@ def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
         kinds: list[Sequence[str]] = [PEOPLE[:20], known]  # the first 20 go with any gender
         peers, rest = kinds if about.lower() in PEOPLE else kinds[::-1]
         lists, variants = [(peers, own, 4), (rest, "an emoji of a {}", 2)], _variants(own, world)
-    bystanders: dict[str, tuple[str, ...]] = {}
+    neighbourhood: dict[str, tuple[str, ...]] = {}
     keep: list[str] = []
     for words, form, n in lists:
         tested = _some(words, n, about, change_to)
-        bystanders |= {w: (fit(form, w),) for w in tested}
+        neighbourhood |= {w: (fit(form, w),) for w in tested}
         keep += [fit(form, w).format(w) for w in _some(words, 12, about, change_to, *tested)]
-    return Wording(about, change_to, (own,), variants, bystanders, tuple(keep))
+    return Wording(about, change_to, (own,), variants, neighbourhood, tuple(keep))
 
 
 def template(prompt: str, word: str) -> str:

@@ -17,23 +17,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from ...models.base import Model
-from ...models.places.hooks import inputs
 from ...models.site import Site
-from ...models.text.prompt import Words
+from ...probes.text_states import layer_inputs
 from ..edit import Edit
-from ..lowrank import Delta
+from ..requests import TEMPLATES, Tokens, check_choice, check_texts, kept_rows, prompt_pairs, rows, texts_of
 from ..ridge import solve
 
-TEMPLATES = ("{}", "a photo of {}", "an image of {}", "a picture of {}")
-"""The paper's wordings."""
-
 _KINDS = ("self_attn.out", "mlp.out")
-_BATCH = 64  # texts encoded at once
 
 
 def quickfix(
@@ -42,7 +35,7 @@ def quickfix(
     *,
     site: Site | str = "text_encoder/layer.0/self_attn.out",
     templates: Sequence[str] = TEMPLATES,
-    tokens: Literal["subject", "subject+end"] = "subject+end",
+    tokens: Tokens = "subject+end",
     keep: Sequence[str] = (),
     ridge: float | None = None,
     bias: Literal["subtract", "reference"] = "subtract",
@@ -75,22 +68,20 @@ def quickfix(
     >>> edit.size()
     256
     """
-    site = Site(str(site))
-    _check(requests, templates, keep, tokens, bias)
+    site, pairs = Site(str(site)), prompt_pairs(requests, templates)
+    check_texts("keep", keep)
+    check_choice("tokens", tokens, ("subject", "subject+end"))
+    check_choice("bias", bias, ("subtract", "reference"))
     layer = _layer(model, site)
-    pairs = [(t.replace("{}", a), t.replace("{}", b), a, b) for a, b in requests.items() for t in templates]
-    told = list(dict.fromkeys(text for a, b, _, _ in pairs for text in (a, b)))
-    reads = _read(model, [*told, *keep], site)
-    rows = [_rows(reads[a], reads[b], x, y, tokens) for a, b, x, y in pairs]
-    keys, targets = (torch.cat(side).double() for side in zip(*rows, strict=True))
+    states = layer_inputs(model, [*texts_of(pairs), *keep], site)
+    keys, targets = rows(states, pairs, tokens)
     weight = layer.weight.detach().cpu().double()
     ridge = len(requests) * float(keys.square().sum(1).mean()) if ridge is None else ridge
     residual = (targets - keys) @ weight.T
     if bias == "reference" and layer.bias is not None:
         residual = residual + layer.bias.detach().cpu().double()
     name = next(n for n in model.weights(site) if n.endswith(".weight"))
-    preserve = torch.cat([reads[text][1] for text in keep]).double() if keep else None
-    deltas: dict[str, Delta] = solve(keys, {name: residual}, ridge, preserve=preserve)
+    deltas = solve(keys, {name: residual}, ridge, preserve=kept_rows(states, keep))
     settings = {
         "ridge": ridge,
         "tokens": tokens,
@@ -99,37 +90,6 @@ def quickfix(
         "keep": list(keep),
     }
     return Edit.of(model, deltas, method="quickfix", requests=dict(requests), site=str(site), **settings)
-
-
-def _check(
-    requests: Mapping[str, str], templates: Sequence[str], keep: Sequence[str], tokens: str, bias: str
-) -> None:
-    if not isinstance(requests, Mapping) or not requests:
-        raise ValueError(
-            f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
-        )
-    for words in requests.items():
-        if not all(word.strip() for word in words):
-            raise ValueError(
-                f"the request {words!r} has an empty side; to forget a word, map it to a plainer one"
-            )
-    _check_texts(templates, keep)
-    for name, value, known in (
-        ("tokens", tokens, ("subject", "subject+end")),
-        ("bias", bias, ("subtract", "reference")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; it is {known[0]!r} or {known[1]!r}")
-
-
-def _check_texts(templates: Sequence[str], keep: Sequence[str]) -> None:
-    if isinstance(templates, str) or not templates:
-        raise ValueError(f"templates is {templates!r}; give a list of wordings, like {list(TEMPLATES)}")
-    for template in templates:
-        if template.count("{}") != 1:
-            raise ValueError(f"the template {template!r} needs exactly one {{}} where the word goes")
-    if isinstance(keep, str):
-        raise ValueError(f"keep is the single text {keep!r}; give a list: [{keep!r}]")
 
 
 def _layer(model: Model, site: Site) -> nn.Linear:
@@ -151,30 +111,3 @@ def _layer(model: Model, site: Site) -> nn.Linear:
             "model.sites('text_encoder/*/self_attn.out') or model.sites('text_encoder/*/mlp.out')"
         )
     return layer
-
-
-def _read(
-    model: Model, texts: Sequence[str], site: Site
-) -> dict[str, tuple[Words, Float[Tensor, "token channel"]]]:
-    """Return for each text its words in this encoder, and what the layer at a site is given."""
-    texts = list(dict.fromkeys(texts))
-    prompts: list[Words] = []
-    with torch.no_grad(), inputs(model, site) as seen:
-        for i in range(0, len(texts), _BATCH):
-            prompts += [p.of(site.component) for p in model.encode(texts[i : i + _BATCH])]
-    return dict(zip(texts, zip(prompts, torch.cat(seen), strict=True), strict=True))
-
-
-def _rows(
-    source: tuple[Words, Tensor], target: tuple[Words, Tensor], old: str, new: str, tokens: str
-) -> tuple[Tensor, Tensor]:
-    """Return the layer's inputs from the last token of the word on, side by side: [row, channel] twice.
-
-    Where the words have different numbers of tokens, the target's rows are cut, or its last row is repeated.
-    """
-    (a, keys), (b, targets) = source, target
-    keys, targets = keys[max(a.find(old)) :], targets[max(b.find(new)) :]
-    if tokens == "subject":
-        return keys[:1], targets[:1]
-    index = torch.arange(len(keys)).clamp(max=len(targets) - 1)
-    return keys, targets[index]

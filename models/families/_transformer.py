@@ -17,11 +17,11 @@ class TransformerModel(Model):
     @property
     def denoiser(self) -> nn.Module:
         """The transformer."""
-        transformer: nn.Module = self.pipe.transformer
+        transformer: nn.Module = self.live.network or self.pipe.transformer
         return transformer
 
     @property
-    def entry(self) -> Site:
+    def input_site(self) -> Site:
         """Where the noisy latents enter: the patch embedding."""
         return Site("transformer/in/patch.out")
 

@@ -14,7 +14,7 @@ class UNetModel(Model):
     @property
     def denoiser(self) -> nn.Module:
         """The UNet."""
-        unet: nn.Module = self.pipe.unet
+        unet: nn.Module = self.live.network or self.pipe.unet
         return unet
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..run.levels import Step
+from ..run.prediction import Steps
 from ..run.schedule import UNSCALED
 from ..suggest import near
 from ..text.prompt import Prompt
@@ -41,12 +41,6 @@ class DiT(TransformerModel):
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         return [_prompt(text, self._number(text)) for text in texts]
 
-    def null(self, text: str, n: int) -> list[Prompt]:
-        """What the unconditional branch reads: no class, or the class that is named."""
-        if text:
-            return super().null(text, n)
-        return [_prompt("", self.pipe.transformer.config.num_embeds_ada_norm)] * n
-
     def _number(self, text: str) -> int:
         if text == "":
             return int(self.pipe.transformer.config.num_embeds_ada_norm)
@@ -56,7 +50,7 @@ class DiT(TransformerModel):
             return int(text)
         raise LookupError(f"{self.name} has no class {text!r}; {near(text, self.classes)}")
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The predicted noise for inputs x [sample, channel, height, width], without learned variances."""
         labels = torch.cat([p.embeds[0] for p in prompts]).to(self.device, torch.int64)
         out: Tensor = self.denoiser(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..run.levels import Now, Step
 from ..run.noise import gaussian
+from ..run.prediction import Steps
 from ..run.schedule import begin, flow_shift
 from ..text.encoders import clip, read
 from ..text.prompt import Prompt
@@ -22,7 +22,7 @@ class Flux(TransformerModel):
     """diffusers' FluxPipeline, opened.
 
     FLUX.1 dev was distilled from guidance: the scale is told to the network, and there is one row for each
-    sample. Schnell knows no scale. Both can be guided in truth besides (``true_guidance`` above 1): then
+    sample. Schnell knows no scale. Both can be guided in truth besides (``true_cfg_scale`` above 1): then
     the unconditional branch runs as a second pass after the conditional one.
 
     Latents are packed: [sample, token, channel], two by two latent pixels in a token.
@@ -30,8 +30,8 @@ class Flux(TransformerModel):
 
     family_guidance = 3.5
     t5_tokens = 512
-    true_guidance = 1.0
-    guides_in_passes = True
+    tells_guidance = True
+    cfg_in_two_passes = True
     joint_order = ("txt", "img")
     time_scale = 1000.0
 
@@ -95,34 +95,7 @@ class Flux(TransformerModel):
             for w, s, e, p in zip(long.words, short.words, embeds, pooled, strict=True)
         ]
 
-    def guides(self, guidance: float) -> bool:  # noqa: ARG002 - told to the network
-        """Return whether a run has an unconditional branch: by ``true_guidance`` alone."""
-        return self.true_guidance > 1
-
-    def combine(self, free: Tensor, told: Tensor, guidance: float) -> Tensor:  # noqa: ARG002
-        """Classifier-free guidance with the true scale."""
-        return super().combine(free, told, self.true_guidance)
-
-    def branches(
-        self,
-        x: Tensor,
-        step: Step,
-        prompts: Sequence[Prompt],
-        null: Sequence[Prompt],
-        *,
-        guidance: float | None = None,
-        free: Tensor | None = None,
-    ) -> tuple[Tensor | None, Tensor]:
-        """Return the unconditional and the conditional output: two passes, the conditional one first."""
-        rows = slice(0, len(prompts))
-        with self.during(Now(step, {"cond": rows}, guidance)):
-            told = self.predict(x, step, prompts)
-        if null and free is None:
-            with self.during(Now(step, {"uncond": rows}, guidance)):
-                free = self.predict(x, step, null)
-        return free, told
-
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The transformer's output, eps - x_0, for packed inputs x [sample, token, channel]."""
         embeds, n = torch.stack([p.embeds for p in prompts]), len(prompts)
         _, height, width = self._unpacked
@@ -142,7 +115,7 @@ class Flux(TransformerModel):
     def _told_guidance(self, rows: int) -> Tensor | None:
         if not self.pipe.transformer.config.guidance_embeds:
             return None
-        told = self.now.guidance if self.now else None
+        told = self.call.guidance_scale if self.call else None
         return torch.full((rows,), self.default_guidance if told is None else told, device=self.device)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -155,6 +128,6 @@ class Flux(TransformerModel):
     ) -> Tensor:
         """Pictures from FluxPipeline itself."""
         given: dict[str, Any] = {"max_sequence_length": self.t5_tokens}
-        if self.true_guidance > 1:
-            given.update(true_cfg_scale=self.true_guidance, negative_prompt=[""] * len(prompts))
+        if self.true_cfg_scale > 1:
+            given.update(true_cfg_scale=self.true_cfg_scale, negative_prompt=[""] * len(prompts))
         return from_text_pipeline(self, prompts, generators, steps, guidance, **given)

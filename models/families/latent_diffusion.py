@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..run.levels import Branch
+from ..run.context import Branch
 from ..run.schedule import UNSCALED
 from ..text.encoders import read
 from ..text.prompt import Prompt

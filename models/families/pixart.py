@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..run.levels import Step
+from ..run.prediction import Steps
 from ..text.encoders import read
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
@@ -39,7 +39,7 @@ class PixArt(TransformerModel):
         """How many tokens of text are read: T5 takes what the family reads, a shorter encoder fewer."""
         return min(_TOKENS[type(self.pipe).__name__], int(self.pipe.tokenizer.model_max_length))
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The predicted noise for inputs x [sample, channel, height, width], without learned variances."""
         out: Tensor = self.denoiser(
             x,

@@ -9,8 +9,8 @@ import torch
 from diffusers import SanaPipeline
 from torch import Tensor
 
-from ..run.levels import Step
 from ..run.noise import gaussian
+from ..run.prediction import Steps
 from ..text.encoders import chosen, read
 from ..text.prompt import Prompt
 from ._images import decoded, from_text_pipeline
@@ -52,7 +52,7 @@ class Sana(TransformerModel):
         return max(super().size_unit, 32)
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        told = self.now is not None and "cond" in self.now.rows
+        told = self.call is not None and "uncond" not in self.call.rows
         before = "\n".join(self.instruction) if told else ""
         tokenizer, n = self.pipe.tokenizer, self.text_tokens
         limit = n + len(tokenizer.encode(before)) - 2 if before else n
@@ -72,7 +72,7 @@ class Sana(TransformerModel):
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         return gaussian(generators, self.latent_shape, torch.float32).to(self.device)
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The transformer's output, eps - x_0, for inputs x [sample, channel, height, width], in float32."""
         out: Tensor = self.denoiser(
             x.to(self.dtype),

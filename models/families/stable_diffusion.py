@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..run.levels import Step
+from ..run.prediction import Steps
 from ..text.encoders import clip, read
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
@@ -25,7 +25,7 @@ class StableDiffusion(UNetModel):
             Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
         ]
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The UNet's output (epsilon or v) for network inputs x [sample, channel, height, width]."""
         embeds = torch.stack([p.embeds for p in prompts])
         out: Tensor = self.denoiser(x, self.time(step), encoder_hidden_states=embeds, return_dict=False)[0]

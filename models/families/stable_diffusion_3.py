@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..run.levels import Step
+from ..run.prediction import Steps
 from ..run.schedule import begin, flow_shift
 from ..text.encoders import clip, joined, read
 from ..text.prompt import Prompt, Words
@@ -70,7 +70,7 @@ class StableDiffusion3(TransformerModel):
         tokens = (height // patch) * (width // patch)
         return begin(self.scheduler, n, self.device, mu=flow_shift(self.scheduler, tokens, 1.16))
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The transformer's output, eps - x_0, for inputs x [sample, channel, height, width]."""
         out: Tensor = self.denoiser(
             hidden_states=x,

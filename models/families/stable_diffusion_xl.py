@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..run.levels import Step
+from ..run.context import Branch
+from ..run.prediction import Steps
 from ..text.encoders import clip, read
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
@@ -47,10 +48,12 @@ class StableDiffusionXL(UNetModel):
             for i, text in enumerate(texts)
         ]
 
-    def null(self, text: str, n: int) -> list[Prompt]:
+    def negative(
+        self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = ()
+    ) -> list[Prompt]:
         """What the unconditional branch reads: zeros for no text, as the base model was trained."""
-        prompts = super().null(text, n)
-        if text or not self.pipe.config.force_zeros_for_empty_prompt:
+        prompts = super().negative(texts, branch, samples)
+        if any(texts) or not self.pipe.config.force_zeros_for_empty_prompt:
             return prompts
         return [
             replace(p, embeds=torch.zeros_like(p.embeds), pooled=torch.zeros_like(p.pooled))
@@ -58,7 +61,7 @@ class StableDiffusionXL(UNetModel):
             if p.pooled is not None
         ]
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The UNet's output for network inputs x [sample, channel, height, width]."""
         embeds = torch.stack([p.embeds for p in prompts])
         # original size, crop from the top left, target size: the whole picture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..run.levels import Step
+from ..run.prediction import Steps
 from ..text.prompt import Prompt
 from ._images import from_pipeline
 from ._unet import UNetModel
@@ -32,10 +32,9 @@ class Unconditional(UNetModel):
                 )
         return [Prompt("", (), embeds=torch.zeros(0, 0))] * len(texts)
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:  # noqa: ARG002
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:  # noqa: ARG002
         """The UNet's output for network inputs x [sample, channel, height, width]."""
-        t = torch.tensor(int(step.t), device=self.device)
-        out: Tensor = self.denoiser(x, t, return_dict=False)[0]
+        out: Tensor = self.denoiser(x, self.time(step), return_dict=False)[0]
         return out
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,29 +15,28 @@ from ..site import Site
 from .attention import AttentionTap, Handler, put
 
 if TYPE_CHECKING:
-    from ..base import Model
-    from .blocks import Place
+    from ..adapter import Adapter
+
+Item: TypeAlias = int | str | None
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @contextmanager
-def hooked(model: Model, handlers: Sequence[tuple[Site, Handler]]) -> Iterator[None]:
+def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator[None]:
     """Let handlers look at, and change, the tensors at their sites while the context lasts.
 
     Handlers at one site act in the order given. The model is as it was afterwards, error or not.
 
     Raises:
         LookupError: if a site is not in the model.
-        RuntimeError: if a component was compiled, or a module replaced since then: hooks would be skipped
-            silently.
+        RuntimeError: if a component was compiled: hooks would be skipped silently.
     """
-    _refuse_compiled(model, {site.component for site, _ in handlers})
+    refuse_compiled(model, {site.component for site, _ in handlers})
     with ExitStack() as stack:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
         for site, handler in handlers:
             place = model.place(site)
-            _refuse_replaced(model, site, place)
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
             else:
@@ -66,15 +66,6 @@ def around(
 
 
 @contextmanager
-def calls(module: nn.Module, begin: Callable[[], None], end: Callable[[], None]) -> Iterator[None]:
-    """Call ``begin()`` before and ``end()`` after each call of a module; ``end`` not after one that fails."""
-    with ExitStack() as stack:
-        stack.callback(module.register_forward_pre_hook(lambda *_: begin(), prepend=True).remove)
-        stack.callback(module.register_forward_hook(lambda *_: end()).remove)
-        yield
-
-
-@contextmanager
 def suspended(modules: nn.Module | Sequence[nn.Module]) -> Iterator[None]:
     """Let nobody see the calls of a module and of those inside it: hooks and all attention taps rest.
 
@@ -99,15 +90,14 @@ def _is_watched(own: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def inputs(model: Model, site: Site) -> Iterator[list[Tensor]]:
+def inputs(model: Adapter, site: Site) -> Iterator[list[Tensor]]:
     """Collect what the module at a site is given, one tensor on the CPU for each call in the context.
 
     Raises:
         LookupError, RuntimeError: as ``hooked``.
     """
     place, seen = model.place(site), list[Tensor]()
-    _refuse_compiled(model, {site.component})
-    _refuse_replaced(model, site, place)
+    refuse_compiled(model, {site.component})
     hook = place.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().cpu()))
     try:
         yield seen
@@ -115,20 +105,20 @@ def inputs(model: Model, site: Site) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def _attach(module: nn.Module, site: Site, port: str, item: int | str | None, handler: Handler) -> Any:
+def _attach(module: nn.Module, site: Site, port: str, item: Item, handler: Handler) -> Any:
     def change(x: Any) -> Any:
         return put(x, handler(x)) if isinstance(x, Tensor) else _several(site, x)
 
     if port == "in":
+        name, entry = argument_of(module, item)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if isinstance(item, str) and item in kwargs:
-                return args, {**kwargs, item: change(kwargs[item])}
-            i = item if isinstance(item, int) else 0
-            if len(args) > i:
-                return (*args[:i], change(args[i]), *args[i + 1 :]), kwargs
-            name = next(iter(kwargs))
-            return args, {**kwargs, name: change(kwargs[name])}
+            value = picked(module, site, item, args, kwargs)
+            new = change(value)
+            if name in kwargs:
+                return args, {**kwargs, name: {**kwargs[name], entry: new} if entry else new}
+            i = parameters(module).index(name)
+            return (*args[:i], {**args[i], entry: new} if entry else new, *args[i + 1 :]), kwargs
 
         return module.register_forward_pre_hook(before, with_kwargs=True)
 
@@ -138,7 +128,46 @@ def _attach(module: nn.Module, site: Site, port: str, item: int | str | None, ha
         i = item if isinstance(item, int) else (0 if len(out) == 1 else None)
         return _several(site, out) if i is None else (*out[:i], change(out[i]), *out[i + 1 :])
 
-    return module.register_forward_hook(after)
+    hook = module.register_forward_hook(after)
+    for key, other in list(module._forward_hooks.items()):
+        # transformers records hidden states by hooks of its own, there from the first call on: they go last,
+        # or what the denoiser reads of them would be the states before the change
+        if getattr(other, "__module__", "") == "transformers.utils.output_capturing":
+            module._forward_hooks[key] = module._forward_hooks.pop(key)
+    return hook
+
+
+def parameters(module: nn.Module) -> list[str]:
+    """Return the names of the arguments of a module, in order, as its class declares them."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]
+
+
+def argument_of(module: nn.Module, item: Item) -> tuple[str, str]:
+    """Return which argument of a module an item means, and which entry of it where that is a dictionary.
+
+    Raises:
+        RuntimeError: if the module takes no such argument.
+    """
+    names = parameters(module)
+    name, _, entry = item.partition(".") if isinstance(item, str) else (names[item or 0], "", "")
+    if name not in names:
+        raise RuntimeError(f"{type(module).__name__} takes no argument {name!r}; it takes {', '.join(names)}")
+    return name, entry
+
+
+def picked(module: nn.Module, site: Site, item: Item, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Return the argument of a call that a site means, given by name or by position.
+
+    Raises:
+        RuntimeError: if the call does not give it.
+    """
+    name, entry = argument_of(module, item)
+    i = parameters(module).index(name)
+    value = kwargs.get(name, args[i] if len(args) > i else None)
+    value = (value or {}).get(entry) if entry else value
+    if value is None:
+        raise RuntimeError(f"{site} is the argument {item!r} of {type(module).__name__}, which was not given")
+    return value
 
 
 def _several(site: Site, values: Any) -> Any:
@@ -173,22 +202,18 @@ def _tap(stack: ExitStack, module: nn.Module, pairs: list[tuple[str, Handler]]) 
     stack.callback(module.register_forward_hook(pop, always_call=True).remove)
 
 
-def _refuse_replaced(model: Model, site: Site, place: Place) -> None:
-    """Loading a LoRA puts other modules in place, for example."""
-    root = model.components.get(site.component)
-    if root is not None and root.get_submodule(place.path) is not place.module:
-        raise RuntimeError(
-            f"the module at {site} was replaced after {model.name} was opened (a LoRA?), so a hook on it "
-            "would be skipped silently; open the pipeline again: model = denoscope.load(model.pipe)"
-        )
-
-
-def _refuse_compiled(model: Model, components: set[str]) -> None:
+def refuse_compiled(model: Adapter, components: Iterable[str]) -> None:
+    """Raise RuntimeError if hooks in some components would be skipped silently."""
     parts: Mapping[str, nn.Module] = model.components
-    for name in components & set(parts):
-        for module in parts[name].modules():
-            if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
-                raise RuntimeError(
-                    f"{name} was compiled; hooks inside it would be skipped silently. "
-                    "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
-                )
+    for name in set(components) & set(parts):
+        if any(map(_compiled, parts[name].modules())):
+            raise RuntimeError(
+                f"{name} was compiled; hooks inside it would be skipped silently. "
+                "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
+            )
+
+
+def _compiled(module: nn.Module) -> bool:
+    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+        return True
+    return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")

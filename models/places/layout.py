@@ -24,7 +24,7 @@ from ..site import Site
 from .blocks import ATTENTION, Place
 
 if TYPE_CHECKING:
-    from ..base import Model
+    from ..adapter import Adapter
 
 _EVERY = slice(None)
 _CONVOLUTIONAL = (nn.Conv2d, ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D, GLUMBConv)
@@ -93,7 +93,7 @@ PICTURE, TEXT = Tokens(picture=_EVERY), Tokens(text=_EVERY)
 _STREAMS = {"img": PICTURE, "txt": TEXT}
 
 
-def site_layout(model: Model, site: Site | str) -> Layout:
+def site_layout(model: Adapter, site: Site | str) -> Layout:
     """Return the axes of the tensor at a site.
 
     Raises:
@@ -133,6 +133,8 @@ def _form(site: Site, module: nn.Module) -> str:
     """Whether a module of the denoiser handles a vector, a picture or tokens, by its class."""
     if site.kind in _VECTORS or site.block == "temb":
         return "vector"
+    if site.kind == "text":  # what a whole network is given
+        return "tokens"
     module = _bare(module)
     pixels = site.component == "unet" and site.kind.startswith("resid.") and isinstance(module, ATTENTION)
     if pixels or isinstance(module, _CONVOLUTIONAL):
@@ -154,8 +156,10 @@ def _is_block(module: nn.Module) -> bool:
         return type(module).__name__ == "SanaTransformerBlock"
 
 
-def _owners(model: Model, site: Site, grid: tuple[int, int]) -> tuple[Tokens, Tokens]:
+def _owners(model: Adapter, site: Site, grid: tuple[int, int]) -> tuple[Tokens, Tokens]:
     """Whose tokens ask, and whose are read."""
+    if site.kind == "text":
+        return TEXT, TEXT
     if site.kind.startswith("cross_attn."):
         return PICTURE, TEXT
     if site.stream in _STREAMS:
@@ -170,7 +174,7 @@ def _owners(model: Model, site: Site, grid: tuple[int, int]) -> tuple[Tokens, To
     return both, both
 
 
-def _grid(model: Model, site: Site) -> tuple[int, int]:
+def _grid(model: Adapter, site: Site) -> tuple[int, int]:
     """Height and width of the picture where a site of the denoiser lies."""
     if site.component == "unet":
         height, width = model.picture_grid
@@ -181,7 +185,7 @@ def _grid(model: Model, site: Site) -> tuple[int, int]:
     return grid
 
 
-def _unet_side(model: Model, site: Site, side: int) -> int:
+def _unet_side(model: Adapter, site: Site, side: int) -> int:
     """One side of the picture at a block: halved on the way down, and on the way up as it was there."""
     unet = model.components["unet"]
     sides = [side]

@@ -1,21 +1,31 @@
-"""When: one step of sampling, and a choice of steps, guidance branch and rows."""
+"""Noise levels and times: a step of sampling, the levels a network was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any
 
-Branch = Literal["cond", "uncond"]
+import numpy as np
+
+from .schedule import is_flow
+
+OUTSIDE = -1
+"""Index of a Step that is no position in a run."""
+TOLERANCE = 0.1
+"""How far the logarithm of a Step's noise level may lie from that of its time; schedulers round times."""
+SHARE = 0.01
+"""The same in flow matching, as a share of noise."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the denoiser during sampling.
+    """One call of the denoiser: its position in a run, its time and its noise level.
 
     Args:
-        index: position in the run; 0 is the noisiest.
-        t: the time the network is told.
+        index: position in the run; 0 is the noisiest, -1 means outside a run.
+        t: the scheduler's time, which the network is told.
         sigma: noise level ``s_t / a_t`` of ``x_t = a_t x_0 + s_t eps``, comparable across schedulers.
 
     With a scheduler that calls the network more than once per step (Heun, KDPM2, PNDM), each call is a Step.
@@ -25,65 +35,90 @@ class Step:
     t: float
     sigma: float
 
-
-@dataclass(frozen=True)
-class When:
-    """Which moments, guidance branch and samples of a run.
-
-    Args:
-        steps: step indices; None is all.
-        branch: ``"cond"`` (the rows that read the prompt), ``"uncond"`` (the rows that read the negative
-            prompt), or None for both.
-        rows: sample indices inside the batch; None is all.
-    """
-
-    steps: Collection[int] | None = None
-    branch: Branch | None = "cond"
-    rows: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.branch not in ("cond", "uncond", None):
-            raise ValueError(f"branch is {self.branch!r}; it is 'cond', 'uncond' or None (both)")
-        if self.steps is not None and (not self.steps or min(self.steps) < 0):
-            raise ValueError(f"steps is {self.steps!r}; it holds indices 0, 1, ... (0 is the noisiest)")
-
-    def __contains__(self, step: object) -> bool:
-        index = step.index if isinstance(step, Step) else step
-        return self.steps is None or index in self.steps
-
-    def check(self, n_steps: int, n_rows: int, guided: bool) -> None:
-        """Raise ValueError if this can never happen in a run of so many steps and rows."""
-        if self.steps is not None and max(self.steps) >= n_steps:
-            raise ValueError(f"steps {self.steps!r} reach past the run, which has steps 0 to {n_steps - 1}")
-        if self.rows is not None and not all(0 <= r < n_rows for r in self.rows):
-            raise ValueError(f"rows {self.rows!r} are not all among the run's samples 0 to {n_rows - 1}")
-        if self.branch == "uncond" and not guided:
-            raise ValueError("branch 'uncond' does not exist in an unguided run; set guidance above 1")
+    @property
+    def log_snr(self) -> float:
+        """Log signal-to-noise ratio, ``log(a_t² / s_t²)``; -inf for pure noise."""
+        if self.sigma == 0:
+            return math.inf
+        return -math.inf if math.isinf(self.sigma) else -2 * math.log(self.sigma)
 
 
-@dataclass(frozen=True)
-class Now:
-    """What a hook may know about the call it sits in.
+def trained_levels(scheduler: Any) -> list[Step]:
+    """Return the noise levels that a network with this scheduler was trained on, noisiest first."""
+    times, logs = _table(_key(scheduler))
+    return [Step(OUTSIDE, float(t), math.exp(s)) for t, s in zip(times[::-1], logs[::-1], strict=True)]
+
+
+def step_at(
+    scheduler: Any, *, log_snr: float | None = None, sigma: float | None = None, t: float | None = None
+) -> Step:
+    """Return the Step at a noise level or a time; between trained levels log sigma is interpolated over time.
 
     Args:
-        step: the step, or None while text is encoded.
-        rows: where each guidance branch lies in the batch.
-        guidance: the scale of the run, for networks that are told it.
+        scheduler: of the pipeline.
+        log_snr: log signal-to-noise ratio.
+        sigma: noise level ``s / a``.
+        t: the scheduler's time.
+
+    Raises:
+        ValueError: unless exactly one is given, and for levels beyond the trained ones.
     """
+    given = {k: v for k, v in (("log_snr", log_snr), ("sigma", sigma), ("t", t)) if v is not None}
+    if len(given) != 1:
+        raise ValueError(f"a step is one of log_snr, sigma or t; got {given or 'none of them'}")
+    times, logs = _table(_key(scheduler))
+    if t is not None:
+        _inside("t", t, times[0], times[-1])
+        return Step(OUTSIDE, float(t), math.exp(float(np.interp(t, times, logs))))
+    level = -0.5 * log_snr if log_snr is not None else math.log(sigma) if sigma else -math.inf
+    if log_snr is not None:
+        _inside("log_snr", log_snr, -2 * logs[-1], -2 * logs[0])
+    else:
+        _inside("sigma", sigma or 0.0, math.exp(logs[0]), math.exp(logs[-1]))
+    found = float(np.interp(level, logs, times))
+    near = round(found)
+    if abs(found - near) < 1e-3:  # a trained time, up to rounding; integers stay integers for the network
+        found = float(near)
+    return Step(OUTSIDE, found, math.exp(level))
 
-    step: Step | None
-    rows: Mapping[Branch, slice]
-    guidance: float | None = None
 
-    def select(self, when: When) -> list[int] | None:
-        """Return the batch rows that ``when`` speaks of in this call, or None if it does not speak of it."""
-        if self.step is not None and self.step not in when:
-            return None
-        branches = [b for b in self.rows if when.branch in (None, b)]
-        rows = [i for b in branches for i in _pick(self.rows[b], when.rows)]
-        return rows or None
+def check_step(scheduler: Any, step: Step) -> None:
+    """Raise ValueError if a Step's noise level is not that of its time: the network would be misled."""
+    times, logs = _table(_key(scheduler))
+    if not times[0] <= step.t <= times[-1] or math.isinf(step.sigma) or step.sigma == 0:
+        return  # beyond the table: pure noise, and the clean end of flow matching
+    there = math.exp(float(np.interp(step.t, times, logs)))
+    if is_flow(scheduler):  # the share of noise, whose level has no end
+        wrong = abs(there / (1 + there) - step.sigma / (1 + step.sigma)) > SHARE
+    else:
+        wrong = abs(math.log(there / step.sigma)) > TOLERANCE
+    if wrong:
+        raise ValueError(
+            f"{step} contradicts itself: at t = {step.t:g} the noise level is {there:.4g}; "
+            f"make steps by model.steps(n) or model.step_at(sigma={step.sigma:g})"
+        )
 
 
-def _pick(rows: slice, chosen: tuple[int, ...] | None) -> list[int]:
-    every = list(range(rows.start, rows.stop))
-    return every if chosen is None else [every[i] for i in chosen]
+def _inside(name: str, value: float, low: float, high: float) -> None:
+    slack = 1e-6 * (1 + abs(value))
+    if not low - slack <= value <= high + slack:
+        raise ValueError(f"{name} is {value:g}; the model was trained from {low:.4g} to {high:.4g}")
+
+
+def _key(scheduler: Any) -> tuple[bool, int, tuple[float, ...]]:
+    n = int(scheduler.config.num_train_timesteps)
+    if is_flow(scheduler):
+        return True, n, ()
+    return False, n, tuple(scheduler.alphas_cumprod.double().tolist())
+
+
+@lru_cache(maxsize=16)
+def _table(key: tuple[bool, int, tuple[float, ...]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Times, rising, and log sigma there."""
+    flow, n, alphas = key
+    if flow:  # t / n is the share of noise; all noise has no level
+        times = np.arange(1, n, dtype=float)
+        return times, np.log(times / (n - times))
+    a = np.array(alphas)
+    kept = (a > 0) & (a < 1)
+    return np.arange(n, dtype=float)[kept], 0.5 * np.log((1 - a[kept]) / a[kept])

@@ -112,6 +112,20 @@ def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[s
     return {"generator": list(generators)} if "generator" in accepts else {}
 
 
+def copied(scheduler: Any) -> Any:
+    """Return a copy whose memory of earlier steps is its own; gradients still flow into it."""
+
+    def own(value: Any) -> Any:
+        if isinstance(value, list):
+            return [own(v) for v in value]
+        return value.clone() if isinstance(value, Tensor) else value  # PNDM adds in place
+
+    twin = copy.copy(scheduler)
+    for name, value in vars(scheduler).items():
+        setattr(twin, name, own(value))
+    return twin
+
+
 def scheduler_rows(scheduler: Any, rows: Sequence[int], shape: Sequence[int]) -> Any:
     """Return a copy whose memory of earlier steps holds only some samples."""
     return _with_memory([(scheduler, shape)], lambda parts: parts[0][list(rows)])

@@ -1,6 +1,6 @@
 """Many interventions at the price of few."""
 
-from .batching import Run
+from .batching import SweepRun
 from .sweeping import Progress, Swept, sweep
 
-__all__ = ["Progress", "Run", "Swept", "sweep"]
+__all__ = ["Progress", "SweepRun", "Swept", "sweep"]

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.base import Model, Prompt, check_run
-from .batching import Run, Work, key_of
+from ...models.base import Model, Prompt
+from ...models.run.context import TEXT
+from ...models.run.sampling import Sampling, SamplingOptions
+from .batching import SweepExecutor, SweepRun, key_of
 
 Progress = Callable[[int, int], None]
-__all__ = ["Progress", "Run", "Swept", "sweep"]
+__all__ = ["Progress", "SweepRun", "Swept", "sweep"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,24 +37,20 @@ class Swept:
 
 def sweep(
     model: Model,
-    runs: Sequence[Run],
+    runs: Sequence[SweepRun],
     *,
-    steps: int,
-    guidance: float | None = None,
-    negative: str = "",
     batch: int = 16,
     progress: Progress | None = None,
+    **settings: Unpack[SamplingOptions],
 ) -> Swept:
     """Make many runs in few batches.
 
     Args:
         model: an opened model.
         runs: what to run, in any order.
-        steps: number of steps.
-        guidance: guidance scale; None is the model's default.
-        negative: text of the unconditional branch.
         batch: samples in one batch, companions included.
         progress: called with (runs done, runs to make).
+        **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative (one for all), size.
 
     Raises:
         ValueError: for runs that cannot be made, and for interventions that would never act.
@@ -61,23 +60,29 @@ def sweep(
         raise ValueError("there is nothing to sweep: runs is empty")
     if batch < 1:
         raise ValueError(f"batch is {batch}; it holds at least 1 sample")
-    guidance = model.default_guidance if guidance is None else guidance
-    check_run(len(runs), [r.seed for r in runs], steps, guidance)
-    encoded = _encode(model, runs)
-    n_steps = len(model.steps(steps))
-    for run in encoded:
+    how = Sampling(**settings)
+    if not isinstance(how.negative, str):
+        raise ValueError(f"negative is {how.negative!r}; the runs of a sweep share one negative text")
+    model = model.sized(how.size)
+    branches, n_steps = model.branch_names(how.guidance), len(model.steps(how.steps))
+    for run in runs:
         for i in run.interventions:
             model.place(i.site)
-            i.when.check(n_steps, 1 + len(run.companions), model.guides(guidance))
-    settings = {"steps": steps, "guidance": guidance, "negative": negative}
-    work = Work(model, settings, batch, model.guides(guidance))
+            if i.site.component.startswith(TEXT):
+                raise ValueError(
+                    f"{i.site} is in a text encoder, which a sweep runs once for all; change the Prompt, or "
+                    "use denoscope.trace(interventions=[...])"
+                )
+            i.when.check(n_steps, 1 + len(run.companions), branches)
+    encoded = _encode(model, runs)
+    work = SweepExecutor(model, settings, batch)
     if progress:
         total = len({key_of(r) for r in encoded})
         work.report = lambda done: progress(done, total)
     return Swept(work.make(encoded), work.rows)
 
 
-def _encode(model: Model, runs: Sequence[Run]) -> list[Run]:
+def _encode(model: Model, runs: Sequence[SweepRun]) -> list[SweepRun]:
     texts = list(dict.fromkeys(p for r in runs for p in (r.prompt, *r.companions) if isinstance(p, str)))
     known = dict(zip(texts, model.encode(texts), strict=True)) if texts else {}
 

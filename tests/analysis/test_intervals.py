@@ -7,7 +7,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoscope.analysis.intervals import bootstrap, share
+from denoscope.analysis.intervals import bootstrap, proportion
 
 
 def normal(*sizes: int, seed: int = 0) -> xr.DataArray:
@@ -17,7 +17,7 @@ def normal(*sizes: int, seed: int = 0) -> xr.DataArray:
 
 def test_one_dimension_agrees_with_scipy() -> None:
     values = normal(40)
-    ours = bootstrap(values, ["prompt"], draws=20_000)
+    ours = bootstrap(values, ["prompt"], n_resamples=20_000)
     theirs = scipy.stats.bootstrap(
         (values.values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
@@ -40,8 +40,8 @@ def test_crossed_dimensions_are_resampled_each_on_its_own() -> None:
     """Values that vary over prompts alone: more seeds must not narrow the interval."""
     per_prompt = normal(12)
     crossed = per_prompt.expand_dims(seed=50)
-    one = bootstrap(per_prompt, ["prompt"], draws=8000)
-    both = bootstrap(crossed, ["prompt", "seed"], draws=8000)
+    one = bootstrap(per_prompt, ["prompt"], n_resamples=8000)
+    both = bootstrap(crossed, ["prompt", "seed"], n_resamples=8000)
     wrong = scipy.stats.sem(crossed.values.ravel()) * 2 * 1.96
     assert float(both["high"] - both["low"]) == pytest.approx(float(one["high"] - one["low"]), rel=0.1)
     assert float(both["high"] - both["low"]) > 3 * wrong
@@ -50,7 +50,7 @@ def test_crossed_dimensions_are_resampled_each_on_its_own() -> None:
 def test_covers_the_truth_about_as_often_as_it_says() -> None:
     hits = []
     for seed in range(200):
-        got = bootstrap(normal(30, seed=seed), ["prompt"], level=0.9, draws=500)
+        got = bootstrap(normal(30, seed=seed), ["prompt"], level=0.9, n_resamples=500)
         hits.append(float(got["low"]) <= 0 <= float(got["high"]))
     assert 0.80 <= np.mean(hits) <= 0.96  # nominal 0.90; 30 values fall a little short
 
@@ -58,19 +58,19 @@ def test_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_ratio_of_means_resamples_both_alike() -> None:
     """If every value is three times its denominator, the ratio is 3 without any doubt."""
     per = np.abs(normal(6, 4)) + 0.1
-    got = bootstrap(3 * per, ["prompt", "seed"], per=per)
+    got = bootstrap(3 * per, ["prompt", "seed"], denominator=per)
     assert np.allclose([got["mean"], got["low"], got["high"]], 3)
 
 
 def test_ratio_is_one_of_means_not_a_mean_of_ratios() -> None:
     values, per = xr.DataArray([1.0, 3.0], dims="seed"), xr.DataArray([1.0, 7.0], dims="seed")
-    assert float(bootstrap(values, ["seed"], per=per)["mean"]) == 0.5
+    assert float(bootstrap(values, ["seed"], denominator=per)["mean"]) == 0.5
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8), st.floats(-50, 50), st.floats(0.1, 10))
 def test_moves_and_scales_with_the_values(numbers: list[float], shift: float, factor: float) -> None:
     values = xr.DataArray(numbers, dims="seed")
-    plain, moved = (bootstrap(v, ["seed"], draws=64) for v in (values, factor * values + shift))
+    plain, moved = (bootstrap(v, ["seed"], n_resamples=64) for v in (values, factor * values + shift))
     for name in ("mean", "low", "high"):
         assert float(moved[name]) == pytest.approx(factor * float(plain[name]) + shift, abs=1e-6)
     assert plain["low"] - 1e-9 <= plain["mean"].clip(min(numbers), max(numbers)) <= max(numbers) + 1e-9
@@ -81,7 +81,7 @@ def test_same_seed_same_interval_and_dimensions_kept() -> None:
     first, again = (bootstrap(values, ["prompt", "seed"]) for _ in range(2))
     xr.testing.assert_identical(first, again)
     assert first["low"].dims == ("site",)
-    assert first.attrs == {"level": 0.95, "over": "prompt, seed", "draws": 2000, "seed": 0}
+    assert first.attrs == {"level": 0.95, "over": "prompt, seed", "n_resamples": 2000, "seed": 0}
 
 
 def test_one_unit_has_a_mean_and_no_interval() -> None:
@@ -104,7 +104,7 @@ def test_one_prompt_many_seeds_has_the_interval_of_the_seeds() -> None:
         (["prompts"], {}, LookupError, "no dimension 'prompts'; did you mean 'prompt'"),
         ([], {}, ValueError, "nothing to average"),
         (["seed"], {"level": 95}, ValueError, "level is 95; it lies between 0 and 1, like 0.95"),
-        (["seed"], {"draws": 0}, ValueError, "draws is 0"),
+        (["seed"], {"n_resamples": 0}, ValueError, "n_resamples is 0"),
     ],
 )
 def test_refuses_with_the_fix(over: list[str], settings: dict[str, float], error: type, words: str) -> None:
@@ -123,7 +123,7 @@ def test_a_share_is_at_least_as_wide_as_wilson_and_as_the_bootstrap(right: int, 
     if n < 2:
         return
     values = xr.DataArray([1.0] * right + [0.0] * extra, dims="seed")
-    got, drawn = share(values, ["seed"], draws=200), bootstrap(values, ["seed"], draws=200)
+    got, drawn = proportion(values, ["seed"], n_resamples=200), bootstrap(values, ["seed"], n_resamples=200)
     wilson = scipy.stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
     assert float(got["low"]) == pytest.approx(min(wilson.low, float(drawn["low"])), abs=1e-9)
     assert float(got["high"]) == pytest.approx(max(wilson.high, float(drawn["high"])), abs=1e-9)
@@ -131,6 +131,6 @@ def test_a_share_is_at_least_as_wide_as_wilson_and_as_the_bootstrap(right: int, 
 
 
 def test_a_share_of_one_answer_has_no_interval_and_other_values_are_refused() -> None:
-    assert np.isnan(float(share(xr.DataArray([1.0], dims="seed"), ["seed"])["low"]))
+    assert np.isnan(float(proportion(xr.DataArray([1.0], dims="seed"), ["seed"])["low"]))
     with pytest.raises(ValueError, match="zeros and ones"):
-        share(normal(4), ["prompt"])
+        proportion(normal(4), ["prompt"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from denoscope.analysis.scores import Scores
+from denoscope.analysis.scores import Scores, save_store
 from denoscope.models.site import Site
 
 SITES = ["unet/mid.attn.0.0/mlp.out", "unet/mid.attn.0.0/self_attn.out"]
@@ -37,10 +37,10 @@ def test_best_top_and_table_agree() -> None:
     assert (frame["low"] < frame["mean"]).all() and (frame["mean"] < frame["high"]).all()
 
 
-def test_per_divides_the_means() -> None:
-    per = xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))
-    assert scores(per=per).mean().sel(site=SITES[0], token="2:red") == 0.75
-    interval = scores(per=per).interval()
+def test_the_denominator_divides_the_means() -> None:
+    below = xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))
+    assert scores(denominator=below).mean().sel(site=SITES[0], token="2:red") == 0.75
+    interval = scores(denominator=below).interval()
     xr.testing.assert_allclose(interval["mean"], scores().mean() / 4)
 
 
@@ -53,16 +53,24 @@ def test_interval_over_some_repetitions_takes_the_others_as_fixed() -> None:
     assert (s.interval(over=["prompt"])["low"] < s.mean()).all()
 
 
-@pytest.mark.parametrize("with_per", [True, False])
-def test_saved_and_loaded_is_the_same(tmp_path: Path, with_per: bool) -> None:
-    per = {"per": xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))} if with_per else {}
-    s = scores(**per)
+@pytest.mark.parametrize("divided", [True, False])
+def test_saved_and_loaded_is_the_same(tmp_path: Path, divided: bool) -> None:
+    below = {"denominator": xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))}
+    s = scores(**below if divided else {})
     s.save(tmp_path / "scores.zarr")
     back = Scores.load(tmp_path / "scores.zarr")
     xr.testing.assert_equal(back.values, s.values)
     assert back.values.attrs == {"model": "tiny"}
     xr.testing.assert_equal(back.interval(), s.interval())
     assert [p.name for p in tmp_path.iterdir()] == ["scores.zarr"]
+
+
+def test_stores_of_older_versions_are_read(tmp_path: Path) -> None:
+    """They call the denominator ``per``; without it the means would be of other units, without a word."""
+    below = xr.DataArray([2.0, 4.0], dims="seed")
+    s = scores(denominator=below)
+    save_store(xr.Dataset({"values": s.values, "per": below}), tmp_path / "old.zarr")
+    xr.testing.assert_equal(Scores.load(tmp_path / "old.zarr").mean(), s.mean())
 
 
 def test_a_store_is_not_overwritten(tmp_path: Path) -> None:

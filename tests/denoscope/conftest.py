@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from denoscope.investigation.case import Case
-from denoscope.investigation.investigate import investigate
+import denoscope
+from denoscope.investigation import Case
 from denoscope.models.synthetic.tiny import tiny_sd
 
 
@@ -29,5 +29,5 @@ def finished(case, tmp_path_factory):
     """The folder of a finished investigation; read it only."""
     path = tmp_path_factory.mktemp("runs") / "finished"
     with torch.random.fork_rng():
-        investigate(case, path, command="denoscope investigate 'a red cat'")
+        denoscope.investigate(case, path, command="denoscope investigate 'a red cat'")
     return path

@@ -207,3 +207,16 @@ def test_low_rank_algebra() -> None:
     torch.testing.assert_close(add(a, b.dense()), a.dense() + b.dense())
     with pytest.raises(ValueError, match="have no product"):
         LowRank(draw(0, 4, 2), draw(1, 3, 5))
+
+
+@pytest.mark.stress
+def test_at_the_size_of_stable_diffusion_xl_one_factorisation_equals_a_solve_for_each_layer() -> None:
+    """3,000 keys of 2048 channels, badly conditioned as real ones are: both ways in float64."""
+    scales = torch.logspace(0, -3, 2048, dtype=torch.float64)
+    keys, kept = draw(0, 3000, 2048) * scales, draw(1, 500, 2048) * scales
+    residuals = {str(i): draw(2 + i, 3000, 640) for i in range(4)}
+    found = solve(keys, residuals, 0.1, preserve=kept)
+    moment = keys.T @ keys + kept.T @ kept + 0.1 * torch.eye(2048, dtype=torch.float64)
+    for name, residual in residuals.items():
+        want = torch.linalg.solve(moment, keys.T @ residual).T
+        torch.testing.assert_close(dense(found[name]), want, rtol=0, atol=1e-9 * float(want.abs().max()))

@@ -84,12 +84,7 @@ def test_every_adapter_holds(make):
 
 
 def test_check_model_finds_a_wrong_adapter(tiny, monkeypatch):
-    right = type(tiny).branches
-
-    def swapped_branches(self, x, step, prompts, null, **known):
-        return right(self, x, step, null or prompts, prompts if null else null, **known)
-
-    monkeypatch.setattr(type(tiny), "branches", swapped_branches)
+    monkeypatch.setattr(type(tiny), "negative", lambda self, texts, *_: self.encode(["a dog"] * len(texts)))
     with pytest.raises(ModelCheckError, match=r"DDIMScheduler, guidance 7\.5"):
         check_model(tiny)
 
@@ -120,7 +115,7 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_bit(swapped, name):
     with torch.no_grad():
         states = list(model.sample(PROMPTS, seeds=[0, 1], steps=4))
         run = model.sample(PROMPTS, seeds=[0, 1], steps=4)
-        middle = [next(run) for _ in range(2)][-1].checkpoint()
+        middle = [next(run) for _ in range(2)][-1].sampler_state()
         rest = list(model.sample(PROMPTS, seeds=[0, 1], steps=4, start=middle))
     assert rest[0].step.index == 2 and torch.equal(rest[-1].latents, states[-1].latents)
 
@@ -129,7 +124,7 @@ def test_rows_of_a_checkpoint_can_be_taken_and_joined(swapped):
     model = swapped("DPMSolverMultistepScheduler")
     with torch.no_grad():
         run = model.sample(PROMPTS, seeds=[0, 1], steps=4)
-        middle = [next(run) for _ in range(2)][-1].checkpoint()
+        middle = [next(run) for _ in range(2)][-1].sampler_state()
         whole = list(run)[-1].latents
         turned = middle.join([middle.rows([1]), middle.rows([0])])
         *_, state = model.sample(PROMPTS[::-1], seeds=[1, 0], steps=4, start=turned)
@@ -191,7 +186,7 @@ def test_refused_schedulers_say_what_to_use(swapped, name):
 def test_impossible_runs_are_refused(tiny, change, error, message):
     with pytest.raises(error, match=message):
         next(tiny.sample(PROMPTS, **{"seeds": [0, 1], "steps": 2, **change}))
-    assert tiny.now is None
+    assert tiny.call is None
 
 
 def test_a_string_for_a_list_is_refused(tiny):

@@ -8,7 +8,7 @@ import torch
 from denoscope.models.check import ModelCheckError, check_model
 from denoscope.probes.direction import Direction
 from denoscope.probes.intervene import patch, zero
-from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.test_docs import run_page
 
@@ -70,7 +70,7 @@ def test_steering_moves_the_slope_by_degrees(series):
 
 def test_a_sweep_equals_single_runs(series):
     sites = list(series.sites("**/mlp.out"))
-    swept = sweep(series, [Run("rising", 0, (zero(s),)) for s in sites], steps=4)
+    swept = sweep(series, [SweepRun("rising", 0, (zero(s),)) for s in sites], steps=4)
     for site, result in zip(sites, swept.latents, strict=True):
         alone = trace(series, ["rising"], seeds=[0], steps=4, interventions=[zero(site)])
         assert torch.allclose(result, alone.latents[0], atol=1e-5)

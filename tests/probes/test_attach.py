@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from denoscope.models.load import load, opened
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.attach import attached
 from denoscope.probes.intervene import Intervention, scale
@@ -23,7 +23,7 @@ def by_hand(model, texts, guidance, steps=3):
 
 
 def site_of(model, kind="mlp.out"):
-    found = [s for s in model.sites() if s.component == model.entry.component and s.stream != "txt"]
+    found = [s for s in model.sites() if s.component == model.input_site.component and s.stream != "txt"]
     return next(s for s in found if s.kind in (kind, "resnet.out"))
 
 
@@ -33,7 +33,9 @@ def test_equal_to_our_own_loop(name, guidance):
     model, texts = family(name), FAMILIES[name].texts
     changes = [
         scale(site_of(model), -1.5, When(steps={1}, rows=(0, 2))),
-        scale(site_of(model), 0.5, When(steps={2}, branch="uncond") if model.guides(guidance) else When({2})),
+        scale(
+            site_of(model), 0.5, When(steps={2}, branch="uncond") if model.uses_cfg(guidance) else When({2})
+        ),
     ]
     if FAMILIES[name].encoders:
         changes.append(scale(f"{FAMILIES[name].encoders[-1]}/layer.0/mlp.out", 3.0, When(rows=(1,))))
@@ -48,7 +50,7 @@ def test_equal_to_our_own_loop(name, guidance):
 def test_the_same_moments_as_in_our_own_loop(name):
     model, texts = family(name), FAMILIES[name].texts
     seen = []
-    watch = Intervention(site_of(model), lambda x, step: seen.append((step, len(x))))
+    watch = Intervention(site_of(model), lambda x, c: seen.append((c.step, len(x))))
     with attached(model, watch):
         by_hand(model, texts, 4.0, steps=4)
     assert [n for _, n in seen] == [3] * 4
@@ -57,9 +59,9 @@ def test_the_same_moments_as_in_our_own_loop(name):
         assert step.sigma == pytest.approx(wanted.sigma)
 
 
-def test_true_guidance_of_flux():
+def test_true_cfg_scale_of_flux():
     model = load(tiny_families.tiny_flux())
-    model.true_guidance = 3.0
+    model.true_cfg_scale = 3.0
     change = scale("transformer/block.0/mlp.out@img", -1.0, When(branch="uncond", rows=(1,)))
     texts = FAMILIES["flux-dev"].texts
     ours = trace(model, texts, seeds=SEEDS, steps=2, interventions=[change])
@@ -106,7 +108,7 @@ def test_pipelines_that_begin_with_a_picture(make, options, picture):
         given = {k: v for k, v in given.items() if k not in ("height", "width")}
     plain, seen = call(pipe, **given), []
     site = site_of(opened(pipe))
-    watch = Intervention(site, lambda x, step: seen.append((step.index, round(step.t))))
+    watch = Intervention(site, lambda x, c: seen.append((c.step.index, round(c.step.t))))
     with attached(pipe, watch):
         watched = call(pipe, **given)
     with attached(pipe, scale(site, 3.0, When(steps={1}))):
@@ -124,7 +126,7 @@ def test_controlnet(picture):
     pipe.set_progress_bar_config(disable=True)
     plain, seen = call(pipe, image=picture), []
     with attached(
-        pipe, Intervention("unet/mid.res.0/resnet.out", lambda x, step: seen.append((step.index, len(x))))
+        pipe, Intervention("unet/mid.res.0/resnet.out", lambda x, c: seen.append((c.step.index, len(x))))
     ):
         watched = call(pipe, image=picture)
     with attached(pipe, scale("unet/mid.res.0/resnet.out", -4.0, When(branch="uncond"))):
@@ -134,7 +136,7 @@ def test_controlnet(picture):
 
 def test_a_second_call_counts_from_the_beginning():
     pipe, seen = tiny.tiny_sd(), []
-    watch = Intervention("unet/mid.res.0/resnet.out", lambda _, step: seen.append(step.index))
+    watch = Intervention("unet/mid.res.0/resnet.out", lambda _, c: seen.append(c.step.index))
     with attached(pipe, watch):
         call(pipe)
         call(pipe)
@@ -153,7 +155,7 @@ def test_an_error_inside_leaves_nothing_behind(watch):
         attached(model, Intervention("unet/mid.res.0/resnet.out", fail)),
     ):
         call(model.pipe)
-    assert before.changes() == [] and model.now is None
+    assert before.changes() == [] and model.call is None
     assert "step" not in vars(model.pipe.scheduler) and "set_timesteps" not in vars(model.pipe.scheduler)
 
 

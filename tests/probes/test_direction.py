@@ -14,7 +14,7 @@ from denoscope.models.synthetic.analytic import Analytic, two_by_two
 from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from denoscope.probes.direction import Direction
 from denoscope.probes.intervene import Intervention, intervening
-from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.models.families.test_families import FAMILIES, opened
 
@@ -64,8 +64,8 @@ def test_the_channel_axis_is_the_layouts_in_every_family(name):
         seen = []
         x = torch.zeros(2, *(3 + i for i in range(len(layout.axes))))
         one = torch.eye(x.shape[layout.channel_axis])[1]
-        with Direction(site, one).steer(2.0).within(model) as (acting,):
-            seen.append(acting.fn(x, None))
+        (acting,) = Direction(site, one).steer(2.0).parts(model)
+        seen.append(acting.fn(x, None))
         assert seen[0].select(layout.channel_axis, 1).eq(2).all(), site
         assert seen[0].sum() == 2 * x.numel() / x.shape[layout.channel_axis], site
 
@@ -195,7 +195,7 @@ def test_one_intervention_of_several_sites_is_refused(act):
 
 def test_directions_ride_in_sweeps_and_on_single_rows(tiny):
     d = Direction(PICTURE, vector())
-    runs = [Run("a cat", 0, (d.steer(a),)) for a in (1.0, 2.0)]
+    runs = [SweepRun("a cat", 0, (d.steer(a),)) for a in (1.0, 2.0)]
     swept = sweep(tiny, runs, steps=2)
     for run, latents in zip(runs, swept.latents, strict=True):
         alone = trace(tiny, ["a cat"], seeds=[0], steps=2, interventions=run.interventions).latents[0]

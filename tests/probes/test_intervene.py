@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denoscope.models.load import load
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from denoscope.probes.intervene import Intervention, intervening, mean, patch, resample, scale, zero
 from denoscope.probes.trace import trace
 
@@ -55,15 +56,17 @@ def test_every_site_can_be_changed(tiny, plain):
 )
 def test_steps_branch_and_rows_are_respected(tiny, plain, steps, branch, rows):
     seen = []
-    look = Intervention(MID, lambda x, step: seen.append((step.index, x.clone())), When(steps, branch, rows))
+    look = Intervention(
+        MID, lambda x, c: seen.append((c.step.index, c.branch, x.clone())), When(steps, branch, rows)
+    )
     with torch.no_grad(), intervening(tiny, look):
         list(tiny.sample(PROMPTS, **RUN))
     picked = rows or (0, 1)
-    assert [i for i, _ in seen] == sorted(steps)
-    assert all(len(x) == len(picked) * (1 if branch else 2) for _, x in seen)
-    if branch == "cond":
-        for i, x in seen:
-            assert torch.equal(x, plain[MID][i][list(picked)])
+    branches = [branch] if branch else ["uncond", "cond"]
+    assert [(i, b) for i, b, _ in seen] == [(i, b) for i in sorted(steps) for b in branches]
+    assert all(len(x) == len(picked) for _, _, x in seen)
+    for i, where, x in seen:
+        assert torch.equal(x, plain[MID][i][list(picked)]) == (where == "cond")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,19 @@ def test_patching_the_final_text_states_gives_the_other_prompt(tiny, plain):
     assert torch.equal(trace(tiny, ["x", "y"], interventions=[put], **RUN).latents, plain.latents)
 
 
+def test_a_change_at_the_layer_that_the_denoiser_reads_is_read_at_every_call():
+    """XL reads the last layer but one, which transformers records by a hook of its own after a first call."""
+    model = load(tiny_sdxl())
+    with torch.no_grad():
+        for _ in range(3):
+            with intervening(model, scale("text_encoder/layer.0/resid.post", 2.0)):
+                changed = model.encode(["a cat"])[0].embeds
+            kept = model.encode(["a cat"])[0].embeds
+            own = model.components["text_encoder"].config.hidden_size
+            torch.testing.assert_close(changed[:, :own], 2 * kept[:, :own])
+            assert torch.equal(changed[:, own:], kept[:, own:])
+
+
 def test_patching_some_tokens_leaves_the_others(tiny, plain):
     put = patch("text_encoder/layer.0/mlp.out", plain, tokens=[1, 2])
     run = trace(tiny, ["dog", "dog"], sites=[put.site], interventions=[put], **RUN)
@@ -135,13 +151,32 @@ def test_mean_and_resample_take_what_the_other_run_had(tiny, plain):
             assert any(torch.equal(row, other) for other in plain[MID][step])
 
 
+def test_resample_draws_a_sample_for_each_row_and_keeps_it(tiny):
+    """Six rows, five donors of constant activation: who gave to whom is read off, and so is the step."""
+    donors, steps = torch.arange(5.0), torch.tensor([0.0, 10.0])
+    values = (steps[:, None] + donors)[:, :, None, None].expand(-1, -1, 16, 16)
+
+    def drawn(seed):
+        put = resample(MID, values, seed=seed)
+        run = trace(tiny, ["a cat"] * 6, sites=[MID], interventions=[put], seeds=range(6), steps=2)
+        first, second = run[MID][:, :, 0, 0]
+        assert torch.equal(run[MID], run[MID][:, :, :1, :1].expand_as(run[MID]))
+        assert torch.equal(second, first + 10)  # the same donor at every step, at its own step
+        return tuple(first.tolist())
+
+    found = [drawn(seed) for seed in (0, 0, 1, 2)]
+    assert found[0] == found[1] and len(set(found)) == 3
+    assert {d for row in found for d in row} == set(donors.tolist())
+    assert all(len(set(row)) > 2 for row in found)
+
+
 @pytest.mark.parametrize(
     "site", [MID, Site("unet/mid.attn.0.0/cross_attn.probs"), Site("unet/up.0.res.0/resid.pre")]
 )
 def test_no_hook_survives_an_error(tiny, site):
     with pytest.raises(ZeroDivisionError):
         trace(tiny, PROMPTS, interventions=[Intervention(site, lambda x, _: 1 / 0)], **RUN)
-    assert hooks(tiny) == 0 and tiny.now is None
+    assert hooks(tiny) == 0 and tiny.call is None
     q = torch.randn(1, 1, 2, 4)  # and no tap sits on the stack: the fused call is the plain one again
     assert torch.nn.functional.scaled_dot_product_attention(q, q, q).shape == q.shape
 
@@ -158,7 +193,7 @@ def test_no_hook_survives_a_wrong_later_site(tiny):
 def test_no_hook_survives_a_run_that_is_dropped(tiny):
     with torch.no_grad(), intervening(tiny, zero(MID)):
         next(tiny.sample(PROMPTS, **RUN))
-    assert hooks(tiny) == 0 and tiny.now is None
+    assert hooks(tiny) == 0 and tiny.call is None
 
 
 def test_a_wrong_shape_is_refused(tiny):
@@ -196,15 +231,24 @@ def test_the_unconditional_branch_of_an_unguided_run_is_an_error(tiny):
         trace(tiny, PROMPTS, interventions=[zero(MID, When(branch="uncond"))], guidance=1, **RUN)
 
 
-def test_a_replaced_module_is_refused_until_the_pipeline_is_opened_again():
+def test_a_replaced_module_is_followed():
     model = load(tiny_sd())
+    before = trace(model, PROMPTS, sites=[MID], **RUN)
     block = model.pipe.unet.mid_block.attentions[0].transformer_blocks[0]
     block.attn2.to_out[0] = copy.deepcopy(block.attn2.to_out[0])  # as loading a LoRA does
-    off = zero("unet/mid.attn.0.0/cross_attn.out")
-    with pytest.raises(RuntimeError, match=r"was replaced after"), intervening(model, off):
-        pass
-    with intervening(load(model.pipe), off):
-        pass
+    after = trace(model, PROMPTS, sites=[MID], **RUN)
+    out = "unet/mid.attn.0.0/cross_attn.out"
+    assert model.module(out) is block.attn2.to_out[0] and torch.equal(after[MID], before[MID])
+    changed = trace(model, PROMPTS, interventions=[zero(out)], **RUN)
+    assert not torch.equal(changed.latents, before.latents)
+
+
+def test_a_component_that_was_exchanged_is_followed():
+    model, other = load(tiny_sd()), load(tiny_sd(seed=1))
+    model.pipe.unet = other.pipe.unet
+    other.pipe.text_encoder = model.pipe.text_encoder
+    run, theirs = (trace(m, PROMPTS, sites=[MID], **RUN) for m in (model, other))
+    assert model.components["unet"] is other.pipe.unet and torch.equal(run[MID], theirs[MID])
 
 
 def test_a_compiled_model_is_refused(tiny, monkeypatch):

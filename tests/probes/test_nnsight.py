@@ -9,7 +9,7 @@ import torch
 
 from denoscope.models.load import load
 from denoscope.models.places.hooks import hooked
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_ddpm, tiny_sd
 from denoscope.probes.intervene import scale
@@ -56,7 +56,7 @@ def test_every_family_has_the_view(name):
     """A fresh model for each: wrapping stays."""
     model = shortened(load(FAMILIES[name].make()))
     run = {"prompts": list(FAMILIES[name].texts[:2]), "seeds": [3, 4], "steps": 2, "guidance": 4.0}
-    order = in_order(model, run, carried(model, f"{model.entry.component}/**"))
+    order = in_order(model, run, carried(model, f"{model.input_site.component}/**"))
     ours = trace(model, **run, sites=order)
     theirs, latents = through_nnsight(view(model), order, **run)
     assert torch.equal(latents, ours.latents)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from denoscope.models.load import load
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.synthetic.tiny import tiny_ddpm
 from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import Trace, trace
@@ -100,8 +100,8 @@ def test_a_store_holds_the_same(tiny, tmp_path):
 
 
 def test_a_run_that_fails_leaves_no_store(tiny, tmp_path):
-    def fail(x, step):
-        if step.index == 2:
+    def fail(x, context):
+        if context.step.index == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from denoscope.analysis.attribution.attention_maps import word_maps
 from denoscope.models.load import load
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
 from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import trace
@@ -287,7 +287,7 @@ def test_every_family_that_reads_words_has_maps(name):
             first = own if name == "sd3" else 0
             summed = summed[:, rows, first : first + text]
         side = 1 if name == "sana" else 2  # latent pixels in a token
-        size = (height // side, width // side) if model.entry.component == "transformer" else None
+        size = (height // side, width // side) if model.input_site.component == "transformer" else None
         for head in summed:
             low = head[:, tokens].T
             grid = size or _halved(low.shape[1], height, width)

@@ -1,4 +1,4 @@
-"""Effect: shares counted by hand, a perfect edit seen as one, nothing seen where nothing was changed."""
+"""Edit evaluation: counted by hand, a perfect edit seen as one, nothing seen where nothing was changed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 import denoscope
 from denoscope import Edit
-from denoscope.analysis.edit_evaluation.evaluate import Effect, effect, judged
-from denoscope.analysis.edit_evaluation.prompts import Question, questions
+from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation, evaluate_edit, judged
+from denoscope.analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
 from denoscope.models.synthetic.tiny import tiny_sd
 
 LEVELS = {"cat": 0.2, "dog": 0.5, "red": 0.8}
@@ -27,7 +27,7 @@ class Brightness:
         return 1 - (images.mean((1, 2, 3))[:, None] - wanted).abs()
 
 
-ASKED = questions({"cat": "dog"}, ["a {}"], ["one {}", "my {}"], {"red": ["a {} emoji"]})
+ASKED = evaluation_prompts({"cat": "dog"}, ["a {}"], ["one {}", "my {}"], {"red": ["a {} emoji"]})
 SEEDS = [3, 5]
 
 
@@ -36,13 +36,20 @@ def painted(rows: list[list[str]]) -> Tensor:
     return levels[:, :, None, None, None].expand(-1, -1, 3, 4, 4)
 
 
-def example() -> Effect:
+def example() -> EditEvaluation:
     before = painted([["cat", "cat"], ["cat", "dog"], ["cat", "red"], ["red", "red"]])
     after = painted([["dog", "dog"], ["dog", "cat"], ["dog", "red"], ["red", "dog"]])
     oracle = painted([["dog", "dog"], ["dog", "dog"], ["dog", "red"], ["red", "red"]])
     return judged(
         {"before": before, "after": after, "oracle": oracle}, ASKED, Brightness(), SEEDS, {"steps": 7}
     )
+
+
+def test_data_of_older_versions_is_read() -> None:
+    """They call the dimension of the prompts ``question``."""
+    found = example()
+    old = EditEvaluation(found.data.rename(evaluation_prompt="question"), found.images)
+    assert old.summary().equals(found.summary())
 
 
 def test_shares_are_those_counted_by_hand() -> None:
@@ -95,7 +102,10 @@ def test_one_row_for_each_picture() -> None:
         pytest.approx(0.3),
     )
     assert example().data.attrs["steps"] == 7
-    assert repr(example()) == "Effect(efficacy 100%, generality 50%, specificity 50%; 4 questions x 2 seeds)"
+    assert (
+        repr(example())
+        == "EditEvaluation(efficacy 100%, generality 50%, specificity 50%; 4 prompts x 2 seeds)"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +129,7 @@ RUN = {"judge": Brightness(), "seeds": SEEDS, "steps": 2, "guidance": 3.0}
 
 
 def test_a_perfect_edit_gives_the_oracles_pictures_and_moves_nothing_else(model: Any) -> None:
-    found = effect(model, perfect(model).applied, ASKED, **RUN)
+    found = evaluate_edit(model, perfect(model).applied, ASKED, **RUN)
     edited, others = slice(0, 3), slice(3, 4)
     torch.testing.assert_close(
         found.images["after"][edited], found.images["oracle"][edited], rtol=0, atol=1e-5
@@ -130,7 +140,7 @@ def test_a_perfect_edit_gives_the_oracles_pictures_and_moves_nothing_else(model:
 
 
 def test_no_change_moves_nothing(model: Any) -> None:
-    found = effect(model, lambda _: nullcontext(), ASKED, **RUN)
+    found = evaluate_edit(model, lambda _: nullcontext(), ASKED, **RUN)
     assert torch.equal(found.images["after"], found.images["before"])
     assert float(found.data["moved"].max()) == 0
     shown = found.measures()["shown"]
@@ -139,7 +149,7 @@ def test_no_change_moves_nothing(model: Any) -> None:
 
 def test_pictures_are_those_of_single_runs(model: Any) -> None:
     edit = perfect(model)
-    found = effect(model, edit.applied, ASKED, **RUN)
+    found = evaluate_edit(model, edit.applied, ASKED, **RUN)
     plain = denoscope.trace(model, ["my cat"], seeds=[5], steps=2, guidance=3.0).images[0]
     with edit.applied(model):
         edited = denoscope.trace(model, ["my cat"], seeds=[5], steps=2, guidance=3.0).images[0]
@@ -158,11 +168,11 @@ def test_the_change_is_made_once_and_ends(model: Any) -> None:
         finally:
             states.append("off")
 
-    effect(model, change, ASKED, **RUN)
+    evaluate_edit(model, change, ASKED, **RUN)
     assert states == ["on", "off"]
     states.clear()
     with pytest.raises(RuntimeError, match="stop"):
-        effect(model, change, ASKED, **RUN, progress=_stopping(20))
+        evaluate_edit(model, change, ASKED, **RUN, progress=_stopping(20))
     assert states == ["on", "off"]
 
 
@@ -176,18 +186,24 @@ def _stopping(at: int) -> Any:
 
 def test_progress_counts_every_distinct_run_once(model: Any) -> None:
     seen: list[tuple[int, int]] = []
-    effect(model, lambda _: nullcontext(), ASKED, **RUN, progress=lambda *x: seen.append(x))
-    runs = 2 * (4 + 3 + 4)  # told; oracle, where it is another text; told again after the change
+    evaluate_edit(model, lambda _: nullcontext(), ASKED, **RUN, progress=lambda *x: seen.append(x))
+    runs = 2 * (4 + 3 + 4)  # before; oracle, where it is another text; the same again after the change
     assert seen[-1] == (runs, runs) and seen == sorted(seen)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Question("efficiency", "a {}", "cat", "dog"), "kind is 'efficiency'; it is one of efficacy"),
-        (lambda: Question("efficacy", "a cat", "cat", "dog"), "'a cat' needs exactly one {}"),
-        (lambda: Question("efficacy", "a {}", "cat"), "an edited word shows something else"),
-        (lambda: Question("specificity", "a {}", "cat", "dog"), "a bystander shows itself"),
+        (
+            lambda: EvaluationPrompt("efficiency", "a {}", "cat", "dog"),
+            "kind is 'efficiency'; it is one of efficacy",
+        ),
+        (lambda: EvaluationPrompt("efficacy", "a cat", "cat", "dog"), "'a cat' needs exactly one {}"),
+        (lambda: EvaluationPrompt("efficacy", "a {}", "cat"), "an edited word shows something else"),
+        (
+            lambda: EvaluationPrompt("specificity", "a {}", "cat", "dog"),
+            "a neighbourhood prompt shows itself",
+        ),
     ],
 )
 def test_questions_that_ask_nothing_are_refused(make: Any, message: str) -> None:
@@ -197,9 +213,9 @@ def test_questions_that_ask_nothing_are_refused(make: Any, message: str) -> None
 
 def test_runs_that_cannot_be_made_are_refused(model: Any) -> None:
     change = nullcontext
-    with pytest.raises(ValueError, match=r"questions is \[\]"):
-        effect(model, change, [], **RUN)
+    with pytest.raises(ValueError, match=r"prompts is \[\]"):
+        evaluate_edit(model, change, [], **RUN)
     with pytest.raises(ValueError, match=r"seeds is \[1, 1\]; give at least one, each once"):
-        effect(model, change, ASKED, **{**RUN, "seeds": [1, 1]})
+        evaluate_edit(model, change, ASKED, **{**RUN, "seeds": [1, 1]})
     with pytest.raises(ValueError, match="steps is 0"):
-        effect(model, change, ASKED, **{**RUN, "steps": 0})
+        evaluate_edit(model, change, ASKED, **{**RUN, "steps": 0})

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from denoscope import Edit, load
-from denoscope.analysis.mediation.tracing import Mediation
+from denoscope.analysis.mediation.result import Mediation
 from denoscope.analysis.scores import load_store
 from denoscope.investigation.case import Case
 from denoscope.investigation.investigate import investigate, weights_hash
@@ -65,7 +65,7 @@ def test_the_edit_is_made_where_restoring_comes_nearest_to_the_clean_run(finishe
     scores = (
         cause.normalised.mean() if float(cause.total()["low"]) * float(cause.total()["high"]) > 0 else None
     )
-    best = cause.effect.mean().max("token") if scores is None else -abs(scores - 1).min("token")
+    best = cause.indirect_effect.mean().max("token") if scores is None else -abs(scores - 1).min("token")
     assert site == str(best["site"].values[int(best.values.argmax())])
 
 

@@ -28,8 +28,8 @@ def test_people_are_compared_with_people_and_then_with_things():
     assert (
         "a noto emoji of a man {}" in words.generality and "a twemoji emoji of a woman {}" in words.generality
     )
-    own = [w for w, ts in words.bystanders.items() if ts == words.efficacy]
-    assert len(own) == 4 and len(words.bystanders) == 6
+    own = [w for w, ts in words.neighbourhood.items() if ts == words.efficacy]
+    assert len(own) == 4 and len(words.neighbourhood) == 6
 
 
 def test_texts_that_a_model_cannot_read_are_left_out_but_never_the_edited_one():
@@ -38,7 +38,9 @@ def test_texts_that_a_model_cannot_read_are_left_out_but_never_the_edited_one():
     assert few.generality == ("a noto emoji of a man {}", "a flat emoji of a woman {}")
     assert few.efficacy == words.efficacy and 0 < len(few.keep) < len(words.keep)
     none = words.fitting(lambda _: False)
-    assert (none.generality, none.bystanders, none.keep) == ((), {}, ()) and len(none.questions()) == 1
+    assert (none.generality, none.neighbourhood, none.keep) == ((), {}, ()) and len(
+        none.evaluation_prompts()
+    ) == 1
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_texts_that_a_model_cannot_read_are_left_out_but_never_the_edited_one():
 )
 def test_the_edit_is_never_tested_on_what_it_was_told_to_keep(model, prompt, about, to):
     words = wording(model, prompt, about, to)
-    asked = {q.prompt for q in words.questions()}
+    asked = {q.prompt for q in words.evaluation_prompts()}
     assert words.keep and not asked & set(words.keep)
-    assert not any({*same(about), *same(to)} & {*same(w)} for w in words.bystanders)
+    assert not any({*same(about), *same(to)} & {*same(w)} for w in words.neighbourhood)
     assert prompt in asked and prompt not in words.keep

@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 from denoscope.analysis.mediation.result import Mediation
-from denoscope.report.findings import CausalMap
-from denoscope.report.page import findings
+from denoscope.report import findings
+from denoscope.report.causal_map import CausalMap, sure
+from denoscope.report.plain import plain_window
 
 SITES = ["text_encoder/layer.0/self_attn.out", "text_encoder/layer.1/self_attn.out"]
 TOKENS = {"token": ["3:cat", "4:end"], "role": ("token", ["subject", "end"])}
@@ -85,10 +86,10 @@ def test_counts_are_told_and_failures_are_marked():
 
 @pytest.mark.parametrize(("label", "words"), [("0-5", "steps 1–6"), ("3", "step 4")])
 def test_windows_are_counted_from_one(label, words):
-    assert findings.plain_window(label) == words
+    assert plain_window(label) == words
 
 
 def test_only_an_interval_that_leaves_out_zero_is_sure():
     nan = float("nan")
     intervals = [(0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (0.0, 0.1), (nan, nan)]
-    assert [findings.sure(*i) for i in intervals] == [True, True, False, False, False]
+    assert [sure(*i) for i in intervals] == [True, True, False, False, False]

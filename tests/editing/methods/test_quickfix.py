@@ -207,18 +207,18 @@ def test_unconditional_models_have_nothing_to_edit() -> None:
 def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any) -> None:
     """The prompt's text, as the denoiser reads it, moves nearly all the way to the target's."""
 
-    def told(text: str) -> Tensor:
+    def embeds(text: str) -> Tensor:
         with torch.no_grad():
             return emoji.encode([text])[0].embeds
 
     edited, target, other = (f"a noto emoji of a woman {w}" for w in ("firefighter", "cook", "farmer"))
-    before, want, bystander = told(edited), told(target), told(other)
+    before, want, neighbour = embeds(edited), embeds(target), embeds(other)
     edit = quickfix(emoji, {"firefighter": "cook"})
     assert isinstance(edit, Edit)
     with edit.applied(emoji):
-        after, moved = told(edited), told(other)
+        after, moved = embeds(edited), embeds(other)
     assert (after - want).norm() < 0.5 * (before - want).norm()
-    assert (moved - bystander).norm() < (after - before).norm()
+    assert (moved - neighbour).norm() < (after - before).norm()
 
 
 @pytest.mark.parametrize("kind", ["self_attn.out", "mlp.out"])

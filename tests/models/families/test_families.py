@@ -10,10 +10,10 @@ import torch
 
 from denoscope.models.check import check_model
 from denoscope.models.load import load
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.intervene import Intervention, patch, scale
-from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 
 TEXTS = ("a cat", "a red dog", "a Cook emoji")
@@ -190,7 +190,7 @@ def test_putting_back_what_was_there_changes_nothing(name):
 @every
 def test_a_change_moves_its_own_row_alone(name):
     model, acts = opened(name), whole_trace(name)
-    part = model.entry.component
+    part = model.input_site.component
     outs = [s for s in acts if s.component == part and s.kind.endswith("attn.out") and s.stream != "txt"]
     site = outs[0]
     change = scale(site, -2.0, When(steps={1}, rows=(1,)))
@@ -202,9 +202,11 @@ def test_a_change_moves_its_own_row_alone(name):
 @every
 def test_sweeps_equal_single_runs(name):
     model, texts = opened(name), FAMILIES[name].texts
-    part = model.entry.component
+    part = model.input_site.component
     sites = [s for s in model.sites() if s.component == part and ".out" in s.kind][1:4]
-    runs = [Run(texts[0], 0)] + [Run(texts[0], 0, (scale(s, 2.0, When({k})),)) for k, s in enumerate(sites)]
+    runs = [SweepRun(texts[0], 0)] + [
+        SweepRun(texts[0], 0, (scale(s, 2.0, When({k})),)) for k, s in enumerate(sites)
+    ]
     swept = sweep(model, runs, steps=3, batch=4)
     alone = [
         trace(model, [r.prompt], seeds=[r.seed], steps=3, interventions=r.interventions).latents for r in runs
@@ -278,10 +280,10 @@ def test_weights_of_a_site_are_what_its_module_computes_with(name):
 
 def test_xl_reads_zeros_for_no_text_only_if_told_so():
     model = load(tiny_families.tiny_sdxl())
-    assert model.null("", 1)[0].embeds.abs().max() == 0
-    assert model.null("dog", 1)[0].embeds.abs().max() > 0
+    assert model.negative([""])[0].embeds.abs().max() == 0
+    assert model.negative(["dog"])[0].embeds.abs().max() > 0
     model.pipe.register_to_config(force_zeros_for_empty_prompt=False)
-    assert model.null("", 1)[0].embeds.abs().max() > 0
+    assert model.negative([""])[0].embeds.abs().max() > 0
     assert equals_its_pipeline(model, TEXTS, 4.0)
 
 
@@ -292,10 +294,10 @@ def test_sd3_without_t5_and_with_shifted_noise():
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_flux_with_true_guidance(guidance):
+def test_flux_with_true_cfg_scale(guidance):
     model = load(tiny_families.tiny_flux())
-    model.true_guidance = 3.0
-    assert model.guides(guidance) and equals_its_pipeline(model, TEXTS, guidance)
+    model.true_cfg_scale = 3.0
+    assert model.uses_cfg(guidance) and equals_its_pipeline(model, TEXTS, guidance)
     seen = []
     watch = Intervention(
         "transformer/block.0/mlp.out@img", lambda x, _: seen.append(len(x)), When(branch="uncond")

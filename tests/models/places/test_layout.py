@@ -11,6 +11,7 @@ from torch import nn
 from denoscope.models.load import load
 from denoscope.models.places.hooks import hooked
 from denoscope.models.places.layout import Layout, Tokens, site_layout
+from denoscope.models.run.context import Call
 from denoscope.models.sites import site_shapes
 from denoscope.models.synthetic import tiny
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
@@ -125,7 +126,8 @@ def moved(name, site):
     prompts = model.encode([""])
     with torch.no_grad(), hooked(model, [(site, lambda seen: found.append(seen[0:1].clone()))]):
         for start in (x, y):
-            model.branches(start, step, prompts, [])
+            with model.calling(Call(model.input_site.component, {"cond": slice(0, 1)}, (step,))):
+                model.predict(start, step, prompts)
     return (found[1] - found[0])[0].abs()
 
 

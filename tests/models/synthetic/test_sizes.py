@@ -74,7 +74,7 @@ def test_shapes_are_those_of_a_run():
     model = load(tiny_sd())
     shapes = site_shapes(model)
     assert set(shapes) == set(model.sites())
-    assert shapes[model.entry] == (8, 8, 8)
+    assert shapes[model.input_site] == (8, 8, 8)
 
 
 def test_an_unknown_configuration_names_near_misses():

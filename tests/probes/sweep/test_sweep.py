@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from denoscope.models.run.levels import When
+from denoscope.models.run.context import When
 from denoscope.probes.intervene import Intervention, scale, zero
-from denoscope.probes.sweep.sweeping import Run, sweep
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.models.test_base import SCHEDULERS
 
@@ -31,12 +31,12 @@ def close(a, b):
 
 
 RUNS = [
-    Run("a cat", 0),
-    Run("a cat", 0, (zero(SITES[0], When({2, 3})),)),
-    Run("a dog", 1, (scale(SITES[1], 3.0, When({2})),)),
-    Run("a dog", 2, (scale(SITES[2], -1.0),)),
-    Run("a cat", 0, (zero(SITES[0]), zero(SITES[1], When({1})))),
-    Run("a dog", 1, (zero(SITES[1], When({3})),)),
+    SweepRun("a cat", 0),
+    SweepRun("a cat", 0, (zero(SITES[0], When({2, 3})),)),
+    SweepRun("a dog", 1, (scale(SITES[1], 3.0, When({2})),)),
+    SweepRun("a dog", 2, (scale(SITES[2], -1.0),)),
+    SweepRun("a cat", 0, (zero(SITES[0]), zero(SITES[1], When({1})))),
+    SweepRun("a dog", 1, (zero(SITES[1], When({3})),)),
 ]
 
 
@@ -63,7 +63,7 @@ def test_equal_to_the_serial_loop(tiny, name):
     guidance=st.sampled_from([1.0, 4.0]),
 )
 def test_any_sweep_equals_the_serial_loop(tiny, picks, batch, guidance):
-    runs = [Run("a cat", seed, (scale(SITES[s], f, When({k})),)) for s, k, seed, f in picks]
+    runs = [SweepRun("a cat", seed, (scale(SITES[s], f, When({k})),)) for s, k, seed, f in picks]
     swept = sweep(tiny, runs, steps=4, batch=batch, guidance=guidance)
     close(swept.latents, serial(tiny, runs, steps=4, guidance=guidance))
 
@@ -73,18 +73,21 @@ def test_the_order_does_not_matter(tiny):
 
 
 def test_a_run_that_starts_late_costs_only_its_steps(tiny):
-    runs = [Run("a cat", 0, (zero(s, When({3})),)) for s in SITES]
+    runs = [SweepRun("a cat", 0, (zero(s, When({3})),)) for s in SITES]
     assert (
         sweep(tiny, runs, steps=4, guidance=1).rows == 3 + 3 * 1
     )  # the plain run up to there, then one step each
     assert sweep(tiny, runs, steps=4, guidance=2).rows == 2 * 6
 
 
-@pytest.mark.parametrize(("branch", "first"), [("cond", 1), (None, 2), ("uncond", 2)])
+@pytest.mark.parametrize(("branch", "first"), [("cond", 1), (None, 2), ("uncond", 1)])
 @pytest.mark.parametrize("start", [0, 1])
-def test_the_unconditional_row_of_the_first_step_is_shared(tiny, start, branch, first):
-    """It reads the plain run's latent, which has made it; unless the unconditional rows are changed."""
-    runs = [Run("a cat", 0), *(Run("a cat", 0, (zero(s, When(range(start, 4), branch)),)) for s in SITES)]
+def test_what_no_intervention_touches_is_shared_at_the_first_step(tiny, start, branch, first):
+    """A branch that stays as it is reads the plain run's latent there, which has made its output."""
+    runs = [
+        SweepRun("a cat", 0),
+        *(SweepRun("a cat", 0, (zero(s, When(range(start, 4), branch)),)) for s in SITES),
+    ]
     swept = sweep(tiny, runs, steps=4, guidance=2)
     assert swept.rows == 2 * 4 + 3 * (first + 2 * (4 - start - 1))
     close(swept.latents, serial(tiny, runs, steps=4, guidance=2))
@@ -93,11 +96,11 @@ def test_the_unconditional_row_of_the_first_step_is_shared(tiny, start, branch, 
 def test_identical_runs_are_made_once(tiny):
     off = zero(SITES[0])
     runs = [
-        Run("a cat", 0),
-        Run("a cat", 0),
-        Run("a cat", 0, (off,)),
-        Run("a cat", 0, (off,)),
-        Run("a cat", 1),
+        SweepRun("a cat", 0),
+        SweepRun("a cat", 0),
+        SweepRun("a cat", 0, (off,)),
+        SweepRun("a cat", 0, (off,)),
+        SweepRun("a cat", 1),
     ]
     swept = sweep(tiny, runs, steps=2, guidance=1)
     assert swept.rows == 3 * 2 and torch.equal(swept.latents[0], swept.latents[1])
@@ -107,7 +110,7 @@ def test_identical_runs_are_made_once(tiny):
 
 
 def test_the_plain_run_stops_where_it_is_no_longer_needed(tiny):
-    runs = [Run("a cat", 0, (zero(SITES[0], When({1})),))]
+    runs = [SweepRun("a cat", 0, (zero(SITES[0], When({1})),))]
     assert sweep(tiny, runs, steps=5, guidance=1).rows == 1 + 4
 
 
@@ -121,14 +124,14 @@ def test_a_companion_can_be_copied_from(tiny):
     def take_over(x, step):
         return torch.cat([x[1:], x[1:]])
 
-    copies = (Intervention(tiny.entry, same_latent), Intervention(out, take_over))
-    swept = sweep(tiny, [Run("a dog", 0, copies, ("a cat",)), Run("a cat", 0)], steps=3)
+    copies = (Intervention(tiny.input_site, same_latent), Intervention(out, take_over))
+    swept = sweep(tiny, [SweepRun("a dog", 0, copies, ("a cat",)), SweepRun("a cat", 0)], steps=3)
     close(swept.latents[:1], swept.latents[1:])
 
 
 def test_companions_do_not_change_the_run(tiny):
     look = Intervention(SITES[0], lambda x, step: None)
-    swept = sweep(tiny, [Run("a dog", 0, (look,), ("a cat",)), Run("a dog", 0)], steps=3)
+    swept = sweep(tiny, [SweepRun("a dog", 0, (look,), ("a cat",)), SweepRun("a dog", 0)], steps=3)
     close(swept.latents[:1], swept.latents[1:])
 
 
@@ -145,8 +148,8 @@ def test_progress_is_told(tiny):
         (RUNS, {"batch": 0}, ValueError, "batch is 0"),
         (RUNS, {"steps": 0}, ValueError, "steps is 0"),
         (RUNS, {"steps": 2}, ValueError, "reach past the run"),
-        ([Run("a", 0, (zero("unet/mid.attn.0.0/mlp.aut"),))], {}, LookupError, "did you mean"),
-        ([Run("a " * 50, 0)], {}, ValueError, "cut off"),
+        ([SweepRun("a", 0, (zero("unet/mid.attn.0.0/mlp.aut"),))], {}, LookupError, "did you mean"),
+        ([SweepRun("a " * 50, 0)], {}, ValueError, "cut off"),
     ],
 )
 def test_impossible_sweeps_are_refused_before_anything_runs(tiny, runs, settings, error, message):

@@ -73,7 +73,7 @@ def test_figures_carry_the_runs_numbers(page, finished):
     assert {"hero", "strip", "words", "grid-generality", "grid-specificity", "moved"} <= set(figures)
     assert len(figures["strip"]["frames"]) == 2
     moved = load_store(finished / "results.zarr" / "effect")
-    part = moved["moved"].isel(question=(moved["kind"] == "efficacy").values)
+    part = moved["moved"].isel(evaluation_prompt=(moved["kind"] == "efficacy").values)
     assert figures["moved"]["data"][0]["x"][0] == pytest.approx(float(part.mean()))
 
 

@@ -1,0 +1,58 @@
+"""Bars with confidence intervals."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from .style import INK, interval_text, layout
+
+COLOURS = ("#a3a7ae", "#d9480f", "#4f7cac")
+
+
+def effect_bars(effects: xr.Dataset) -> go.Figure:
+    """Bars with confidence intervals, grouped by measure: before, after, and what to compare with.
+
+    Args:
+        effects: ``mean``, ``low`` and ``high`` with dims (measure, when); NaN where there is no number.
+    """
+    figure = go.Figure(layout=layout(height=70 + 84 * effects.sizes["measure"]))
+    for when, colour in zip(effects["when"].values, COLOURS, strict=False):
+        figure.add_trace(_bar(effects.sel(when=when), str(when), colour))
+    figure.update_yaxes(autorange="reversed", automargin=True, fixedrange=True)
+    figure.update_xaxes(zeroline=True, zerolinecolor=INK, gridcolor="rgba(128,128,128,0.2)", fixedrange=True)
+    figure.update_xaxes(rangemode="tozero")
+    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+    figure.update_layout(barmode="group", bargap=0.32, bargroupgap=0.12, legend=legend)
+    return figure
+
+
+def _bar(part: xr.Dataset, name: str, colour: str) -> go.Bar:
+    mean, low, high = (part[k].values for k in ("mean", "low", "high"))
+    measures = [html.escape(str(m)) for m in part["measure"].values]
+    told = [
+        f"{m}<br>{html.escape(name)} <b>{v:.3f}</b><br>{interval_text(a, b)}"
+        for m, v, a, b in zip(measures, mean, low, high, strict=True)
+    ]
+    whiskers = {
+        "type": "data",
+        "symmetric": False,
+        "array": np.nan_to_num(high - mean).tolist(),
+        "arrayminus": np.nan_to_num(mean - low).tolist(),
+        "thickness": 1.2,
+        "width": 4,
+        "color": INK,
+    }
+    return go.Bar(
+        name=html.escape(name),
+        y=[m.replace(" ", "<br>", 1) for m in measures],
+        x=[None if np.isnan(v) else float(v) for v in mean],
+        orientation="h",
+        marker={"color": colour},
+        error_x=whiskers,
+        hovertext=told,
+        hoverinfo="text",
+    )

@@ -1,0 +1,43 @@
+"""Pictures inside figures, and grids of panels for them."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+from plotly.subplots import make_subplots
+
+from .style import layout
+
+
+def panels(rows: int, columns: int, titles: Sequence[str] = ()) -> go.Figure:
+    """Return an empty grid of panels for pictures, with titles above."""
+    gap = 0.10 if titles else 0.02
+    figure = make_subplots(
+        rows,
+        columns,
+        subplot_titles=[html.escape(t) for t in titles] or None,
+        horizontal_spacing=0.015,
+        vertical_spacing=gap / rows,
+    )
+    figure.update_layout(layout())
+    figure.update_xaxes(visible=False, fixedrange=True)
+    figure.update_yaxes(visible=False, fixedrange=True)
+    figure.update_annotations(font={"size": 13})
+    top = 26 if titles else 4
+    figure.update_layout(margin={"t": top}, meta={"aspect": rows / columns, "extra": top + 26 * (rows - 1)})
+    return figure
+
+
+def png(pixels: np.ndarray[Any, Any]) -> str:
+    """A picture, uint8 [y, x, channel], as a data address."""
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

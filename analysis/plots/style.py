@@ -1,0 +1,33 @@
+"""What all figures share: colours, layout, and how an interval is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+INK = "#7a7a80"
+CLEAR = "rgba(0,0,0,0)"
+
+
+def layout(height: int | None = None) -> dict[str, Any]:
+    """Return the layout that every figure starts from; its height in pixels, or as the page gives it."""
+    return {
+        "template": None,
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
+        "hoverlabel": {"align": "left"},
+        "modebar": {"bgcolor": CLEAR},
+        "dragmode": False,
+    }
+
+
+def interval_text(low: float, high: float) -> str:
+    """Return a 95% interval in words, for a hover; NaN says that there is none."""
+    if np.isnan(low) or np.isnan(high):
+        return "no interval: a single run"
+    zero = " (holds 0)" if low <= 0 <= high else ""
+    return f"95% interval {low:.3f} to {high:.3f}{zero}"

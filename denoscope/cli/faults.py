@@ -1,0 +1,48 @@
+"""Faults a user can mend are told in one line: exit code 2, or 130 after Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from .output import err
+
+FIXES = {
+    errno.ENOSPC: "the disk is full; free some space, or name another folder with --output",
+    errno.EROFS: "the disk is read-only; name another folder with --output",
+    errno.EACCES: "writing is not allowed there; name another folder with --output",
+    errno.EEXIST: "a file stands where a folder is needed; name another folder with --output",
+    errno.ENOTDIR: "a file stands where a folder is needed; name another folder with --output",
+}
+
+
+class Plain(TyperGroup):
+    """Turns the faults a user can mend into one line; bugs keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err.print(
+                "[bold]stopped[/]; nothing half-written is left. The same command goes on where it stopped."
+            )
+            raise typer.Exit(130) from None
+        except (IndexError, KeyError):
+            raise  # of a lookup in our own code: a bug
+        except (ValueError, TypeError, LookupError, OSError) as error:
+            err.print(f"[bold red]error:[/] {escape(tell(error))}", soft_wrap=True, highlight=False)
+            raise typer.Exit(2) from None
+
+
+def tell(error: BaseException) -> str:
+    """Return a fault in one line, with what to do about it where that is known."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f"{error.filename}: " if error.filename else ""
+        fix = FIXES.get(error.errno)
+        return f"{where}{fix or error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,49 @@
+"""The ``denoscope`` command.
+
+Heavy imports happen inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from .commands.demo import demo
+from .commands.edit import edit
+from .commands.evaluate import evaluate
+from .commands.generate import generate
+from .commands.investigate import investigate
+from .commands.locate import locate
+from .commands.sites import sites
+from .commands.trace import trace
+from .faults import Plain
+
+app = typer.Typer(
+    cls=Plain,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help=(
+        "Look inside a diffusion model while it samples, find what causes what, change exactly that, and "
+        "check that nothing else moved.\n\n"
+        "Start here:  [bold]denoscope demo[/]\n\n"
+        "Then try your own words:  [bold]denoscope investigate "
+        '"a twemoji emoji of a red apple" --about apple --change-to banana[/]'
+    ),
+)
+
+# in the order of --help
+COMMANDS: tuple[Callable[..., None], ...] = (
+    demo,
+    investigate,
+    generate,
+    locate,
+    edit,
+    evaluate,
+    sites,
+    trace,
+)
+for command in COMMANDS:
+    app.command()(command)

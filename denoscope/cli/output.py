@@ -1,0 +1,66 @@
+"""What the commands show: results on stdout, progress and faults on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Show = Callable[[str, int, int], None]
+"""Called with (what is done, how far, of how much)."""
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_frame(frame: pd.DataFrame) -> None:
+    """Print a table; where stdout is no terminal, wide enough to be read by a program."""
+    table = Table(*map(str, frame.columns), box=None)
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else escape(str(v)) for v in row))
+    (out if out.is_terminal else Console(width=200)).print(table)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Show]:
+    """A bar for each stage, on stderr: ``show(stage, done, total)``."""
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description:<40}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(escape(stage), total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+def command_line() -> str:
+    """The command line as it was typed, to be shown on the page."""
+    import shlex
+
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

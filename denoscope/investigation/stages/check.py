@@ -1,0 +1,33 @@
+"""Check it: before and after the edit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ...analysis.edit_evaluation.evaluate import evaluate_edit
+from ...editing.edit import Edit
+from ...report.images import to_array
+from ..case import Note, Setup
+
+
+def check(setup: Setup, edit: Edit, note: Note) -> xr.Dataset:
+    """Pictures before and after the edit under the same seeds, and what the judge says about them."""
+    prompts = setup.wording.evaluation_prompts()
+    judge = setup.judge or _Nobody()
+    found = evaluate_edit(setup.model, edit.applied, prompts, judge=judge, **setup.run, progress=note)
+    pictures = {
+        name: to_array(images.flatten(0, 1)).rename(sample="picture") for name, images in found.images.items()
+    }
+    return found.data.assign(pictures).assign_attrs(judged=int(setup.judge is not None))
+
+
+class _Nobody:
+    """Stands where no judge ships with the model: only pixels are compared."""
+
+    def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """No opinion."""
+        return torch.zeros(len(images), len(texts))

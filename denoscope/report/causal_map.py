@@ -1,0 +1,69 @@
+"""A causal map as the page tells it: averaged, as shares where there is a whole to take shares of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import xarray as xr
+
+from ..analysis.mediation.result import Mediation
+from .plain import amount, plain_metric, plain_part
+
+
+@dataclass(frozen=True, eq=False)
+class CausalMap:
+    """A causal map, averaged over prompts, seeds and draws.
+
+    Args:
+        cells: ``mean``, ``low`` and ``high`` over (site, token or window).
+        share: whether they are shares of the whole effect; else they are in the metric's own units.
+        total: the whole effect of the word: mean, low, high.
+        metric: what was measured.
+    """
+
+    cells: xr.Dataset
+    share: bool
+    total: tuple[float, float, float]
+    metric: str
+
+    @classmethod
+    def of(cls, cause: Mediation) -> CausalMap:
+        """Average; take shares only where there is clearly a whole to take a share of."""
+        found = cause.total()
+        mean, low, high = (float(found[k]) for k in ("mean", "low", "high"))
+        share = sure(low, high)
+        cells = (cause.normalised if share else cause.indirect_effect).interval()
+        return cls(cells, share, (mean, low, high), plain_metric(cause.data.attrs["metric"]))
+
+    @property
+    def part(self) -> str:
+        """The component that the places are in, in words."""
+        return plain_part(str(self.cells["site"].values[0]).split("/")[0])
+
+    def ranked(self) -> pd.DataFrame:
+        """All places; first the one whose restoration comes nearest to the clean run."""
+        frame = self.cells.to_dataframe().reset_index()
+        far = (frame["mean"] - 1).abs() if self.share else -frame["mean"]
+        return frame.iloc[far.argsort(kind="stable")].reset_index(drop=True)
+
+    @property
+    def scale(self) -> tuple[str, float]:
+        """What the numbers are, and the one of full colour, for a figure."""
+        if self.share:
+            return "share of the effect", 1.0
+        return f"change of the {self.metric}", float(abs(self.cells["mean"]).max()) or 1.0
+
+    def say(self, place: pd.Series) -> str:
+        """A number with its interval."""
+        mean, low, high = (float(place[k]) for k in ("mean", "low", "high"))
+        if pd.isna(low):
+            return f"{amount(mean, self.share)}, a single run without an interval"
+        zero = "" if sure(low, high) else ", which holds 0"
+        interval = f"{amount(low, self.share)} to {amount(high, self.share)}"
+        return f"{amount(mean, self.share)} (95% interval {interval}{zero})"
+
+
+def sure(low: float, high: float) -> bool:
+    """Whether an interval leaves out 0; no interval (NaN) is not sure."""
+    return bool(low > 0 or high < 0)

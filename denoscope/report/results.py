@@ -1,0 +1,89 @@
+"""What the sections of a page are made from, and what each gives to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import xarray as xr
+
+from ..analysis.edit_evaluation.evaluate import STATES, EditEvaluation
+from ..analysis.mediation.result import Mediation
+from ..editing.edit import Edit
+from .causal_map import CausalMap
+from .findings import Finding
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """All that a run found.
+
+    Args:
+        stages: the stages' results: look, text, denoiser, effect.
+        whole: what ``run.json`` says.
+        edit: the edit that was made.
+        text: the causal map over the text encoder.
+        denoiser: the causal map over the denoiser.
+        checked: what the edit did.
+    """
+
+    stages: Mapping[str, xr.Dataset]
+    whole: Mapping[str, Any]
+    edit: Edit
+    text: CausalMap
+    denoiser: CausalMap
+    checked: EditEvaluation
+
+    @classmethod
+    def of(cls, stages: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit) -> Results:
+        """Average the causal maps of a run."""
+        text, denoiser = (CausalMap.of(Mediation(stages[name])) for name in ("text", "denoiser"))
+        return cls(stages, whole, edit, text, denoiser, EditEvaluation(stages["effect"], {}))
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """The settings of the run: prompt, about, change_to ..."""
+        settings: Mapping[str, Any] = self.whole["settings"]
+        return settings
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The provenance of the run: versions, scheduler, machine ..."""
+        provenance: Mapping[str, Any] = self.whole["about"]
+        return provenance
+
+    @property
+    def judged(self) -> bool:
+        """Whether a judge said what the pictures show."""
+        return bool(self.stages["effect"].attrs["judged"])
+
+    @property
+    def shown(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """For each kind and state: how many pictures fit their target best, of how many; no judge, {}."""
+        if not self.judged:
+            return {}
+        frame = self.checked.to_frame()
+        table = frame.groupby(["kind", "state"])["shown"].agg(["sum", "count"])
+        return {
+            kind: {
+                state: (int(table.loc[(kind, state), "sum"]), int(table.loc[(kind, state), "count"]))
+                for state in STATES
+            }
+            for kind in dict.fromkeys(frame["kind"])
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """What one section gives to the page.
+
+    Args:
+        values: what the template reads as ``page.name``.
+        figures: plotly figures by the name that the template puts in ``data-figure``.
+        findings: its sentences under "What was found".
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    findings: Sequence[Finding] = ()

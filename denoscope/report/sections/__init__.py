@@ -1,0 +1,1 @@
+"""The sections of the page, top to bottom, one a file: ``section(results)`` gives its words and figures."""

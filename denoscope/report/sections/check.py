@@ -1,0 +1,44 @@
+"""Check it: did the edit work, and what else did it move?"""
+
+from __future__ import annotations
+
+import pandas as pd
+import xarray as xr
+
+from ...analysis import plots
+from ...analysis.edit_evaluation.evaluate import STATES, EditEvaluation
+from ...analysis.edit_evaluation.prompts import KINDS
+from ..findings import tell_effect, tell_moved
+from ..results import Results, Section
+
+GROUPS = {"efficacy": "the edited prompt", "generality": "other wordings", "specificity": "other things"}
+STATE_NAMES = {"before": "before", "after": "after", "oracle": "unedited, asked outright"}
+
+
+def section(results: Results) -> Section:
+    """What the judge says; without a judge, how far pixels moved."""
+    checked = results.checked
+    if results.judged:
+        figures = {name: plots.effect_bars(_bars(checked, name)) for name in ("shown", "fit")}
+    else:
+        figures = {"moved": plots.effect_bars(_bars(checked, "moved", ("after",)))}
+    candidates = ", ".join(str(c) for c in results.stages["effect"]["candidate"].values)
+    moved = checked.to_frame().query("state == 'after'").groupby("kind")["moved"].mean()
+    told = [*tell_effect(results.shown, results.asked["change_to"]), tell_moved(moved)]
+    return Section({"judged": results.judged, "candidates": candidates}, figures, told)
+
+
+def _bars(checked: EditEvaluation, measure: str, states: tuple[str, ...] = STATES) -> xr.Dataset:
+    frame = checked.summary()
+    frame = frame[frame["measure"] == measure]
+    kinds = [k for k in KINDS if k in set(frame["kind"])]
+    index = pd.MultiIndex.from_product([kinds, states], names=["measure", "when"])
+    table = (
+        frame.set_index(["kind", "state"])[["mean", "low", "high"]]
+        .rename_axis(["measure", "when"])
+        .reindex(index)
+    )
+    bars: xr.Dataset = table.to_xarray()
+    bars = bars.sel(measure=kinds, when=list(states))
+    names = {"measure": [GROUPS[k] for k in kinds], "when": [STATE_NAMES[s] for s in states]}
+    return bars.assign_coords(names)

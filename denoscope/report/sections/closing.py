@@ -1,0 +1,35 @@
+"""The end of the page: the command to try next, and where every number comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..results import Results, Section
+
+
+def section(results: Results) -> Section:
+    """The command line, seeds, versions, hashes and timings."""
+    command = results.about.get("command") or _command(results.asked)
+    return Section({"command": command, "provenance": _provenance(results.whole)})
+
+
+def _command(asked: Mapping[str, Any]) -> str:
+    return (
+        f'denoscope investigate "{asked["prompt"]}" --about {asked["about"]} --change-to {asked["change_to"]}'
+    )
+
+
+def _provenance(whole: Mapping[str, Any]) -> list[tuple[str, str]]:
+    about = whole["about"]
+    rows = {
+        "made by": about.get("command") or "denoscope.investigation.investigate",
+        "seeds": ", ".join(map(str, about["seeds"])),
+        "weights (sha256)": whole["settings"]["weights"],
+        "edit": about["edit"],
+        "settings": whole["key"],
+        **{k: str(v) for k, v in about["versions"].items()},
+        **{k: str(v) for k, v in about["machine"].items()},
+        **{f"seconds: {stage}": f"{seconds:g}" for stage, seconds in whole["seconds"].items()},
+    }
+    return [(key, str(value)) for key, value in rows.items()]

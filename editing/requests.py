@@ -1,0 +1,154 @@
+"""What an edit is asked for, and the rows of keys and targets that come of it: shared by all closed forms.
+
+A request says which word shall be read as which. Templates put both into whole texts; in each text the
+slots are the tokens that give rows to the solve; the states there (``probes.text_states``, in the input
+space of the edited layers) are the keys in the source text, and what targets are made of in the target
+text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..models.text.prompt import Words
+from ..probes.text_states import TokenStates
+
+TEMPLATES = ("{}", "a photo of {}", "an image of {}", "a picture of {}")
+"""Wordings of Diff-QuickFix (Basu et al. 2024) and TIME (Orgad et al. 2023)."""
+
+Tokens = Literal["subject", "subject+end"]
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """One wording of one request.
+
+    Args:
+        source: the text that is edited.
+        target: the text that it shall be read as.
+        said: the word of ``source`` that is edited.
+        meant: the word of ``target`` that it shall mean.
+    """
+
+    source: str
+    target: str
+    said: str
+    meant: str
+
+
+def prompt_pairs(requests: Mapping[str, str], templates: Sequence[str] = TEMPLATES) -> list[PromptPair]:
+    """Put each request into each template.
+
+    Args:
+        requests: what is said -> what is meant.
+        templates: wordings with ``{}`` for the word.
+
+    Raises:
+        ValueError: for no requests, an empty side, no templates, or a template without exactly one ``{}``.
+
+    >>> prompt_pairs({"cat": "dog"}, ["a {}"])
+    [PromptPair(source='a cat', target='a dog', said='cat', meant='dog')]
+    """
+    _check_requests(requests)
+    _check_templates(templates)
+    return [
+        PromptPair(t.replace("{}", said), t.replace("{}", meant), said, meant)
+        for said, meant in requests.items()
+        for t in templates
+    ]
+
+
+def texts_of(pairs: Sequence[PromptPair]) -> list[str]:
+    """Return all texts of some pairs, each once."""
+    return list(dict.fromkeys(text for p in pairs for text in (p.source, p.target)))
+
+
+def slots(words: Words, subject: str, tokens: Tokens) -> list[int]:
+    """Return the tokens of a text that give rows: the subject's last one, or all from there on.
+
+    Raises:
+        LookupError: if the text does not hold the subject, or the tokenizer loses it.
+        ValueError: for another choice of tokens.
+
+    >>> spans = ((0, 0), (0, 1), (2, 5), (0, 0), (0, 0))
+    >>> cat = Words("a cat", ("<s>", "a", "cat", "</s>", "</s>"), spans)
+    >>> slots(cat, "cat", "subject"), slots(cat, "cat", "subject+end")
+    ([2], [2, 3, 4])
+    """
+    check_choice("tokens", tokens, ("subject", "subject+end"))
+    last = max(words.find(subject))
+    return [last] if tokens == "subject" else list(range(last, len(words.tokens)))
+
+
+def aligned(source: Sequence[int], target: Sequence[int]) -> list[int]:
+    """Return a target slot for each source slot, in order; the last one again where there are too few.
+
+    >>> aligned([2, 3, 4, 5], [4, 5]), aligned([2], [4, 5])
+    ([4, 5, 5, 5], [4])
+    """
+    return [target[min(i, len(target) - 1)] for i in range(len(source))]
+
+
+def rows(
+    states: Mapping[str, TokenStates], pairs: Sequence[PromptPair], tokens: Tokens
+) -> tuple[Float[Tensor, "row channel"], Float[Tensor, "row channel"]]:
+    """Return the states of the source texts and of the target texts, row by row side by side, in float64.
+
+    Args:
+        states: of every text of the pairs, in the input space of the layers to edit.
+        pairs: what is asked for.
+        tokens: which tokens of a text give rows.
+
+    Raises:
+        LookupError: for a word that the tokenizer loses.
+    """
+    keys, targets = [], []
+    for pair in pairs:
+        a, b = states[pair.source], states[pair.target]
+        source, target = slots(a.words, pair.said, tokens), slots(b.words, pair.meant, tokens)
+        keys.append(a.values[source])
+        targets.append(b.values[aligned(source, target)])
+    return torch.cat(keys).double(), torch.cat(targets).double()
+
+
+def kept_rows(states: Mapping[str, TokenStates], keep: Sequence[str]) -> Tensor | None:
+    """Return the states of all tokens of the texts that must be read as before, in float64; None for none."""
+    return torch.cat([states[text].values for text in keep]).double() if keep else None
+
+
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise ValueError if a setting is none of its choices."""
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; it is {' or '.join(map(repr, known))}")
+
+
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Raise ValueError if a single text stands for a list."""
+    if isinstance(texts, str):
+        raise ValueError(f"{name} is the single text {texts!r}; give a list: [{texts!r}]")
+
+
+def _check_requests(requests: Mapping[str, str]) -> None:
+    if not isinstance(requests, Mapping) or not requests:
+        raise ValueError(
+            f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
+        )
+    for words in requests.items():
+        if not all(word.strip() for word in words):
+            raise ValueError(
+                f"the request {words!r} has an empty side; to forget a word, map it to a plainer one"
+            )
+
+
+def _check_templates(templates: Sequence[str]) -> None:
+    if isinstance(templates, str) or not templates:
+        raise ValueError(f"templates is {templates!r}; give a list of wordings, like {list(TEMPLATES)}")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"the template {template!r} needs exactly one {{}} where the word goes")

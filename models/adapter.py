@@ -1,0 +1,291 @@
+"""What a family of models fills in, and what follows from it: components, places, text, noise, calls."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .html import model_html
+from .places.account import Account
+from .places.blocks import Place
+from .places.layout import site_layout
+from .places.live import Live
+from .places.resolve import resolve
+from .run.context import TEXT, Branch, Call
+from .run.levels import Step
+from .run.noise import gaussian
+from .run.schedule import begin
+from .site import Site
+from .suggest import near
+from .text.prompt import Prompt, Words
+
+
+class Adapter(ABC):
+    """A pipeline, opened. A family's adapter fills in encode, predict, noise shape and decode.
+
+    Args:
+        pipe: the diffusers pipeline; it is held, not changed.
+        name: how the model was called when it was loaded.
+        default_guidance: guidance used when none is given; None is what its family is used with.
+        size: height and width of the pictures, in pixels; None is the model's own.
+
+    Raises:
+        ValueError: for a size that the model cannot paint.
+    """
+
+    conditional = True
+    family_guidance = 7.5
+    branch_order: tuple[Branch, ...] = ("uncond", "cond")
+    """How guidance branches lie in the batch; others come after these."""
+    joint_order: tuple[str, str] = ("img", "txt")
+    """Where joint attention has the picture's tokens and the text's."""
+    cfg_in_two_passes = False
+    """Whether the guidance branches are calls of their own, the conditional one first."""
+    tells_guidance = False
+    """Whether a scale is told to the network, or ignored, so that only a true scale makes branches."""
+    true_cfg_scale = 1.0
+    """The scale of true guidance where the other one is told to the network."""
+    time_scale = 1.0
+    """How many of the scheduler's times are one of what the network is told."""
+    other_schedulers: Mapping[str, Mapping[str, Any]] | None = None
+    """Schedulers that the diffusers pipeline works with too, and their options; None is the usual ones."""
+
+    def __init__(
+        self,
+        pipe: Any,
+        name: str = "",
+        default_guidance: float | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.pipe = pipe
+        self.name = name or type(pipe).__name__
+        self.default_guidance = self.family_guidance if default_guidance is None else default_guidance
+        self.live = Live()
+        self.size = self._checked_size(size)
+        self.places()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
+        return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
+
+    _repr_html_ = model_html
+
+    # what a family fills in ---------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def denoiser(self) -> nn.Module:
+        """The network that is called at every step."""
+
+    def _parts(self) -> Mapping[str, Any]:
+        parts: Mapping[str, Any] = self.pipe.components
+        return parts
+
+    def _resolve(self) -> dict[Site, Place]:
+        return resolve(self.components)
+
+    @property
+    def native_size(self) -> tuple[int, ...]:
+        """Height and width of the pictures the model was made for, in pixels; empty if it paints none."""
+        return ()
+
+    @property
+    def size_unit(self) -> int:
+        """Height and width are multiples of this many pixels."""
+        return 1
+
+    def _checked_size(self, size: tuple[int, int] | None) -> tuple[int, ...]:
+        if size is None:
+            return self.native_size
+        unit = self.size_unit
+        if not self.native_size:
+            raise ValueError(f"size is {size}, but {self.name} paints no pictures; leave it out")
+        if len(size) != 2 or any(s < unit or s % unit for s in size):
+            raise ValueError(
+                f"size is {size}; {self.name} paints (height, width) in multiples of {unit} pixels, "
+                f"for example {self.native_size}"
+            )
+        return (int(size[0]), int(size[1]))
+
+    @property
+    def input_site(self) -> Site:
+        """The one place through which the noisy latents enter the network."""
+        return Site("unet/in/conv.out")
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one sample's latents."""
+
+    @abstractmethod
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]: ...
+
+    @abstractmethod
+    def predict(self, x: Tensor, step: Step | Sequence[Step], prompts: Sequence[Prompt]) -> Tensor:
+        """The network's own output for network inputs x [sample, ...]; differentiable.
+
+        ``step`` is one for all rows, or one a row; ``self.time(step, ...)`` turns either into a tensor.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Float[Tensor, "sample ..."]:
+        """Turn final latents into pictures [sample, channel, height, width] in 0..1; differentiable."""
+
+    @abstractmethod
+    def run_pipeline(
+        self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
+    ) -> Float[Tensor, "sample ..."]:
+        """Pictures from the diffusers pipeline's own loop; what ours is checked against."""
+
+    # components and places ----------------------------------------------------------------------------
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]:
+        """The pipeline's networks as they are now, in evaluation mode."""
+        return {k: m for k, m in self._parts().items() if isinstance(m, nn.Module)}
+
+    def places(self) -> Mapping[Site, Place]:
+        """Return where every site lies; found anew when a component was replaced or rebuilt."""
+        return self.live.places(self.components, self._resolve)
+
+    def place(self, site: Site | str) -> Place:
+        """Return where a site lies: module, port and item.
+
+        Raises:
+            LookupError: if this model has no such site; the message names near misses.
+        """
+        site, places = Site(str(site)), self.places()
+        if site not in places:
+            raise LookupError(f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, places))}")
+        return places[site]
+
+    def module(self, site: Site | str) -> nn.Module:
+        """Return the module that carries a site."""
+        return self.place(site).module
+
+    layout = site_layout
+
+    def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
+        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``)."""
+        place, component = self.place(site), Site(str(site)).component
+        return {f"{component}.{place.path}.{n}": p for n, p in place.module.named_parameters()}
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """Return one parameter by the full name that ``weights`` gives.
+
+        Raises:
+            LookupError: if there is none; the message names near misses.
+        """
+        component, _, path = name.partition(".")
+        try:
+            return self.components[component].get_parameter(path)
+        except (KeyError, AttributeError):
+            names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
+            raise LookupError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """Height and width of the latents, as a picture."""
+        height, width = self.latent_shape[-2:]
+        return (height, width)
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """Names of the components that read text, in the pipeline's order."""
+        return tuple(name for name in self.components if name.startswith(TEXT))
+
+    # calls --------------------------------------------------------------------------------------------
+
+    @property
+    def call(self) -> Call | None:
+        """The call of a network that is going on, or None."""
+        return self.live.call
+
+    @contextmanager
+    def calling(self, call: Call) -> Iterator[None]:
+        """Say what a call of a network is, for as long as it lasts: which rows are whose."""
+        with self.live.calling(call):
+            yield
+
+    @contextmanager
+    def accounted(self, account: Account) -> Iterator[None]:
+        """Compare every call of the context with what an account expects."""
+        with self.live.accounted(account):
+            yield
+
+    # text and noise -----------------------------------------------------------------------------------
+
+    @property
+    def scheduler(self) -> Any:
+        """The pipeline's scheduler; runs work on copies of it."""
+        return self.pipe.scheduler
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser computes; with offloading its weights may rest elsewhere."""
+        offloaded = getattr(getattr(self.denoiser, "_hf_hook", None), "execution_device", None)
+        return torch.device(offloaded) if offloaded else next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The denoiser's number format."""
+        return next(self.denoiser.parameters()).dtype
+
+    def encode(
+        self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = ()
+    ) -> list[Prompt]:
+        """Encode texts in one batch; sites in text encoders see this call, as rows of ``branch``.
+
+        Args:
+            texts: what is written.
+            branch: who reads them.
+            samples: which samples of a run they belong to; by default 0, 1, ...
+        """
+        if isinstance(texts, str):
+            raise TypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
+        read = {branch: [Words(t, ()) for t in texts]}
+        with self.calling(Call(TEXT, {branch: slice(0, len(texts))}, prompts=read, samples=tuple(samples))):
+            return self._encode(list(texts))
+
+    def negative(
+        self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = ()
+    ) -> list[Prompt]:
+        """Return what rows of the unconditional branch read: negative texts, or no text."""
+        return self.encode(texts, branch, samples)
+
+    def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002 - others look at the tokens
+        """Return what the nth call of a text encoder inside the pipeline reads, given its token ids."""
+        return "uncond" if nth % 2 else "cond"
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""
+        return self._draw([torch.Generator().manual_seed(s) for s in seeds])
+
+    def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
+        return gaussian(generators, self.latent_shape, self.dtype).to(self.device)
+
+    def _begin(self, n: int) -> Any:
+        return begin(self.scheduler, n, self.device)
+
+    def time(self, step: Step | Sequence[Step], rows: int | None = None) -> Tensor:
+        """What the network is told about the time: a scalar, or one for each of so many rows."""
+        if not isinstance(step, Step):
+            return torch.stack([self.time(s) for s in step])
+        whole = float(step.t).is_integer()
+        t = torch.tensor(step.t, dtype=torch.int64 if whole else torch.float32, device=self.device)
+        return t if rows is None else t.expand(rows)
+
+    def sized(self, size: tuple[int, int] | None) -> Adapter:
+        """Return the same model, painting pictures of another height and width."""
+        if size is None or size == self.size:
+            return self
+        other = copy.copy(self)
+        other.size = other._checked_size(size)
+        return other

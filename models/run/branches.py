@@ -1,0 +1,154 @@
+"""One call of the network for all guidance branches, or one for each: here is known which rows are whose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..adapter import Adapter
+from ..guidance.value import Combined, Guidance, GuidanceBranch, GuidanceContext, names
+from ..places.intervention import Intervention
+from ..text.prompt import Prompt
+from .context import Branch, Call
+from .levels import Step
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The branches of a run and what each reads, one Prompt a sample."""
+
+    guidance: Guidance
+    branches: Mapping[Branch, GuidanceBranch]
+    prompts: Mapping[Branch, Sequence[Prompt]]
+
+
+@dataclass(frozen=True, eq=False)
+class Guided:
+    """What the network said in all branches, what the guidance made of it, and the rows that it cost."""
+
+    combined: Combined
+    outputs: Mapping[Branch, Tensor]
+    rows: int
+
+
+def branch_interventions(guidance: Guidance, model: Adapter) -> tuple[Intervention, ...]:
+    """Return what the branches of a guidance change of themselves."""
+    return tuple(
+        replace(i, when=replace(i.when, branch=branch.name))
+        for branch in guidance.branches(model)
+        for i in branch.interventions
+    )
+
+
+def read(
+    model: Adapter,
+    guidance: Guidance,
+    prompts: Sequence[str | Prompt],
+    negative: str | Sequence[str | Prompt] = "",
+) -> Reading:
+    """Encode what every branch of a run reads.
+
+    Args:
+        model: an opened model.
+        guidance: which branches there are.
+        prompts: one for each sample.
+        negative: what the branches of "negative_prompts" read: one for all samples, or one a sample.
+
+    Raises:
+        ValueError: for negative prompts that cannot act, or whose number does not fit.
+    """
+    branches = guidance.branches(model)
+    of = dict(zip(names(branches), branches, strict=True))
+    given = any(negative) if isinstance(negative, str) else any(not isinstance(n, str) or n for n in negative)
+    if given and not any(b.reads == "negative_prompts" for b in branches):
+        raise ValueError(
+            f"the negative prompt {negative!r} cannot act: {guidance} of {model.name} has no branch that "
+            "reads it; set guidance above 1 (on models told theirs: CFG(scale, true_scale)), or leave it out"
+        )
+    n = len(prompts)
+    cond = _encoded(model, prompts, "cond", n)
+    found: dict[Branch, Sequence[Prompt]] = {}
+    for name, branch in of.items():
+        if branch.reads == "prompts":
+            found[name] = cond
+        elif branch.reads == "negative_prompts":
+            found[name] = _encoded(model, negative, name, n)
+        else:
+            found[name] = _encoded(model, branch.reads, name, n)
+    return Reading(guidance, of, found)
+
+
+def _encoded(model: Adapter, texts: str | Sequence[str | Prompt], branch: Branch, n: int) -> list[Prompt]:
+    """Encode those that are still texts, in one batch."""
+    given = [texts] * n if isinstance(texts, str) else list(texts)
+    if len(given) != n:
+        raise ValueError(
+            f"branch {branch!r} reads {len(given)} prompts for {n} samples; give one, or one a sample"
+        )
+    places = [i for i, p in enumerate(given) if isinstance(p, str)]
+    written = [p for p in given if isinstance(p, str)]
+    encode = model.negative if branch == "uncond" else model.encode
+    made = iter(encode(written, branch, places) if written else ())
+    return [next(made) if isinstance(p, str) else p for p in given]
+
+
+def guided(
+    model: Adapter,
+    x: Tensor,
+    steps: tuple[Step, ...],
+    reading: Reading,
+    *,
+    known: Mapping[Branch, Tensor] | None = None,
+    memory: Mapping[str, Tensor] | None = None,
+) -> Guided:
+    """Call the network for every branch that is needed and not known, and combine what it says.
+
+    Args:
+        model: an opened model.
+        x: network inputs [sample, ...].
+        steps: the step of each sample.
+        reading: the branches and what they read.
+        known: outputs of branches that need not be computed.
+        memory: what the guidance remembers.
+    """
+    known, memory = known or {}, memory or {}
+    wanted = reading.guidance.active(steps[0], memory)
+    order = [b for b in (*model.branch_order, *reading.branches) if b in reading.branches]
+    order = [b for b in dict.fromkeys(order) if wanted is None or b in wanted]
+    missing = [b for b in order if b not in known]
+    made: dict[Branch, Tensor] = {}
+    for some in _passes(model, reading, missing):
+        made.update(_call(model, x, steps, reading, some))
+    outputs = {b: known[b] if b in known else made[b] for b in order}
+    context = GuidanceContext(model, steps, x, tuple(reading.prompts["cond"]))
+    combined = reading.guidance.combine(outputs, context, memory)
+    if isinstance(combined, Tensor):
+        combined = Combined(combined, memory=memory)
+    return Guided(combined, outputs, len(made) * len(x))
+
+
+def _passes(model: Adapter, reading: Reading, missing: Sequence[Branch]) -> list[list[Branch]]:
+    """Which branches share a call: all, but for other networks, and families that make passes."""
+    if model.cfg_in_two_passes:
+        return [[b] for b in sorted(missing, key=lambda b: b != "cond")]
+    own = [[b] for b in missing if reading.branches[b].network is not None]
+    together = [b for b in missing if reading.branches[b].network is None]
+    return [*([together] if together else []), *own]
+
+
+def _call(
+    model: Adapter, x: Tensor, steps: tuple[Step, ...], reading: Reading, some: Sequence[Branch]
+) -> dict[Branch, Tensor]:
+    n = len(x)
+    rows = {b: slice(i * n, (i + 1) * n) for i, b in enumerate(some)}
+    prompts = [p for b in some for p in reading.prompts[b]]
+    network = reading.branches[some[0]].network
+    part = model.input_site.component if network is None else f"network of branch {some[0]}"
+    call = Call(part, rows, steps, {b: reading.prompts[b] for b in some}, reading.guidance.told_scale)
+    step = steps[0] if len(set(steps)) == 1 else [*steps] * len(some)
+    with model.calling(call), model.live.another(network):
+        out = model.predict(x if len(some) == 1 else torch.cat([x] * len(some)), step, prompts)
+    return dict(zip(some, out.chunk(len(some)) if len(some) > 1 else (out,), strict=True))

@@ -1,0 +1,55 @@
+"""One conversion between the things a network may predict: clean latents, noise, velocity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .levels import Step
+from .schedule import is_flow
+
+Steps: TypeAlias = Step | Sequence[Step]
+
+
+def scales(scheduler: Any, step: Steps, x: Tensor) -> tuple[Any, Any]:
+    """Return a and s of ``x_t = a x_0 + s eps``: a² + s² = 1, or a + s = 1 in flow matching.
+
+    Numbers for one step; for one step a row, tensors that broadcast over x [row, ...].
+    """
+    if isinstance(step, Step):
+        a = 1 / (1 + step.sigma) if is_flow(scheduler) else 1 / math.sqrt(1 + step.sigma**2)
+        return (a, 1 - a) if is_flow(scheduler) else (a, step.sigma * a)
+    each = [scales(scheduler, s, x) for s in step]
+    shape = (len(each), *[1] * (x.ndim - 1))
+    a, s = torch.tensor(each, dtype=x.dtype, device=x.device).T
+    return a.view(shape), s.view(shape)
+
+
+def to_x0(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
+    """The clean latents implied by a network output."""
+    a, s = scales(scheduler, step, seen)
+    kind = "flow" if is_flow(scheduler) else scheduler.config.prediction_type
+    if kind == "flow":  # the output is eps - x_0
+        return seen - s * output
+    if kind == "epsilon":
+        return (seen - s * output) / a  # type: ignore[no-any-return]
+    if kind == "v_prediction":
+        return a * seen - s * output  # type: ignore[no-any-return]
+    return output
+
+
+def to_eps(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
+    """The noise implied by a network output."""
+    a, s = scales(scheduler, step, seen)
+    return (seen - a * to_x0(scheduler, seen, output, step)) / s  # type: ignore[no-any-return]
+
+
+def to_v(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
+    """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
+    a, s = scales(scheduler, step, seen)
+    x0 = to_x0(scheduler, seen, output, step)
+    return a * to_eps(scheduler, seen, output, step) - s * x0  # type: ignore[no-any-return]

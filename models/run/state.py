@@ -1,0 +1,126 @@
+"""A run just after a step, and what is needed to go on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..text.prompt import Prompt
+from .context import Branch
+from .levels import Step
+from .schedule import copied, scheduler_join, scheduler_rows
+
+if TYPE_CHECKING:
+    from ..places.account import Account
+
+
+@dataclass(frozen=True, eq=False)
+class SamplerState:
+    """Everything needed to go on from one moment of a run; rows can be taken out of it.
+
+    Args:
+        index: the next step's index.
+        latents: [sample, ...], in the scheduler's own scale.
+        scheduler: a private copy, with its memory of earlier steps.
+        noise_states: the state of each sample's noise source.
+        known: outputs of branches at the next step, where another run knows them already; each [sample, ...].
+        memory: what the guidance carries from step to step; each [sample, ...].
+    """
+
+    index: int
+    latents: Tensor
+    scheduler: Any
+    noise_states: tuple[Tensor, ...]
+    known: Mapping[Branch, Tensor] = field(default_factory=dict)
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def rows(self, rows: Sequence[int]) -> SamplerState:
+        """Return the state of some samples, in the order given; samples may repeat."""
+        chosen = list(rows)
+        return SamplerState(
+            self.index,
+            self.latents[chosen],
+            scheduler_rows(self.scheduler, chosen, self.latents.shape),
+            tuple(self.noise_states[i] for i in chosen),
+            {name: x[chosen] for name, x in self.known.items()},
+            {name: x[chosen] for name, x in self.memory.items()},
+        )
+
+    def reseeded(self, seeds: Sequence[int]) -> SamplerState:
+        """Return the state with fresh noise sources: children of one state that differ from here on.
+
+        They differ where noise is still drawn (a stochastic scheduler), and are equal elsewhere.
+
+        Raises:
+            ValueError: unless there is one seed for each sample.
+        """
+        if len(seeds) != len(self.latents):
+            raise ValueError(f"{len(seeds)} seeds for {len(self.latents)} samples; give one for each")
+        return replace(self, noise_states=tuple(torch.Generator().manual_seed(s).get_state() for s in seeds))
+
+    @staticmethod
+    def join(parts: Sequence[SamplerState]) -> SamplerState:
+        """Return one state of the samples of several, taken at the same step of one schedule.
+
+        Raises:
+            ValueError: for states of different steps.
+        """
+        if len({p.index for p in parts}) != 1:
+            raise ValueError(f"states are at steps {[p.index for p in parts]}; join those of one step")
+        return SamplerState(
+            parts[0].index,
+            torch.cat([p.latents for p in parts]),
+            scheduler_join([(p.scheduler, p.latents.shape) for p in parts]),
+            tuple(s for p in parts for s in p.noise_states),
+            _joined([p.known for p in parts]),
+            _joined([p.memory for p in parts], whole=True),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run just after one step.
+
+    Args:
+        step: the step that was made.
+        latents: after the step, [sample, ...], in the scheduler's own scale.
+        model_input: what the network was given at this step, [sample, ...].
+        output: the guided network output at this step, [sample, ...].
+        outputs: the output of each guidance branch, [sample, ...].
+        rows: how many rows the network computed at this step.
+        prompts: what each sample reads.
+        account: of the run so far: which interventions acted where and when.
+    """
+
+    step: Step
+    latents: Tensor
+    model_input: Tensor
+    output: Tensor
+    outputs: Mapping[Branch, Tensor]
+    rows: int
+    prompts: tuple[Prompt, ...]
+    account: Account
+    _run: tuple[Any, list[torch.Generator], Mapping[str, Tensor]] = field(repr=False)
+
+    @property
+    def uncond(self) -> Tensor | None:
+        """The unconditional output, [sample, ...]; None in an unguided run."""
+        return self.outputs.get("uncond")
+
+    def sampler_state(self) -> SamplerState:
+        """Freeze the run here, to be continued by ``sample(start=...)``; call it before the next step."""
+        scheduler, generators, memory = self._run
+        noise = tuple(g.get_state() for g in generators)
+        return SamplerState(self.step.index + 1, self.latents, copied(scheduler), noise, memory=memory)
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]], whole: bool = False) -> dict[str, Tensor]:
+    """Join what every part has; with ``whole``, parts that have different things are an error."""
+    names = [n for n in parts[0] if all(n in p for p in parts)]
+    if whole and any(set(p) != set(names) for p in parts):
+        raise ValueError(f"states remember different things: {[sorted(p) for p in parts]}; join equal runs")
+    return {n: torch.cat([p[n] for p in parts]) for n in names}

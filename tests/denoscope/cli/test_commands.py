@@ -1,0 +1,71 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+import pytest
+
+from denoscope import Trace
+from tests.denoscope.cli.calling import ABOUT, call
+
+
+def test_sites_lists_addresses_and_shapes(folder):
+    result = call("sites", "unet/mid.*/cross_attn.out", "--model", folder)
+    assert result.exit_code == 0 and "unet/mid.attn.0.0/cross_attn.out" in result.output
+
+
+def test_generate_writes_a_picture_for_each_seed_and_an_edit_changes_them(folder, edited, tmp_path):
+    plain, changed = tmp_path / "plain", tmp_path / "changed"
+    run = ["generate", "a red cat", "--model", folder, "--seeds", 2, "--steps", 2]
+    assert call(*run, "-o", plain).exit_code == 0
+    assert call(*run, "-o", changed, "--edit", edited).exit_code == 0
+    names = ["seed-0.png", "seed-1.png"]
+    assert sorted(p.name for p in plain.iterdir()) == names
+    assert [(plain / n).read_bytes() == (changed / n).read_bytes() for n in names] == [False, False]
+
+
+def test_trace_writes_a_labelled_store(folder, tmp_path):
+    store = tmp_path / "out" / "trace.zarr"
+    site = "unet/mid.attn.0.0/cross_attn.out"
+    done = call("trace", "a red cat", "--sites", site, "--model", folder, "--steps", 2, "-o", store)
+    assert done.exit_code == 0, done.output
+    kept = Trace.load(store)
+    assert kept[site].shape[:2] == (2, 1) and [p.text for p in kept.prompts] == ["a red cat"]
+
+
+def test_locate_prints_places_and_saves_scores(folder, tmp_path):
+    run = ["locate", "a red cat", "--about", "cat", "--model", folder, "--steps", 1, "--seeds", 1]
+    for inside in ("text_encoder", "unet"):
+        done = call(*run, "--in", inside, "-o", tmp_path / inside)
+        assert done.exit_code == 0 and f"{inside}/" in done.output and (tmp_path / inside).is_dir()
+
+
+def test_investigate_says_where_the_page_is(folder, tmp_path):
+    run = ["investigate", "a red cat", *ABOUT, "--model", folder, "--steps", 1, "--seeds", 1]
+    done = call(*run, "--output", tmp_path / "run")
+    assert done.exit_code == 0 and str(tmp_path / "run" / "report.html") in done.output.replace("\n", "")
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
+    file, table = tmp_path / "e.safetensors", tmp_path / "e.csv"
+    assert call("edit", "firefighter", "cook", "-o", file).exit_code == 0
+    words = ["--about", "firefighter", "--change-to", "cook", "--steps", 2, "--seeds", 1, "-o", table]
+    done = call("evaluate", file, "a noto emoji of a woman firefighter", *words)
+    assert done.exit_code == 0 and "specificity" in done.output and table.read_text().startswith("kind,")
+
+
+@pytest.mark.slow
+def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
+    import json
+
+    from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation
+    from denoscope.analysis.scores import load_store
+
+    done = call("demo", "--quick", "--output", tmp_path / "demo")
+    assert done.exit_code == 0, done.output
+    shown = EditEvaluation(load_store(tmp_path / "demo" / "results.zarr" / "effect"), {}).measures()["shown"]
+    asked = shown.isel(question=(shown["kind"] == "efficacy").values).mean(("question", "seed"))
+    assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
+    seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
+    assert set(seconds) == {"look", "text", "denoiser", "effect"}

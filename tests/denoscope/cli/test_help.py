@@ -1,0 +1,66 @@
+"""The help: it is quick, names every command, and its examples can be typed as they stand."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from denoscope.cli import app
+from tests.denoscope.cli.calling import call
+
+COMMANDS = ["demo", "investigate", "generate", "locate", "edit", "evaluate", "sites", "trace"]
+GROUP = typer.main.get_command(app)
+
+
+def examples(text):
+    """The command lines of a help text that start with denoscope, each in words."""
+    found = re.findall(
+        r"(?:Example|Start here|Then try your own words):\s+(denoscope.*?)(?:\n\s*\n|$)", text, re.S
+    )
+    return [shlex.split(line) for line in found]
+
+
+def test_the_commands_are_these_in_the_order_of_use():
+    assert list(GROUP.commands) == COMMANDS
+    said = call("--help")
+    assert said.exit_code == 0
+    assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * 8
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_a_command_does_and_how_it_is_called(name):
+    said = call(name, "--help")
+    words = " ".join(said.output.split())
+    text = inspect.getdoc(GROUP.commands[name].callback)
+    assert said.exit_code == 0 and f"denoscope {name} [OPTIONS]" in words.replace("root", "denoscope")
+    assert text.split("\n\n")[0].replace("\n", " ") in words
+    assert all(option in words for option in ("--help", "--output" if name != "sites" else "--picture"))
+
+
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n != "demo"])
+def test_the_examples_of_a_command_can_be_typed(name):
+    found = examples(inspect.getdoc(GROUP.commands[name].callback))
+    assert found
+    for program, command, *rest in found:
+        assert (program, command) == ("denoscope", name)
+        GROUP.commands[name].make_context(name, rest)  # raises for an option that is not there
+
+
+def test_the_first_words_of_a_new_user_can_be_typed():
+    first, second = examples(re.sub(r"\[/?(?:bold)?\]", "", app.info.help))
+    assert first == ["denoscope", "demo"]
+    assert second[:2] == ["denoscope", "investigate"]
+    GROUP.commands["investigate"].make_context("investigate", second[2:])
+
+
+def test_help_waits_for_no_heavy_library():
+    heavy = ["torch", "numpy", "pandas", "xarray", "diffusers", "transformers", "plotly", "jinja2"]
+    code = f"import sys, denoscope.cli; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
