@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ..models.base import Model
+from ..models.html import panel, table
 from ..models.load import opened
 from ..models.store.fingerprint import tensor_hash
 from ..models.store.provenance import provenance
@@ -160,6 +161,10 @@ class Edit:
         scale = f"{self.note['scale']:g} x " if "scale" in self.note else ""
         where = next(iter(self.deltas)) if len(self.deltas) == 1 else f"{len(self.deltas)} weights"
         return f"Edit({scale}{what}; {self.size():,} numbers in {where}; for {self.model!r})"
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        return panel(repr(self), table(["weight", *frame.columns], frame.itertuples()))
 
     # on a model ---------------------------------------------------------------------------------------
 
