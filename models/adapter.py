@@ -6,16 +6,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .html import model_html
 from .places.account import Account
 from .places.blocks import Place
-from .places.layout import site_layout
 from .places.live import Live
 from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
@@ -74,8 +72,6 @@ class Adapter(ABC):
     def __repr__(self) -> str:
         parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
         return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
-
-    _repr_html_ = model_html
 
     # what a family fills in ---------------------------------------------------------------------------
 
@@ -169,8 +165,6 @@ class Adapter(ABC):
     def module(self, site: Site | str) -> nn.Module:
         """Return the module that carries a site."""
         return self.place(site).module
-
-    layout = site_layout
 
     def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
         """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``).
@@ -287,7 +281,7 @@ class Adapter(ABC):
         t = torch.tensor(step.t, dtype=torch.int64 if whole else torch.float32, device=self.device)
         return t if rows is None else t.expand(rows)
 
-    def sized(self, size: tuple[int, int] | None) -> Adapter:
+    def sized(self, size: tuple[int, int] | None) -> Self:
         """Return the same model, painting pictures of another height and width."""
         if size is None or size == self.size:
             return self

@@ -10,7 +10,9 @@ from torch import Tensor
 from .adapter import Adapter
 from .guidance.cfg import CFG
 from .guidance.value import Guidance
+from .html import model_html
 from .places.intervention import Probe
+from .places.layout import Layout, site_layout
 from .run import levels, prediction, sampling
 from .run.levels import Step
 from .run.prediction import Steps
@@ -25,6 +27,9 @@ from .text.prompt import Prompt
 class Model(Adapter):
     """A generator, opened: watch, change and continue its runs. Families fill in the ``Adapter``."""
 
+    def _repr_html_(self) -> str:
+        return model_html(self)
+
     # places -------------------------------------------------------------------------------------------
 
     def sites(self, pattern: str = "**") -> Sites:
@@ -34,6 +39,15 @@ class Model(Adapter):
             LookupError: if nothing matches; the message names near misses.
         """
         return Sites(match_sites(pattern, list(self.places())), self)
+
+    def layout(self, site: Site | str) -> Layout:
+        """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
+
+        Raises:
+            LookupError: if this model has no such site.
+            ValueError: if it cannot be known.
+        """
+        return site_layout(self, site)
 
     def reading_sites(self) -> list[Site]:
         """Return the attention probabilities through which the denoiser reads the prompt.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.html import MOST_PICTURES, panel, pictures, table
 
-if TYPE_CHECKING:
-    from .trace import Trace
-
 _CHEAP = 4096  # numbers in the latents of one sample that are decoded on a CPU just to be shown
 
 
-def trace_html(trace: Trace) -> str:
+def trace_html(trace: Any) -> str:
     """Return the first pictures of a trace, its prompts and seeds, and its sites with shapes and sizes."""
     names = [f"{p.text!r}, seed {s}" for p, s in zip(trace.prompts, trace.seeds, strict=True)]
     sites = [
@@ -31,7 +28,7 @@ def trace_html(trace: Trace) -> str:
     )
 
 
-def _images(trace: Trace) -> Tensor | None:
+def _images(trace: Any) -> Tensor | None:
     """The first pictures, if they are known or cheap to decode."""
     images: Tensor | None = vars(trace).get("images")
     if images is None:

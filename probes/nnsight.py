@@ -81,7 +81,7 @@ class View(NNsight):  # type: ignore[misc]
         place, envoy = self._place(site), self.site(site)
         if place.port == "in":
             args, kwargs = envoy.inputs
-            x = picked(place.module, site, place.item, args, kwargs)
+            x = picked(place.module, Site(str(site)), place.item, args, kwargs)
         else:
             x = envoy.output
             x = x[int(place.item or 0)] if isinstance(x, tuple) else x

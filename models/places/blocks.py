@@ -62,7 +62,7 @@ def attention(block: Block, kind: str, sub: str) -> Found:
     )
     joint = getattr(module, "add_q_proj", None) is not None
     stream = "@img" if joint else ""
-    for p in "" if getattr(module, "fused_projections", False) else "qkv":  # fused, these never run
+    for p in "" if is_fused(module) else "qkv":  # fused, these never run
         yield from block(f"{kind}.{p}_proj{stream}", f"{dot}to_{p}")
         if joint:
             yield from block(f"{kind}.{p}_proj@txt", f"{dot}add_{p}_proj")
@@ -72,6 +72,13 @@ def attention(block: Block, kind: str, sub: str) -> Found:
         yield from block(f"{kind}.out{stream}", f"{dot}to_out.0")
     if joint and getattr(module, "to_add_out", None) is not None:
         yield from block(f"{kind}.out@txt", f"{dot}to_add_out")
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Return whether an attention module projects to q, k and v at once (``fuse_qkv_projections``)."""
+    if isinstance(module, Attention):  # its flag stays when projections are taken apart again
+        return "Fused" in type(module.processor).__name__
+    return bool(getattr(module, "fused_projections", False))
 
 
 def transformer_block(block: Block) -> Found:

@@ -10,7 +10,7 @@ from torch import nn
 from ..run.context import Call
 from ..site import Site
 from .account import Account
-from .blocks import Place
+from .blocks import Place, is_fused
 
 
 class Live:
@@ -33,7 +33,11 @@ class Live:
         """
         if self.call is not None and self._places:
             return self._places
-        structure = tuple((name, id(m)) for part in components.values() for name, m in part.named_modules())
+        structure = tuple(
+            (name, id(m), is_fused(m))
+            for part in components.values()
+            for name, m in part.named_modules()
+        )
         if structure != self._structure:
             for part in components.values():
                 part.eval()

@@ -33,23 +33,26 @@ def to_x0(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The clean latents implied by a network output."""
     a, s = scales(scheduler, step, seen)
     kind = "flow" if is_flow(scheduler) else scheduler.config.prediction_type
+    clean: Tensor = output
     if kind == "flow":  # the output is eps - x_0
-        return seen - s * output
+        clean = seen - s * output
     if kind == "epsilon":
-        return (seen - s * output) / a  # type: ignore[no-any-return]
+        clean = (seen - s * output) / a
     if kind == "v_prediction":
-        return a * seen - s * output  # type: ignore[no-any-return]
-    return output
+        clean = a * seen - s * output
+    return clean
 
 
 def to_eps(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The noise implied by a network output."""
     a, s = scales(scheduler, step, seen)
-    return (seen - a * to_x0(scheduler, seen, output, step)) / s  # type: ignore[no-any-return]
+    noise: Tensor = (seen - a * to_x0(scheduler, seen, output, step)) / s
+    return noise
 
 
 def to_v(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
     a, s = scales(scheduler, step, seen)
     x0 = to_x0(scheduler, seen, output, step)
-    return a * to_eps(scheduler, seen, output, step) - s * x0  # type: ignore[no-any-return]
+    velocity: Tensor = a * to_eps(scheduler, seen, output, step) - s * x0
+    return velocity

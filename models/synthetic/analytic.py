@@ -22,6 +22,7 @@ from ..base import Model
 from ..places.blocks import Place
 from ..places.layout import Layout
 from ..run.levels import Step
+from ..run.prediction import Steps
 from ..site import Site
 from ..suggest import near
 from ..text.prompt import Prompt
@@ -246,8 +247,10 @@ class Analytic(Model):
                 raise LookupError(f"{word!r} in {text!r} is no attribute value; {near(word, owners)}")
         return {owners[word]: word for word in text.split()}
 
-    def predict(self, x: Tensor, step: Step, prompts: Sequence[Prompt]) -> Tensor:
+    def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The expected noise for network inputs ``a x_0 + s eps``, [sample, dim]."""
+        if not isinstance(step, Step):
+            return torch.cat([self.predict(x[[i]], s, [prompts[i]]) for i, s in enumerate(step)])
         a = 1 / math.sqrt(1 + step.sigma**2)
         return self.denoiser.eps(x / a, step.sigma, [self.condition(p.text) for p in prompts])
 
