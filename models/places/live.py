@@ -34,9 +34,7 @@ class Live:
         if self.call is not None and self._places:
             return self._places
         structure = tuple(
-            (name, id(m), is_fused(m))
-            for part in components.values()
-            for name, m in part.named_modules()
+            (name, id(m), is_fused(m)) for part in components.values() for name, m in part.named_modules()
         )
         if structure != self._structure:
             for part in components.values():
