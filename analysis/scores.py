@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models.html import panel, table
 from ..models.site import Site
 from ..models.store.disk import new_folder
 from .intervals import bootstrap
@@ -34,6 +35,10 @@ class Scores:
 
     def __repr__(self) -> str:
         return f"Scores({dict(self.values.sizes)}; best: {self.best()})"
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
 
     @property
     def places(self) -> list[str]:

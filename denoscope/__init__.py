@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .probes.attach import attached
     from .probes.direction import Direction
     from .probes.intervene import Intervention, intervening
+    from .probes.observe import Observer
     from .probes.sweep.sweeping import SweepRun, sweep
     from .probes.trace import Trace, trace
 
@@ -36,6 +37,7 @@ __all__ = [
     "Edit",
     "Intervention",
     "Model",
+    "Observer",
     "Prompt",
     "SweepRun",
     "Site",
@@ -62,6 +64,7 @@ _HOMES = {
     "Edit": "editing.edit",
     "Intervention": "probes.intervene",
     "Model": "models.base",
+    "Observer": "probes.observe",
     "Prompt": "models.text.prompt",
     "SweepRun": "probes.sweep",
     "Site": "models.site",

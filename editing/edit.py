@@ -15,7 +15,9 @@ import pandas as pd
 import torch
 
 from ..models.base import Model
+from ..models.html import panel, table
 from ..models.load import opened
+from ..models.store.fingerprint import tensor_hash
 from ..models.store.provenance import provenance
 from . import edit_file, weights
 from .lowrank import Delta, LowRank, add, dense, tensors
@@ -81,7 +83,7 @@ class Edit:
                 raise ValueError(
                     f"the change of {name} has shape {tuple(delta.shape)}, the weight has {shape}"
                 )
-        base = {name: weights.fingerprint(model.parameter(name)) for name in deltas}
+        base = {name: tensor_hash(model.parameter(name)) for name in deltas}
         return cls(deltas, base, {**note, **provenance(model)})
 
     # a value ------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class Edit:
         """A hash of what is changed, from what, and by how much; the note does not count."""
         digest = hashlib.sha256()
         for name, delta in sorted(self.deltas.items(), key=lambda item: item[0]):
-            prints = [weights.fingerprint(t) for t in tensors(delta).values()]
+            prints = [tensor_hash(t) for t in tensors(delta).values()]
             digest.update(json.dumps([name, self.base[name], prints]).encode())
         return digest.hexdigest()
 
@@ -159,6 +161,10 @@ class Edit:
         scale = f"{self.note['scale']:g} x " if "scale" in self.note else ""
         where = next(iter(self.deltas)) if len(self.deltas) == 1 else f"{len(self.deltas)} weights"
         return f"Edit({scale}{what}; {self.size():,} numbers in {where}; for {self.model!r})"
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        return panel(repr(self), table(["weight", *frame.columns], frame.itertuples()))
 
     # on a model ---------------------------------------------------------------------------------------
 

@@ -7,8 +7,6 @@ order.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, MutableMapping
 from typing import Protocol
 
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..models.base import Model
+from ..models.store.fingerprint import tensor_hash
 from ..models.suggest import near
 from .lowrank import Delta, dense
 
@@ -39,15 +38,6 @@ class Changes(Protocol):
 
 # parameter -> [(edit, the bits before it), ...], oldest first
 _before: MutableMapping[Tensor, list[tuple[Changes, Tensor]]] = WeakTensorKeyDictionary()
-
-
-def fingerprint(tensor: Tensor) -> str:
-    """Return a hash of a tensor's shape and values; equal values in another number format hash equally."""
-    wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    values = tensor.detach().to("cpu", wide).contiguous().reshape(-1)
-    digest = hashlib.sha256(json.dumps(list(tensor.shape)).encode())
-    digest.update(values.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def apply(edit: Changes, model: Model) -> None:
@@ -115,7 +105,7 @@ def _check(edit: Changes, model: Model) -> None:
         raise ValueError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
     for name, base in edit.base.items():
         p = model.parameter(name)
-        if fingerprint(p) == base:
+        if tensor_hash(p) == base:
             continue
         top = _on_top(p)
         if top is not None:

@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .html import model_html
 from .places.account import Account
 from .places.blocks import Place
+from .places.layout import site_layout
 from .places.live import Live
 from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
@@ -72,6 +74,8 @@ class Adapter(ABC):
     def __repr__(self) -> str:
         parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
         return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
+
+    _repr_html_ = model_html
 
     # what a family fills in ---------------------------------------------------------------------------
 
@@ -166,9 +170,16 @@ class Adapter(ABC):
         """Return the module that carries a site."""
         return self.place(site).module
 
+    layout = site_layout
+
     def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
-        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``)."""
+        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``).
+
+        What a whole network is given (``unet/in/text``) has none.
+        """
         place, component = self.place(site), Site(str(site)).component
+        if not place.path:
+            return {}
         return {f"{component}.{place.path}.{n}": p for n, p in place.module.named_parameters()}
 
     def parameter(self, name: str) -> nn.Parameter:

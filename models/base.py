@@ -10,7 +10,7 @@ from torch import Tensor
 from .adapter import Adapter
 from .guidance.cfg import CFG
 from .guidance.value import Guidance
-from .places.intervention import Intervention
+from .places.intervention import Probe
 from .run import levels, prediction, sampling
 from .run.levels import Step
 from .run.prediction import Steps
@@ -105,7 +105,7 @@ class Model(Adapter):
         *,
         seeds: Sequence[int],
         start: SamplerState | None = None,
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[Probe] = (),
         recompute: bool = False,
         **settings: Unpack[SamplingOptions],
     ) -> Iterator[State]:
@@ -148,7 +148,7 @@ class Model(Adapter):
         *,
         guidance: float | Guidance | None = None,
         negative: str | Sequence[str | Prompt] = "",
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[Probe] = (),
     ) -> Tensor:
         """Return what the network predicts, [row, ...]: one call, whole by itself; differentiable.
 

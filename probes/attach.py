@@ -16,11 +16,11 @@ from ..models.places.hooks import around
 from ..models.run.context import TEXT, Branch, Call
 from ..models.run.levels import Step
 from ..models.run.schedule import noise_level
-from .intervene import Intervention, intervening
+from .intervene import Probe, intervening
 
 
 @contextmanager
-def attached(pipe: Any, *interventions: Intervention) -> Iterator[Model]:
+def attached(pipe: Any, *interventions: Probe) -> Iterator[Model]:
     """Let interventions act while you call a diffusers pipeline yourself.
 
     A step counts the calls of the scheduler since the pipeline began, so 0 is the first step of img2img too.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.places.intervention import Change, Intervention, Spec, intervening
+from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
 from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
 from ..models.site import Site
@@ -19,6 +19,7 @@ from ..models.site import Site
 __all__ = [
     "Change",
     "Intervention",
+    "Probe",
     "Spec",
     "intervening",
     "mean",

@@ -21,7 +21,8 @@ from ..models.site import Site
 from ..models.store.provenance import provenance
 from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
-from .intervene import Intervention
+from .html import trace_html
+from .intervene import Intervention, Probe
 from .keep import Keeper, StoreKeeper
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class Trace(Mapping[Site, Tensor]):
     def __repr__(self) -> str:
         sizes = f"{len(self.seeds)} samples, {len(self.steps)} steps, {len(self.acts)} sites"
         return f"Trace({sizes}, {self.about['model']})"
+
+    def _repr_html_(self) -> str:
+        return trace_html(self)
 
     def at(self, site: Site | str, step: Step | int) -> Tensor:
         """Return the activation at one step, [sample, ...].
@@ -128,7 +132,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     seeds: Sequence[int],
     sites: Sequence[Site | str] | Site | str = (),
     when: When = When(),
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Probe] = (),
     reduce: Reduce | None = None,
     dtype: torch.dtype | None = None,
     store: str | Path | None = None,

@@ -19,6 +19,7 @@ NAMES = [
     "Edit",
     "Intervention",
     "Model",
+    "Observer",
     "Prompt",
     "Site",
     "State",

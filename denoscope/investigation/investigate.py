@@ -5,7 +5,6 @@ What is finished is on disk at once, so that a killed run goes on where it stopp
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from collections.abc import Callable
@@ -18,8 +17,8 @@ import torch
 import xarray as xr
 
 from ..analysis.mediation.result import Mediation
-from ..editing.weights import fingerprint
-from ..models.base import Model
+from ..models.store.fingerprint import fingerprint
+from ..models.store.numerics import NUMERICS
 from ..models.store.provenance import provenance
 from ..report import page as report
 from .case import Case, Note, prepare
@@ -70,7 +69,7 @@ def investigate(
     """
     show = progress or (lambda *_: None)
     setup = prepare(case)
-    settings = {**asdict(case), "weights": weights_hash(setup.model), "format": 1}
+    settings = {**asdict(case), "weights": fingerprint(setup.model), "numerics": NUMERICS, "format": 1}
     folder = RunFolder(Path(output), settings)
     folder.open(fresh=fresh)
     stage = _Stages(folder, show)
@@ -113,15 +112,6 @@ class _Stages:
         self.folder.save(name, made, time.perf_counter() - start)
         self.show(label, total, total)
         return made
-
-
-def weights_hash(model: Model) -> str:
-    """Return a hash over all weights of a model; equal values in another number format hash equally."""
-    digest = hashlib.sha256()
-    for part, module in sorted(model.components.items()):
-        for name, parameter in sorted(module.named_parameters()):
-            digest.update(f"{part}.{name} {fingerprint(parameter)}\n".encode())
-    return digest.hexdigest()
 
 
 def machine() -> dict[str, Any]:

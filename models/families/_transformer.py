@@ -49,6 +49,13 @@ class TransformerModel(Model):
         height, width = self.size
         return (config.in_channels, height // self.pixels_per_latent, width // self.pixels_per_latent)
 
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Height and width of the picture in tokens."""
+        patch = int(self.pipe.transformer.config.patch_size)
+        height, width = self.picture_grid
+        return (height // patch, width // patch)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the VAE."""
         return decoded(self.pipe.vae, latents)

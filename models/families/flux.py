@@ -63,6 +63,12 @@ class Flux(TransformerModel):
         """Height and width of the latents before they are packed."""
         return self._unpacked[1:]
 
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Height and width of the picture in tokens, of two by two latent pixels each."""
+        height, width = self.picture_grid
+        return (height // 2, width // 2)
+
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         channels, height, width = self._unpacked
         noise = gaussian(generators, self._unpacked, self.dtype).to(self.device)

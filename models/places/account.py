@@ -104,10 +104,9 @@ class Account:
             if tally.calls or not self._called:
                 continue
             site, when = tally.planned.site, tally.planned.when
-            if site.component.startswith(TEXT) and TEXT not in self._called:
-                why = "the prompts were given encoded, so no text encoder ran; give texts"
-            else:
-                why = f"no call had rows of {when}"
+            why = f"no call had rows of {when}"
+            if site.component.startswith(TEXT):
+                why += "; prompts that are given encoded are not read again: give texts"
             raise AccountError(f"what is planned at {site} never acted: {why}")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -61,7 +62,7 @@ def attention(block: Block, kind: str, sub: str) -> Found:
     )
     joint = getattr(module, "add_q_proj", None) is not None
     stream = "@img" if joint else ""
-    for p in "qkv":
+    for p in "" if getattr(module, "fused_projections", False) else "qkv":  # fused, these never run
         yield from block(f"{kind}.{p}_proj{stream}", f"{dot}to_{p}")
         if joint:
             yield from block(f"{kind}.{p}_proj@txt", f"{dot}add_{p}_proj")
@@ -94,6 +95,19 @@ def mlp(block: Block, sub: str, stream: str = "") -> Found:
     """Neurons (what the last projection reads) and output of a feed-forward module."""
     yield from block(f"mlp.act{stream}", f"{sub}.net.2", "in", 0)
     yield from block(f"mlp.out{stream}", sub)
+
+
+def reads(component: str, network: nn.Module) -> Found:
+    """The text as the denoiser is given it at every step: its tokens, and its pooled embedding."""
+    block, given = Block(component, network, "in", ""), inspect.signature(type(network).forward).parameters
+    config = getattr(network, "config", {})
+    crosses = config.get("cross_attention_dim") is not None or "joint_attention_dim" in config
+    if "encoder_hidden_states" in given and crosses:
+        yield from block("text", port="in", item="encoder_hidden_states")
+    if "pooled_projections" in given:
+        yield from block("pooled", port="in", item="pooled_projections")
+    elif config.get("addition_embed_type") == "text_time":
+        yield from block("pooled", port="in", item="added_cond_kwargs.text_embeds")
 
 
 def children(module: nn.Module, name: str) -> list[nn.Module | None]:

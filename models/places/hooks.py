@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from ..site import Site
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from ..adapter import Adapter
 
 Item: TypeAlias = int | str | None
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @contextmanager
@@ -59,6 +63,30 @@ def around(
         stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True).remove)
         stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+@contextmanager
+def suspended(modules: nn.Module | Sequence[nn.Module]) -> Iterator[None]:
+    """Let nobody see the calls of a module and of those inside it: hooks and all attention taps rest.
+
+    Args:
+        modules: a module; or a list of all that are meant, where they are known.
+    """
+    every = list(modules.modules()) if isinstance(modules, nn.Module) else modules
+    kept = [(own, {k: own[k] for k in _HOOKS}) for m in every if _is_watched(own := vars(m))]
+    for own, hooks in kept:
+        own.update({k: OrderedDict() for k in hooks})
+    try:
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        for own, hooks in kept:
+            own.update(hooks)
+
+
+def _is_watched(own: Mapping[str, Any]) -> bool:
+    forward = own["_forward_hooks"] or own["_forward_pre_hooks"]
+    return bool(forward or own["_backward_hooks"] or own["_backward_pre_hooks"])
 
 
 @contextmanager

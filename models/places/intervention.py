@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -46,6 +46,19 @@ class Spec:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+class Probe(Protocol):
+    """What may be given wherever interventions go: an Intervention, or an Observer, which is several."""
+
+    @property
+    def when(self) -> When:
+        """Which steps, guidance branch and samples."""
+        ...
+
+    def parts(self, model: Adapter) -> tuple[Intervention, ...]:
+        """Return the interventions that it is in one model."""
+        ...
+
+
 @dataclass(frozen=True)
 class Intervention:
     """Something done at a site.
@@ -71,6 +84,10 @@ class Intervention:
         """Return the same intervention for some samples of a batch only."""
         return replace(self, when=replace(self.when, rows=rows))
 
+    def parts(self, model: Adapter) -> tuple[Intervention, ...]:  # noqa: ARG002
+        """Return itself alone; it is the same in every model."""
+        return (self,)
+
     @property
     def key(self) -> tuple[str, ...]:
         """Equal for interventions that do the same; across processes where there is a ``spec``."""
@@ -80,9 +97,7 @@ class Intervention:
 
 
 @contextmanager
-def intervening(
-    model: Adapter, *interventions: Intervention, account: Account | None = None
-) -> Iterator[Account]:
+def intervening(model: Adapter, *interventions: Probe, account: Account | None = None) -> Iterator[Account]:
     """Let interventions act while the context lasts; the model is as it was afterwards, error or not.
 
     Interventions at one site act in the order given.
@@ -101,15 +116,21 @@ def intervening(
         RuntimeError: if a component was compiled, or a site is reached outside a run. An ``AccountError`` if
             something acts elsewhere, more often, less often or on other rows than it should, or never.
     """
-    for i in interventions:
+    acting = parts_of(model, interventions)
+    for i in acting:
         if i.site.component.startswith(TEXT) and i.when.steps is not None:
             raise ValueError(f"{i.site} is in a text encoder, which has no steps; leave out When.steps")
-    own = account or Account(interventions)
-    handlers = [(i.site, _handler(model, i, k, own)) for k, i in enumerate(interventions)]
+    own = account or Account(acting)
+    handlers = [(i.site, _handler(model, i, k, own)) for k, i in enumerate(acting)]
     with hooked(model, handlers), model.accounted(own):
         yield own
     if account is None:
         own.close()
+
+
+def parts_of(model: Adapter, probes: Iterable[Probe]) -> tuple[Intervention, ...]:
+    """Return the interventions that several probes are in one model, in the order given."""
+    return tuple(part for probe in probes for part in probe.parts(model))
 
 
 def _handler(model: Adapter, intervention: Intervention, index: int, account: Account) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from torch import nn
 
-from .blocks import ATTENTION, Block, Found, attention, children, mlp, transformer_block
+from .blocks import ATTENTION, Block, Found, attention, children, mlp, reads, transformer_block
 
 _STACKS = (("transformer_blocks", "block"), ("single_transformer_blocks", "single"))
 _ENTRIES = ("pos_embed.proj", "patch_embed.proj", "x_embedder")
@@ -14,6 +14,7 @@ _EXITS = ("proj_out", "proj_out_2")
 
 def transformer_places(name: str, transformer: nn.Module) -> Found:
     """Every site of a diffusion transformer, in network order."""
+    yield from reads(name, transformer)
     modules = dict(transformer.named_modules())
     for path in _ENTRIES:
         if path in modules:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from .blocks import ATTENTION, Block, Found, attention, children, transformer_block
+from .blocks import ATTENTION, Block, Found, attention, children, reads, transformer_block
 
 
 def unet_places(name: str, unet: nn.Module) -> Found:
     """Every site of a UNet2DModel or UNet2DConditionModel, in network order."""
+    yield from reads(name, unet)
     yield from Block(name, unet, "in", "conv_in")("conv.out")
     yield from Block(name, unet, "temb", "time_embedding")("out")
     for block, path in _unet_groups(unet):

@@ -66,6 +66,8 @@ def step_at(
     given = {k: v for k, v in (("log_snr", log_snr), ("sigma", sigma), ("t", t)) if v is not None}
     if len(given) != 1:
         raise ValueError(f"a step is one of log_snr, sigma or t; got {given or 'none of them'}")
+    if is_flow(scheduler):
+        return _flow_step(int(scheduler.config.num_train_timesteps), log_snr, sigma, t)
     times, logs = _table(_key(scheduler))
     if t is not None:
         _inside("t", t, times[0], times[-1])
@@ -80,6 +82,17 @@ def step_at(
     if abs(found - near) < 1e-3:  # a trained time, up to rounding; integers stay integers for the network
         found = float(near)
     return Step(OUTSIDE, found, math.exp(level))
+
+
+def _flow_step(n: int, log_snr: float | None, sigma: float | None, t: float | None) -> Step:
+    """Flow matching: the share of noise is ``t / n``, at every level between none and all."""
+    if t is not None:
+        _inside("t", t, 0, n)
+        return Step(OUTSIDE, float(t), t / (n - t) if t < n else math.inf)
+    level = math.exp(-0.5 * log_snr) if log_snr is not None else float(sigma or 0.0)
+    if level < 0:
+        raise ValueError(f"sigma is {level:g}; a noise level is a number from 0 up")
+    return Step(OUTSIDE, float(n) if math.isinf(level) else n * level / (1 + level), level)
 
 
 def check_step(scheduler: Any, step: Step) -> None:

@@ -14,7 +14,7 @@ from ..adapter import Adapter
 from ..guidance.cfg import CFG
 from ..guidance.value import Combined, Guidance
 from ..places.account import Account
-from ..places.intervention import Intervention, intervening
+from ..places.intervention import Intervention, Probe, intervening, parts_of
 from ..text.prompt import Prompt
 from .asymmetric import asymmetric_step
 from .branches import Guided, Reading, branch_interventions, guided, read
@@ -94,7 +94,7 @@ def sample(
     seeds: Sequence[int],
     sampling: Sampling,
     start: SamplerState | None = None,
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Probe] = (),
     recompute: bool = False,
 ) -> Iterator[State]:
     """Yield the state after each step; see ``Model.sample``."""
@@ -105,7 +105,7 @@ def sample(
             "surrounding context; give them to the run itself: interventions=[...]"
         )
     guidance = sampling.guided(model)
-    planned = (*interventions, *branch_interventions(guidance, model))
+    planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
     account = Account(planned)
     with intervening(model, *planned, account=account):
         reading = read(model, guidance, prompts, sampling.negative)
@@ -177,7 +177,7 @@ def denoised(
     *,
     guidance: Guidance,
     negative: str | Sequence[str | Prompt] = "",
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Probe] = (),
 ) -> Tensor:
     """Return the guided output of one call; see ``Model.denoise``."""
     each = (steps,) * len(x) if isinstance(steps, Step) else tuple(steps)
@@ -188,7 +188,7 @@ def denoised(
         )
     for step in dict.fromkeys(each):
         check_step(model.scheduler, step)
-    planned = (*interventions, *branch_interventions(guidance, model))
+    planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
     with intervening(model, *planned):
         reading = read(model, guidance, prompts, negative)
         return guided(model, x, each, reading).combined.output

@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from .fingerprint import fingerprint
+from .numerics import NUMERICS
 
 if TYPE_CHECKING:
     from ..base import Model
 
 
 def provenance(model: Model, **settings: Any) -> dict[str, Any]:
-    """Return what is needed to say where a result came from: model, scheduler, settings, versions."""
-    versions = {p: version(p) for p in ("denoscope", "torch", "diffusers", "transformers")}
+    """Return what is needed to say where a result came from, and to make it again; JSON if the settings are.
+
+    The model's name and a hash of its weights, the scheduler and its whole configuration, size, number
+    format, kind of device, the settings, versions. Taken of the model as it is now, edits and adapters
+    included. Older files may lack some of this.
+    """
     return {
         "model": model.name,
+        "weights": fingerprint(model),
         "scheduler": type(model.scheduler).__name__,
+        "scheduler_config": scheduler_config(model.scheduler),
+        "size": list(model.size),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
         **settings,
-        "versions": versions,
+        "numerics": NUMERICS,
+        "versions": dict(_versions()),
     }
+
+
+def scheduler_config(scheduler: Any) -> dict[str, Any]:
+    """Return a scheduler's configuration as JSON holds it; infinities as text, as JSON knows none."""
+    return {k: _plain(v) for k, v in sorted(scheduler.config.items()) if not k.startswith("_")}
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    packages = ("denoscope", "torch", "diffusers", "transformers")
+    return (("python", platform.python_version()), *((p, version(p)) for p in packages))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if hasattr(value, "tolist"):  # arrays and tensors
+        return _plain(value.tolist())
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else repr(value)

@@ -20,12 +20,21 @@ from torch import Tensor, nn
 
 from ..base import Model
 from ..places.blocks import Place
+from ..places.layout import Layout
 from ..run.levels import Step
 from ..site import Site
 from ..suggest import near
 from ..text.prompt import Prompt
 
 Condition = Mapping[str, str]
+
+_AXES = {
+    "denoiser/components/in": ("channel",),
+    "denoiser/components/density": ("component",),
+    "denoiser/components/means": ("component", "channel"),
+    "denoiser/gate/out": ("component",),
+    "denoiser/mix/out": ("channel",),
+}
 
 
 class Components(nn.Module):
@@ -220,6 +229,11 @@ class Analytic(Model):
             Site("denoiser/gate/out"): Place(parts.gate, "out", None, "gate"),
             Site("denoiser/mix/out"): Place(parts.mix, "out", None, "mix"),
         }
+
+    def layout(self, site: Site | str) -> Layout:
+        """Return the axes at a site: a point's coordinates are its channels."""
+        self.place(site)
+        return Layout(_AXES[str(site)])
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         return [Prompt(t, tuple(t.split()), embeds=torch.zeros(0, 0)) for t in texts]

@@ -422,7 +422,7 @@ def test_projecting_a_direction_out_of_the_writing_layer_equals_ablating_it(mode
     """W - v vᵀ W and b - v vᵀ b write what ``Direction.ablate`` on both branches leaves."""
     site = Site("unet/mid.attn.0.0/cross_attn.out")
     direction = Direction(site, torch.randn(16, generator=torch.Generator().manual_seed(0)))
-    v = direction.vector.double()[:, None]
+    v = direction.unit().vector.double()[:, None]
     params = model.weights(site)
     deltas = {
         n: LowRank(-v, v.T @ p.detach().double().reshape(16, -1)) for n, p in params.items() if p.ndim == 2

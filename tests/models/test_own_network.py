@@ -63,7 +63,7 @@ def test_steering_moves_the_slope_by_degrees(series):
     away = {s: (rising[s] - falling[s]).mean((0, 1)) for s in series.sites(WORD)}
     slopes = []
     for share in (0.0, 0.4, 0.7, 1.0):
-        up = [Direction(s, v).steer(share * float(v.norm())) for s, v in away.items()]
+        up = [part.steer(share) for part in Direction(away)]
         slopes.append(slope(says(series, "falling", interventions=up).images).mean().item())
     assert slopes == sorted(slopes) and slopes[-1] - slopes[0] > 1.5
 

@@ -1,0 +1,150 @@
+"""What weights are, as a hash: of one tensor, and of a whole model.
+
+The hash of a model is needed with every result that is kept, so it is cached. It is taken again where torch
+counts a write (``tensor._version``), where a tensor is another one, or where some of the values, read at each
+call, are different: fused optimizers and ``tensor.data`` write without being counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import StateError
+
+if TYPE_CHECKING:
+    from ..base import Model
+
+SPOTS = 8
+"""Values of each tensor that are compared at each call, evenly spread."""
+
+ADAPTERS = ("scaling", "_active_adapter", "_disable_adapters", "merged_adapters")
+"""What a layer of peft is set to: no tensors, but the same weights act otherwise with another setting."""
+
+
+State: TypeAlias = tuple[int, int, torch.dtype, torch.Size]
+"""How a tensor was: its id, torch's count of writes, number format, shape."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """The hash of one model, those of its tensors, and how all of it was when they were taken."""
+
+    states: Mapping[str, State]
+    alive: Sequence[weakref.ref[Tensor]]
+    spots: Mapping[tuple[str, torch.dtype], bytes]
+    adapters: Sequence[tuple[str, str]]
+    hashes: Mapping[str, str]
+    hash: str
+
+    def valid(self, spots: Mapping[tuple[str, torch.dtype], bytes]) -> bool:
+        """Whether a tensor in the same state is the same tensor, with the same values."""
+        return self.spots == spots and all(ref() is not None for ref in self.alive)
+
+
+_records: weakref.WeakKeyDictionary[Model, _Record] = weakref.WeakKeyDictionary()
+
+
+def tensor_hash(tensor: Tensor) -> str:
+    """Return a hash of a tensor's shape and values; equal values in another float format hash equally."""
+    values = tensor.detach()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    values = values.to("cpu", wide if values.is_floating_point() else torch.int64).contiguous().reshape(-1)
+    digest = hashlib.sha256(json.dumps(list(tensor.shape)).encode())
+    digest.update(values.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def fingerprint(model: Model) -> str:
+    """Return a hash of all that a model computes with: parameters and buffers of all its components.
+
+    Adapters and edits that are active are weights too and change it; so do an adapter's scale and whether it
+    is on. Equal values in another float format hash equally. Computed once; later calls only look whether
+    something was written (about 3 ms for 640 tensors).
+
+    Raises:
+        StateError: if weights are not in memory.
+    """
+    tensors, adapters = _tensors_and_adapters(model.components)
+    states = {name: _state(t) for name, t in tensors.items()}
+    spots, record = _spots(tensors), _records.get(model)
+    if record is not None and not record.valid(spots):
+        record = None
+    if record is not None and record.states == states and record.adapters == adapters:
+        return record.hash
+    old = {n: record.hashes[n] for n, s in states.items() if record.states.get(n) == s} if record else {}
+    new = {name: t for name, t in tensors.items() if name not in old}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and casting leave Python's lock
+        hashes = old | dict(zip(new, pool.map(tensor_hash, new.values()), strict=True))
+    lines = [f"{name} {what}" for name, what in sorted([*hashes.items(), *adapters])]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    alive = [weakref.ref(t) for t in tensors.values()]
+    _records[model] = _Record(states, alive, spots, adapters, hashes, digest)
+    return digest
+
+
+def _state(t: Tensor) -> State:
+    return id(t), -1 if t.is_inference() else t._version, t.dtype, t.shape
+
+
+def _tensors_and_adapters(
+    components: Mapping[str, nn.Module],
+) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
+    """All parameters and buffers by full name, and what adapters are set to."""
+    tensors: dict[str, Tensor] = {}
+    adapters = []
+    for name, module in _modules(components):
+        own = vars(module)  # getattr of what a module lacks is slow
+        for kind in (own["_parameters"], own["_buffers"]):
+            for n, t in kind.items():
+                if t is not None:
+                    tensors[f"{name}.{n}"] = t
+        if "scaling" in own and "_active_adapter" in own:
+            adapters.append((name, repr([own.get(key) for key in ADAPTERS])))
+    return tensors, adapters
+
+
+def _modules(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Like ``named_modules``, in a quarter of its time."""
+    stack, seen = list(components.items()), set()
+    while stack:
+        name, module = stack.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            yield name, module
+            stack += ((f"{name}.{n}", m) for n, m in module._modules.items() if m is not None)
+
+
+@torch.no_grad()
+def _spots(tensors: Mapping[str, Tensor]) -> dict[tuple[str, torch.dtype], bytes]:
+    """Some values of every tensor, by component and number format; where they lie does not count."""
+    groups: dict[tuple[str, torch.dtype, torch.device], list[Tensor]] = {}
+    for name, t in tensors.items():
+        if t.is_meta:
+            raise StateError(
+                f"{name} is not in memory, so the model has no fingerprint; use enable_model_cpu_offload, "
+                "not enable_sequential_cpu_offload, or move the model to a device"
+            )
+        size = t.numel()
+        few = (
+            t.as_strided((min(SPOTS, size),), (max(1, size // SPOTS),))
+            if t.is_contiguous()
+            else t.reshape(-1)[:: max(1, size // SPOTS)][:SPOTS]
+        )
+        groups.setdefault((name.partition(".")[0], t.dtype, t.device), []).append(few)
+    found: dict[tuple[str, torch.dtype], bytes] = {}
+    for (part, dtype, _), few_of_each in groups.items():
+        values = torch.cat(few_of_each).cpu().view(torch.uint8).numpy().tobytes()
+        found[part, dtype] = found.get((part, dtype), b"") + values
+    return found
