@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...models.base import Model, Prompt, State
-from ...models.run.context import When
+from ...models.run.context import CallContext, When
 from ...models.run.levels import Step
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention

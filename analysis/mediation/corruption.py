@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model
-from ...models.run.levels import Step
+from ...models.run.context import CallContext
 from ...models.site import Site
 from ...models.text.prompt import Prompt, Words
 from ...probes.intervene import Change, Intervention, intervening
@@ -88,7 +88,7 @@ class CorruptedText:
 
 
 def _adder(tokens: tuple[int, ...], added: Float[Tensor, "token channel"]) -> Change:
-    def add(x: Tensor, _: Step | None) -> Tensor:
+    def add(x: Tensor, _: CallContext) -> Tensor:
         y = x.clone()
         y[:, list(tokens)] += added.to(x)
         return y

@@ -13,8 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from ...models.base import Model
-from ...models.run.context import When
-from ...models.run.levels import Step
+from ...models.run.context import CallContext, When
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention, patch
 from ...probes.sweep.sweeping import Progress, SweepRun
@@ -120,7 +119,7 @@ def _in_place(
 
 
 def _copy(source: int, target: int) -> Change:
-    def fn(x: Tensor, _: Step | None) -> Tensor:
+    def fn(x: Tensor, _: CallContext) -> Tensor:
         y = x.clone()
         y[target] = x[source]
         return y

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ...analysis.mediation.result import Mediation
 from ...editing.edit import Edit
-from ...editing.methods.quickfix import TEMPLATES, quickfix
+from ...editing.methods.quickfix import quickfix
+from ...editing.requests import TEMPLATES
 from ...report.causal_map import CausalMap
 from ..case import Setup
 
