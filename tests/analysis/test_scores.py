@@ -37,6 +37,12 @@ def test_best_top_and_table_agree() -> None:
     assert (frame["low"] < frame["mean"]).all() and (frame["mean"] < frame["high"]).all()
 
 
+def test_top_counts_a_site_by_its_best_token_not_by_its_worst() -> None:
+    values = xr.DataArray([[0.0, 3.0], [2.0, 2.5]], dims=("site", "token"), coords={"site": SITES})
+    assert Scores(values).top(2) == [Site(SITES[0]), Site(SITES[1])]
+    assert Scores(-values).top(1) == [Site(SITES[0])]
+
+
 def test_the_denominator_divides_the_means() -> None:
     below = xr.DataArray([[1.0, 3.0], [5.0, 7.0]], dims=("prompt", "seed"))
     assert scores(denominator=below).mean().sel(site=SITES[0], token="2:red") == 0.75

@@ -226,6 +226,13 @@ def test_an_edit_minus_itself_is_nothing(model: Any) -> None:
     assert -1 * -e == e and 1 * e == e and e != 2 * e and len({e, 1 * e, -e}) == 2
 
 
+def test_factors_multiply_in_the_note_as_they_do_in_the_weights(model: Any) -> None:
+    edit = some(model)
+    twice = 0.5 * (3 * edit)
+    assert twice.note["scale"] == 1.5 and repr(twice).startswith("Edit(1.5 x ")
+    assert twice == 1.5 * edit and "scale" not in edit.note
+
+
 def test_equality_is_of_what_is_changed_not_of_the_note(model: Any) -> None:
     assert some(model, method="a") == some(model, method="b") != some(model, seed=1)
     with torch.no_grad():

@@ -196,6 +196,14 @@ def test_bad_input_is_named(arguments: dict[str, object], message: str) -> None:
         solve(**{**good, **arguments})
 
 
+def test_keys_that_differ_by_less_than_float64_can_tell_are_refused() -> None:
+    """The factorisation succeeds, and its answer would be of the order of 1e8."""
+    keys = torch.tensor([[1.0, 0, 0], [1.0, 1.2e-8, 0]], dtype=torch.float64)
+    assert not int(torch.linalg.cholesky_ex(keys @ keys.T).info)
+    with pytest.raises(ValueError, match="linearly dependent, so ridge 0"):
+        solve(keys, {"w": draw(0, 2, 3)}, 0)
+
+
 @pytest.mark.misshapen
 def test_low_rank_algebra() -> None:
     a, b = LowRank(draw(0, 40, 2), draw(1, 2, 50)), LowRank(draw(2, 40, 3), draw(3, 3, 50))

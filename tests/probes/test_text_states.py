@@ -56,9 +56,13 @@ def test_inputs_of_a_layer_are_those_of_each_text_with_the_encoders_own_tokens(
 def test_more_texts_than_one_batch_holds(tiny: Any) -> None:
     texts = [f"a {a}{b}" for a in "bcdfghkl" for b in "aeiouvwxy"]
     assert len(texts) > 64
-    found = layer_inputs(tiny, texts, SITE)
+    found, read = layer_inputs(tiny, texts, SITE), token_states(tiny, texts)
     for text in (texts[0], texts[63], texts[64], texts[-1]):
         torch.testing.assert_close(found[text].values, given(tiny, text, SITE), rtol=0, atol=1e-5)
+        assert found[text].words.text == read[text].words.text == text
+        with torch.no_grad():
+            alone = tiny.encode([text])[0].embeds
+        torch.testing.assert_close(read[text].values, alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux-dev", "pixart-sigma"])

@@ -25,6 +25,14 @@ def test_tracing_every_site_leaves_the_picture_as_it_is(tiny, guidance):
     assert torch.equal(run.images, theirs) and len(run) == len(tiny.sites())
 
 
+def test_a_negative_prompt_is_that_of_the_plain_run(tiny):
+    run = trace(tiny, PROMPTS, sites=[OUT], negative="a red emoji", **RUN)
+    with torch.no_grad():
+        *_, state = tiny.sample(PROMPTS, negative="a red emoji", **RUN)
+    assert torch.equal(run.latents, state.latents)
+    assert not torch.equal(run.latents, trace(tiny, PROMPTS, **RUN).latents)
+
+
 def test_shapes(tiny):
     run = trace(tiny, PROMPTS, sites=[OUT, "text_encoder/layer.0/mlp.out"], **RUN)
     assert run[OUT].shape == (3, 2, 16, 16)

@@ -8,8 +8,7 @@ from denoscope.analysis import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.mediation.corruption import corrupt, encode_rows
 from denoscope.analysis.metrics import latent_distance
 from denoscope.models.load import load
-from denoscope.probes.sweep.sweeping import Run as SweepRun
-from denoscope.probes.sweep.sweeping import sweep
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from tests.models.families.test_families import FAMILIES, READING, opened
 
 RUN = {"seeds": [0], "steps": 2, "metric": latent_distance(), "corruption": Noise(draws=2)}

@@ -155,3 +155,13 @@ def test_progress_is_told(tiny):
 def test_impossible_sweeps_are_refused_before_anything_runs(tiny, runs, settings, error, message):
     with pytest.raises(error, match=message):
         sweep(tiny, runs, **{"steps": 4, **settings})
+
+
+def test_runs_that_differ_in_their_companions_alone_are_two_runs(tiny):
+    """One and the same intervention copies from whoever runs beside."""
+    copy = Intervention(SITES[1], lambda x, _: torch.cat([x[1:2], x[1:]]))
+    dog, cook = (SweepRun("a cat", 0, (copy,), (beside,)) for beside in ("a dog", "a cook"))
+    both = sweep(tiny, [dog, cook], steps=2).latents
+    for latents, run in zip(both, (dog, cook), strict=True):
+        close(latents, sweep(tiny, [run], steps=2).latents[0])
+    assert (both[0] - both[1]).abs().max() > 1e-4
