@@ -16,6 +16,7 @@ from torch import Tensor
 from ...models.base import Model, Prompt
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
+from ..intervene import Intervention
 from .batching import SweepExecutor, SweepRun, key_of
 
 Progress = Callable[[int, int], None]
@@ -67,6 +68,11 @@ def sweep(
     branches, n_steps = model.branch_names(how.guidance), len(model.steps(how.steps))
     for run in runs:
         for i in run.interventions:
+            if not isinstance(i, Intervention):
+                raise TypeError(
+                    f"a sweep takes Interventions, one row at a time, and not {type(i).__name__}; "
+                    "watch with denoscope.trace(interventions=[...])"
+                )
             model.place(i.site)
             if i.site.component.startswith(TEXT):
                 raise ValueError(

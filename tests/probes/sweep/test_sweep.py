@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from denoscope.models.run.context import When
 from denoscope.probes.intervene import Intervention, scale, zero
+from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.models.test_base import SCHEDULERS
@@ -165,3 +166,9 @@ def test_runs_that_differ_in_their_companions_alone_are_two_runs(tiny):
     for latents, run in zip(both, (dog, cook), strict=True):
         close(latents, sweep(tiny, [run], steps=2).latents[0])
     assert (both[0] - both[1]).abs().max() > 1e-4
+
+
+def test_observers_are_refused(tiny):
+    observer = Observer({"x": SITES[0]}, lambda parts, context: None)
+    with pytest.raises(TypeError, match="a sweep takes Interventions.*not Observer"):
+        sweep(tiny, [SweepRun("a cat", 0, (observer,))], steps=2)
