@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .places.account import Account
 from .places.blocks import Place
+from .places.layout import Layout, site_layout
 from .places.live import Live
 from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
@@ -188,6 +189,15 @@ class Adapter(ABC):
         except (KeyError, AttributeError):
             names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
             raise LookupError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+
+    def layout(self, site: Site | str) -> Layout:
+        """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
+
+        Raises:
+            LookupError: if this model has no such site.
+            ValueError: if it cannot be known.
+        """
+        return site_layout(self, site)
 
     @property
     def picture_grid(self) -> tuple[int, int]:

@@ -12,7 +12,6 @@ from .guidance.cfg import CFG
 from .guidance.value import Guidance
 from .html import model_html
 from .places.intervention import Probe
-from .places.layout import Layout, site_layout
 from .run import levels, prediction, sampling
 from .run.levels import Step
 from .run.prediction import Steps
@@ -39,15 +38,6 @@ class Model(Adapter):
             LookupError: if nothing matches; the message names near misses.
         """
         return Sites(match_sites(pattern, list(self.places())), self)
-
-    def layout(self, site: Site | str) -> Layout:
-        """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
-
-        Raises:
-            LookupError: if this model has no such site.
-            ValueError: if it cannot be known.
-        """
-        return site_layout(self, site)
 
     def reading_sites(self) -> list[Site]:
         """Return the attention probabilities through which the denoiser reads the prompt.

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ..models.adapter import Adapter
 from ..models.html import panel, table
-from ..models.places.layout import site_layout
 from ..models.run.context import CallContext, When
 from ..models.site import Site
 from ..models.store.disk import write_bytes
@@ -269,7 +268,7 @@ def _norm(v: Tensor) -> float:
 
 
 def _axis(model: Adapter, site: Site) -> int:
-    layout = site_layout(model, site)
+    layout = model.layout(site)
     if layout.channel_axis is None:
         raise ValueError(f"{site} has axes {layout.axes}, so no channels for a direction to act on")
     return layout.channel_axis - len(layout.axes) - 1

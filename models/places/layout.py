@@ -7,8 +7,9 @@ attention); never guessed from a shape.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.models.attention import FeedForward
@@ -23,8 +24,23 @@ from torch import nn
 from ..site import Site
 from .blocks import ATTENTION, Place
 
-if TYPE_CHECKING:
-    from ..adapter import Adapter
+
+class Opened(Protocol):
+    """What of an opened model tells the axes of its sites."""
+
+    joint_order: tuple[str, str]
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]:
+        """The networks."""
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """Height and width of the latents, as a picture."""
+
+    def place(self, site: Site | str) -> Place:
+        """Where a site lies."""
+
 
 _EVERY = slice(None)
 _CONVOLUTIONAL = (nn.Conv2d, ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D, GLUMBConv)
@@ -93,7 +109,7 @@ PICTURE, TEXT = Tokens(picture=_EVERY), Tokens(text=_EVERY)
 _STREAMS = {"img": PICTURE, "txt": TEXT}
 
 
-def site_layout(model: Adapter, site: Site | str) -> Layout:
+def site_layout(model: Opened, site: Site | str) -> Layout:
     """Return the axes of the tensor at a site.
 
     Raises:
@@ -156,7 +172,7 @@ def _is_block(module: nn.Module) -> bool:
         return type(module).__name__ == "SanaTransformerBlock"
 
 
-def _owners(model: Adapter, site: Site, grid: tuple[int, int]) -> tuple[Tokens, Tokens]:
+def _owners(model: Opened, site: Site, grid: tuple[int, int]) -> tuple[Tokens, Tokens]:
     """Whose tokens ask, and whose are read."""
     if site.kind == "text":
         return TEXT, TEXT
@@ -174,18 +190,18 @@ def _owners(model: Adapter, site: Site, grid: tuple[int, int]) -> tuple[Tokens, 
     return both, both
 
 
-def _grid(model: Adapter, site: Site) -> tuple[int, int]:
+def _grid(model: Opened, site: Site) -> tuple[int, int]:
     """Height and width of the picture where a site of the denoiser lies."""
     if site.component == "unet":
         height, width = model.picture_grid
         return _unet_side(model, site, height), _unet_side(model, site, width)
     grid: tuple[int, int] | None = getattr(model, "token_grid", None)
     if site.component != "transformer" or grid is None:
-        raise _unknown(site, model.module(site))
+        raise _unknown(site, model.place(site).module)
     return grid
 
 
-def _unet_side(model: Adapter, site: Site, side: int) -> int:
+def _unet_side(model: Opened, site: Site, side: int) -> int:
     """One side of the picture at a block: halved on the way down, and on the way up as it was there."""
     unet = model.components["unet"]
     sides = [side]
