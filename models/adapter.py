@@ -20,7 +20,7 @@ from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
 from .run.levels import Step
 from .run.noise import gaussian
-from .run.schedule import begin
+from .run.schedule import Schedule, begin
 from .site import Site
 from .suggest import near
 from .text.prompt import Prompt, Words
@@ -280,8 +280,8 @@ class Adapter(ABC):
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         return gaussian(generators, self.latent_shape, self.dtype).to(self.device)
 
-    def _begin(self, n: int) -> Any:
-        return begin(self.scheduler, n, self.device)
+    def _begin(self, schedule: Schedule) -> Any:
+        return begin(self.scheduler, schedule, self.device)
 
     def time(self, step: Step | Sequence[Step], rows: int | None = None) -> Tensor:
         """What the network is told about the time: a scalar, or one for each of so many rows."""

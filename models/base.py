@@ -64,9 +64,9 @@ class Model(Adapter):
 
     # steps --------------------------------------------------------------------------------------------
 
-    def steps(self, n: int) -> list[Step]:
-        """Return the steps of a run of n steps: one for each call of the network."""
-        scheduler = self._begin(n)
+    def steps(self, run: int | Sampling) -> list[Step]:
+        """Return the steps of a run, of so many or of a Sampling's: one for each call of the network."""
+        scheduler = self._begin((run if isinstance(run, Sampling) else Sampling(steps=run)).schedule)
         return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
 
     @property
@@ -99,9 +99,9 @@ class Model(Adapter):
         """Return the names of the guidance branches of a run; each costs one row a sample."""
         return tuple(b.name for b in Sampling(guidance=guidance).guided(self).branches(self))
 
-    def start(self, seeds: Sequence[int], steps: int) -> SamplerState:
-        """Return the moment before the first step of a run."""
-        return begin_run(self, seeds, steps)
+    def start(self, seeds: Sequence[int], run: int | Sampling) -> SamplerState:
+        """Return the moment before the first step of a run: of so many steps, or of a Sampling's."""
+        return begin_run(self, seeds, run)
 
     def sample(
         self,
@@ -124,7 +124,7 @@ class Model(Adapter):
             interventions: what to change on the way.
             recompute: keep no activations for gradients, but compute each step again when they are wanted
                 (gradient checkpointing): memory of one step instead of all.
-            **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative, size.
+            **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative, size, ...
 
         Raises:
             ValueError: for settings that cannot be, seeds that do not fit the prompts, and negative prompts

@@ -174,7 +174,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     check_run(len(prompts), seeds)
     how = Sampling(**settings)
     model = model.sized(how.size)
-    plan, wanted = model.steps(how.steps), expand(model, sites)
+    plan, wanted = model.steps(how), expand(model, sites)
     branches = model.branch_names(how.guidance)
     for each in (when, *(i.when for i in interventions)):
         each.check(len(plan), len(prompts), branches)

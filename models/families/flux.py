@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..run.noise import gaussian
 from ..run.prediction import Steps
-from ..run.schedule import begin, flow_shift
+from ..run.schedule import Schedule, begin, flow_shift
 from ..text.encoders import clip, read
 from ..text.prompt import Prompt
 from ._images import decoded, from_text_pipeline
@@ -75,11 +75,12 @@ class Flux(TransformerModel):
         packed: Tensor = self.pipe._pack_latents(noise, len(noise), channels, height, width)
         return packed
 
-    def _begin(self, n: int) -> Any:
+    def _begin(self, schedule: Schedule) -> Any:
         options: dict[str, Any] = {"mu": flow_shift(self.scheduler, self.latent_shape[0], 1.15)}
-        if not self.scheduler.config.get("use_flow_sigmas"):
+        n = schedule.steps
+        if n is not None and not schedule.own and not self.scheduler.config.get("use_flow_sigmas"):
             options["sigmas"] = np.linspace(1.0, 1 / n, n)
-        scheduler = begin(self.scheduler, n, self.device, **options)
+        scheduler = begin(self.scheduler, schedule, self.device, **options)
         scheduler.set_begin_index(0)
         return scheduler
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from ..run.prediction import Steps
-from ..run.schedule import begin, flow_shift
+from ..run.schedule import Schedule, begin, flow_shift
 from ..text.encoders import clip, joined, read
 from ..text.prompt import Prompt, Words
 from ._images import from_text_pipeline
@@ -62,13 +62,13 @@ class StableDiffusion3(TransformerModel):
         states: Tensor = encoder(reading.ids.to(self.device))[0]
         return states
 
-    def _begin(self, n: int) -> Any:
+    def _begin(self, schedule: Schedule) -> Any:
         if not self.scheduler.config.get("use_dynamic_shifting"):
-            return begin(self.scheduler, n, self.device)
+            return begin(self.scheduler, schedule, self.device)
         _, height, width = self.latent_shape
         patch = self.pipe.transformer.config.patch_size
         tokens = (height // patch) * (width // patch)
-        return begin(self.scheduler, n, self.device, mu=flow_shift(self.scheduler, tokens, 1.16))
+        return begin(self.scheduler, schedule, self.device, mu=flow_shift(self.scheduler, tokens, 1.16))
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The transformer's output, eps - x_0, for inputs x [sample, channel, height, width]."""

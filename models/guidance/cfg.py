@@ -21,18 +21,23 @@ class CFG(Guidance):
         scale: 1 or less samples without guidance. Networks that were distilled from guidance (FLUX.1 dev)
             are told it instead.
         true_scale: the scale that acts on those networks; None is what the model is set to (1: none).
+        rescale: how far the guided output is brought back to the standard deviation of the conditional one:
+            0 is not, 1 wholly (Lin et al. 2023, eq. 14-16).
 
     Raises:
-        ValueError: for a scale below 0, infinite or NaN.
+        ValueError: for a scale below 0, infinite or NaN, and a rescale outside of 0 to 1.
     """
 
     scale: float
     true_scale: float | None = None
+    rescale: float = 0.0
 
     def __post_init__(self) -> None:
         for scale in (self.scale, self.true_scale):
             if scale is not None and (not scale >= 0 or math.isinf(scale)):
                 raise ValueError(f"guidance is {scale}; it is a number from 0 up (1 or less: no guidance)")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"guidance rescale is {self.rescale}; it is a number from 0 (none) to 1 (whole)")
 
     @property
     def told_scale(self) -> float:  # type: ignore[override]  # a value here
@@ -48,9 +53,17 @@ class CFG(Guidance):
         return model.true_cfg_scale if self.true_scale is None else self.true_scale
 
     def branches(self, model: Adapter) -> tuple[GuidanceBranch, ...]:
-        """The conditional branch, and above scale 1 the one that reads the negative prompts."""
+        """The conditional branch, and above scale 1 the one that reads the negative prompts.
+
+        Raises:
+            ValueError: for a rescale of a run that is not guided.
+        """
         cond = GuidanceBranch("cond")
-        return (GuidanceBranch("uncond", "negative_prompts"), cond) if self.acting(model) > 1 else (cond,)
+        if self.acting(model) > 1:
+            return (GuidanceBranch("uncond", "negative_prompts"), cond)
+        if self.rescale:
+            raise ValueError(f"{self} has nothing to rescale on {model.name}: the run is not guided")
+        return (cond,)
 
     def combine(
         self,
@@ -60,4 +73,14 @@ class CFG(Guidance):
     ) -> Tensor:
         """Return the guided output."""
         cond, uncond = outputs["cond"], outputs.get("uncond")
-        return cond if uncond is None else uncond + self.acting(context.model) * (cond - uncond)
+        if uncond is None:
+            return cond
+        out = uncond + self.acting(context.model) * (cond - uncond)
+        return _rescaled(out, cond, self.rescale) if self.rescale else out
+
+
+def _rescaled(guided: Tensor, cond: Tensor, share: float) -> Tensor:
+    """Bring guided outputs back to the standard deviation of the conditional ones, by so much."""
+    axes = list(range(1, cond.ndim))
+    whole = guided * (cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+    return share * whole + (1 - share) * guided

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..adapter import Adapter
-from ..guidance.cfg import CFG
 from ..guidance.value import Combined, Guidance
 from ..places.account import Account
 from ..places.intervention import Intervention, Probe, intervening, parts_of
@@ -20,63 +18,11 @@ from .asymmetric import asymmetric_step
 from .branches import Guided, Reading, branch_interventions, guided, read
 from .context import Branch
 from .levels import Step, check_step
-from .schedule import copied, noise_level, scaled, step_kwargs
+from .schedule import check_eta, copied, noise_level, scaled, step_kwargs
+from .settings import Sampling, SamplingOptions, as_guidance
 from .state import SamplerState, State
 
-
-class SamplingOptions(TypedDict, total=False):
-    """The keywords of ``Sampling``, the same in every function that samples."""
-
-    steps: int
-    guidance: float | Guidance | None
-    negative: str | Sequence[str | Prompt]
-    size: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a run is sampled.
-
-    Args:
-        steps: number of steps.
-        guidance: a scale, or a Guidance; None is the model's default, 1 or less is none.
-        negative: what the unconditional branch reads: one text for all samples, or one a sample.
-        size: height and width in pixels; None is the model's own.
-
-    Raises:
-        ValueError: for steps below 1, and guidance below 0 or NaN.
-    """
-
-    steps: int = 20
-    guidance: float | Guidance | None = None
-    negative: str | Sequence[str | Prompt] = ""
-    size: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; a run needs at least 1")
-        if self.guidance is not None:
-            as_guidance(self.guidance)
-
-    def described(self, model: Adapter) -> dict[str, Any]:
-        """Return the settings as numbers and texts, for the provenance of a result."""
-        guidance = model.default_guidance if self.guidance is None else self.guidance
-        negative = self.negative if isinstance(self.negative, str) else list(map(_text, self.negative))
-        plain = guidance if isinstance(guidance, (int, float)) else repr(guidance)
-        return {"steps": self.steps, "guidance": plain, "negative": negative}
-
-    def guided(self, model: Adapter) -> Guidance:
-        """Return the guidance as a value."""
-        return as_guidance(model.default_guidance if self.guidance is None else self.guidance)
-
-
-def _text(prompt: str | Prompt) -> str:
-    return prompt if isinstance(prompt, str) else prompt.text
-
-
-def as_guidance(guidance: float | Guidance) -> Guidance:
-    """Return a number as the classifier-free guidance that it is short for."""
-    return guidance if isinstance(guidance, Guidance) else CFG(float(guidance))
+__all__ = ["Sampling", "SamplingOptions", "as_guidance", "begin_run", "check_run", "denoised", "sample"]
 
 
 def check_run(n_prompts: int, seeds: Sequence[int]) -> None:
@@ -104,12 +50,13 @@ def sample(
             "steps that are computed again for their gradients would run without the interventions of the "
             "surrounding context; give them to the run itself: interventions=[...]"
         )
+    check_eta(model.scheduler, sampling.eta)
     guidance = sampling.guided(model)
     planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
     account = Account(planned)
     with intervening(model, *planned, account=account):
         reading = read(model, guidance, prompts, sampling.negative)
-    start = start or begin_run(model, seeds, sampling.steps)
+    start = start or begin_run(model, seeds, sampling)
     generators = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
@@ -120,15 +67,16 @@ def sample(
         call = _calling(model, (step,) * len(seen), reading, planned, account)
         made = _recomputed(call, seen, known, memory) if recompute else call(seen, known, memory)
         known, memory = {}, made.combined.memory
-        x = _stepped(scheduler, made.combined, t, x, generators)
+        x = _stepped(scheduler, made.combined, t, x, generators, eta=sampling.eta)
         kept = (scheduler, generators, memory)
         yield State(step, x, seen, made.combined.output, made.outputs, made.rows, told, account, kept)
     account.close()
 
 
-def begin_run(model: Adapter, seeds: Sequence[int], steps: int) -> SamplerState:
-    """Return the moment before the first step of a run."""
-    scheduler = model._begin(steps)
+def begin_run(model: Adapter, seeds: Sequence[int], run: int | Sampling) -> SamplerState:
+    """Return the moment before the first step of a run: of so many steps, or of a Sampling's."""
+    how = run if isinstance(run, Sampling) else Sampling(steps=run)
+    scheduler = model._begin(how.schedule)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     latents = model._draw(generators) * getattr(scheduler, "init_noise_sigma", 1.0)
     return SamplerState(0, latents, scheduler, tuple(g.get_state() for g in generators))
@@ -159,12 +107,20 @@ def _recomputed(call: Callable[..., Guided], *args: Any) -> Guided:
 
 
 def _stepped(
-    scheduler: Any, combined: Combined, t: Tensor, x: Tensor, generators: Sequence[torch.Generator]
+    scheduler: Any,
+    combined: Combined,
+    t: Tensor,
+    x: Tensor,
+    generators: Sequence[torch.Generator],
+    *,
+    eta: float,
 ) -> Tensor:
     if combined.direction is not None:
+        if eta:
+            raise ValueError(f"eta is {eta}, but a guidance with a direction of its own draws no noise")
         return asymmetric_step(scheduler, combined.output, combined.direction, t, x)
     new: Tensor = scheduler.step(
-        combined.output, t, x, return_dict=False, **step_kwargs(scheduler, generators)
+        combined.output, t, x, return_dict=False, **step_kwargs(scheduler, generators, eta)
     )[0]
     return new
 

@@ -11,6 +11,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,6 +39,41 @@ UNSCALED: dict[str, dict[str, Any]] = {
 """Schedulers for pipelines that do not scale the starting noise, as Euler's method would ask."""
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """When the network is called: so many steps, or times or noise levels of one's own.
+
+    Args:
+        steps: how many; None is what the own times or levels make, and else it must agree with them.
+        timesteps: times, falling, in place of the scheduler's spacing.
+        sigmas: noise levels, falling, in the scheduler's own terms: flow matching and UniPC take one a step,
+            Euler's method also the one to end at.
+
+    Raises:
+        ValueError: for values that cannot be, or contradict each other.
+    """
+
+    steps: int | None = None
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps is {self.steps}; a run needs at least 1")
+        if self.timesteps is not None and self.sigmas is not None:
+            raise ValueError("timesteps and sigmas are both given; one follows from the other: give one")
+        for name, values in self.own.items():
+            falling = all(a > b for a, b in zip(values, values[1:], strict=False))
+            if not values or not falling or not all(0 <= v < math.inf for v in values):
+                raise ValueError(f"{name} is {values}; it holds numbers from 0 up, each below the one before")
+
+    @property
+    def own(self) -> dict[str, list[float]]:
+        """What takes the place of the scheduler's spacing."""
+        given = {"timesteps": self.timesteps, "sigmas": self.sigmas}
+        return {name: list(values) for name, values in given.items() if values is not None}
+
+
 def check_scheduler(scheduler: Any) -> None:
     """Raise ValueError if a run with this scheduler would not equal its pipeline's."""
     name = type(scheduler).__name__
@@ -48,20 +84,47 @@ def check_scheduler(scheduler: Any) -> None:
         )
 
 
-def begin(scheduler: Any, n: int, device: torch.device, **options: Any) -> Any:
-    """Return a copy of the scheduler, set to a run of n steps; ``options`` go to ``set_timesteps``."""
-    if n < 1:
-        raise ValueError(f"steps is {n}; a run needs at least 1")
+def begin(scheduler: Any, schedule: Schedule, device: torch.device, **options: Any) -> Any:
+    """Return a copy of the scheduler, set to a run; ``options`` go to ``set_timesteps``.
+
+    Raises:
+        ValueError: for more steps than it was trained on, for own times or levels that it does not take, and
+            for a number of steps that they do not make.
+    """
     check_scheduler(scheduler)
     scheduler = copy.deepcopy(scheduler)
     for name in ("step", "set_timesteps"):  # methods that somebody wrapped would still act on the original
         vars(scheduler).pop(name, None)
-    limit = scheduler.config.num_train_timesteps
-    if n > limit:
+    limit, n = scheduler.config.num_train_timesteps, schedule.steps
+    if n is not None and n > limit:
         raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
-    own = {} if "sigmas" in options else {"num_inference_steps": n}  # a family may fix the noise levels
-    scheduler.set_timesteps(**own, device=device, **options)
+    _check_own(scheduler, schedule)
+    own = schedule.own or (
+        {} if "sigmas" in options else {"num_inference_steps": n}
+    )  # a family may fix levels
+    scheduler.set_timesteps(**{**options, **own}, device=device)
+    made = n_steps(scheduler)
+    if n is not None and schedule.own and made != n:
+        raise ValueError(f"steps is {n}, but {', '.join(schedule.own)} make {made}; leave steps out")
     return scheduler
+
+
+def n_steps(scheduler: Any) -> int:
+    """Return the number of steps of a begun scheduler; some call the network several times in one."""
+    return int(scheduler.num_inference_steps or len(scheduler.timesteps))  # DDPM does not count own times
+
+
+def _check_own(scheduler: Any, schedule: Schedule) -> None:
+    """Raise ValueError for times or levels that a scheduler does not take."""
+    name, limit = type(scheduler).__name__, scheduler.config.num_train_timesteps
+    for given, values in schedule.own.items():
+        takes = inspect.signature(scheduler.set_timesteps).parameters
+        if given not in takes or (given == "timesteps" and "FlowMatch" in name):
+            other = [o for o in ("timesteps", "sigmas") if o != given and o in takes]
+            fix = f"give {other[0]}" if other else "leave it out, or take another scheduler"
+            raise ValueError(f"{name} takes no {given} of one's own, but got {values}; {fix}")
+        if given == "timesteps" and values[0] > limit - 1:
+            raise ValueError(f"timesteps begin at {values[0]}; {name} was trained on 0 to {limit - 1}")
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -106,10 +169,17 @@ def noise_level(scheduler: Any, index: int) -> float:
     return float(((1 - alpha) / alpha) ** 0.5)
 
 
-def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-    """Return what ``scheduler.step`` needs beyond output, time and sample."""
+def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator], eta: float = 0.0) -> dict[str, Any]:
+    """Return what ``scheduler.step`` needs beyond output, time and sample, as the pipelines give it."""
     accepts = inspect.signature(scheduler.step).parameters
-    return {"generator": list(generators)} if "generator" in accepts else {}
+    given = {"generator": list(generators), "eta": eta}
+    return {name: value for name, value in given.items() if name in accepts}
+
+
+def check_eta(scheduler: Any, eta: float) -> None:
+    """Raise ValueError for an eta that a scheduler does not take."""
+    if eta and "eta" not in inspect.signature(type(scheduler).step).parameters:
+        raise ValueError(f"eta is {eta}, but {type(scheduler).__name__} takes none; leave it out")
 
 
 def copied(scheduler: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model, Prompt, SamplerState, State
-from ...models.run.sampling import SamplingOptions
+from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
 
 Key: TypeAlias = tuple[object, ...]
@@ -89,7 +89,7 @@ class SweepExecutor:
     ) -> None:
         keys, seeds = list(runs), [r.seed for r in runs.values()]
         last = max(max(moments[k], default=0) for k in keys)
-        start = self.model.start(seeds, self.settings["steps"])
+        start = self.model.start(seeds, Sampling(**self.settings))
         self._keep(start, keys, moments)
         for state in self._sample([r.prompt for r in runs.values()], seeds, start):
             here = state.step.index
@@ -112,7 +112,7 @@ class SweepExecutor:
         """Return where a run starts, with the plain run's outputs of the branches that stay as they are."""
         start = self.starts.get((key_of(SweepRun(run.prompt, run.seed)), run.start))
         if start is None:
-            return self.model.start([run.seed], self.settings["steps"])
+            return self.model.start([run.seed], Sampling(**self.settings))
         touched = {i.when.branch for i in run.interventions}
         spared = () if None in touched else set(start.known) - touched
         return replace(start, known={b: start.known[b] for b in self.branches if b in spared})

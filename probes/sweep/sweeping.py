@@ -65,7 +65,7 @@ def sweep(
     if not isinstance(how.negative, str):
         raise ValueError(f"negative is {how.negative!r}; the runs of a sweep share one negative text")
     model = model.sized(how.size)
-    branches, n_steps = model.branch_names(how.guidance), len(model.steps(how.steps))
+    branches, n_steps = model.branch_names(how.guidance), len(model.steps(how))
     for run in runs:
         for i in run.interventions:
             if not isinstance(i, Intervention):

@@ -12,6 +12,7 @@ from torch import Tensor
 from denoscope.models.guidance import CFG, Combined, Guidance, GuidanceBranch
 from denoscope.models.load import load
 from denoscope.models.run.context import When
+from denoscope.models.run.schedule import Schedule
 from denoscope.models.run.state import SamplerState
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, scale
@@ -113,7 +114,7 @@ def test_equal_outputs_give_the_plain_ddim_step_to_the_bit(prediction):
     )
     torch.testing.assert_close(final(model, guidance=Same(1.0)).latents, plain.latents, rtol=1e-5, atol=1e-5)
     once = final(model, guidance=Same(2.0), steps=1)
-    scheduler = model._begin(1)
+    scheduler = model._begin(Schedule(1))
     start = model.start(SEEDS, 1).latents
     by_scheduler = scheduler.step(once.output, scheduler.timesteps[0], start).prev_sample
     assert torch.equal(once.latents, by_scheduler)
@@ -121,7 +122,7 @@ def test_equal_outputs_give_the_plain_ddim_step_to_the_bit(prediction):
 
 def test_the_direction_is_that_of_the_second_output(tiny):
     edited = final(tiny, guidance=Asymmetric(3.0), steps=1)
-    scheduler = tiny._begin(1)
+    scheduler = tiny._begin(Schedule(1))
     t, x = scheduler.timesteps[0], tiny.start(SEEDS, 1).latents
     clean = scheduler.step(edited.outputs["edited"], t, x).pred_original_sample
     last = scheduler.final_alpha_cumprod
