@@ -18,6 +18,7 @@ from ..models.site import Site
 from .call_state import Rows
 from .calls import Follower
 from .intervene import Intervention, intervening
+from .pipeline_calls import PipelineCalls
 from .pipelines import rows_of
 from .recording import Recorder
 from .trace import Trace, expand
@@ -111,7 +112,7 @@ def attached(
     recorder = Recorder(model, expand(model, trace), when)
     planned = [*interventions, *recorder.interventions()]
     watched = _watched(model, planned)
-    follower = Follower(model, table, rows, watched, recorder)
+    follower = Follower(model, table, rows, recorder)
     recorder.reads_prompts = bool(planned)
     with ExitStack() as stack:
         for part, module in watched.items():
@@ -121,7 +122,7 @@ def attached(
         recorder.account = stack.enter_context(intervening(model, *planned))
         for module in watched.values():
             stack.enter_context(after_calls(module, follower.done, follower.leave))
-        stack.enter_context(follower.following())
+        stack.enter_context(PipelineCalls(follower, watched).following())
         yield AttachedRun(model, recorder.account, recorder.traces, follower)
 
 

@@ -33,7 +33,7 @@ def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = Non
     if not close:
         raise AccountError(
             f"the network is told the time {t:g}, which is none of {name}'s timesteps, so its step cannot be "
-            "known; likely causes: another scheduler than pipe.scheduler steps, or set_timesteps was not called"
+            "known; likely causes: another scheduler than pipe.scheduler steps, or set_timesteps was not run"
         )
     for asked in (getattr(scheduler, n, None) for n in ("step_index", "begin_index")):
         if asked is not None:

@@ -1,4 +1,4 @@
-"""What a pipeline's running call reads: whose text a call of a text encoder is, and the prompts of each row."""
+"""What a pipeline's running call reads: whose text a text encoder is given, and the prompt of each row."""
 
 from __future__ import annotations
 
@@ -32,12 +32,7 @@ def texts_of(arguments: Arguments, branch: Branch, suffix: str = "") -> list[str
 
 
 def branch_of(
-    pipe: Any,
-    arguments: Arguments,
-    part: str,
-    ids: Tensor,
-    order: Sequence[Branch],
-    met: Counter[str],
+    pipe: Any, arguments: Arguments, part: str, ids: Tensor, *, order: Sequence[Branch], met: Counter[str]
 ) -> Branch:
     """Return whose text a text encoder is given: the branch whose text has these tokens.
 
@@ -55,27 +50,28 @@ def branch_of(
     """
     suffix = part.removeprefix("text_encoder")
     tokenizer = getattr(pipe, f"tokenizer{suffix}")
-    found = [b for b in order if _same(ids, _ids(pipe, tokenizer, arguments, b, suffix, ids.shape[1]))]
+    expected = {b: _texts(pipe, tokenizer, arguments, b, suffix) for b in order}
+    found = [b for b, texts in expected.items() if texts is not None and _same(ids, tokenizer, texts)]
     if not found:
         read = tokenizer.batch_decode(ids, skip_special_tokens=True)
         raise AccountError(
-            f"{part} reads {read}, which is neither the prompt nor the negative prompt of the running call, so "
+            f"{part} reads {read}, neither the prompt nor the negative prompt of the running call, so "
             'whose it is cannot be known; say it: with run.assigning("cond"): ...'
         )
     met[part] += len(found) > 1
     return found[min(max(met[part] - 1, 0), len(found) - 1)]
 
 
-def _same(ids: Tensor, expected: Tensor | None) -> bool:
-    if expected is None or len(expected) not in (1, len(ids)):
+def _same(ids: Tensor, tokenizer: Any, texts: Sequence[str]) -> bool:
+    if len(texts) not in (1, len(ids)):
         return False
+    width = {"padding": "max_length", "max_length": ids.shape[1], "truncation": True}
+    expected = tokenizer(list(texts), return_tensors="pt", **width).input_ids
     return bool((ids.cpu() == expected).all())
 
 
-def _ids(
-    pipe: Any, tokenizer: Any, arguments: Arguments, branch: Branch, suffix: str, width: int
-) -> Tensor | None:
-    """Cut a branch's text into tokens as the pipeline does, by its own methods."""
+def _texts(pipe: Any, tokenizer: Any, arguments: Arguments, branch: Branch, suffix: str) -> list[str] | None:
+    """Return a branch's texts as the pipeline puts them, by its own methods."""
     texts = texts_of(arguments, branch, suffix)
     if texts is None:
         return None
@@ -84,10 +80,7 @@ def _ids(
     if hasattr(pipe, "maybe_convert_prompt"):  # learned words of several vectors
         texts = pipe.maybe_convert_prompt(texts, tokenizer)
     instruction = arguments.get("complex_human_instruction") if branch == "cond" else None
-    texts = ["\n".join(instruction) + t for t in texts] if instruction else texts
-    made = tokenizer(texts, padding="max_length", max_length=width, truncation=True, return_tensors="pt")
-    ids: Tensor = made.input_ids
-    return ids
+    return ["\n".join(instruction) + t for t in texts] if instruction else texts
 
 
 def encoded(model: Model, arguments: Arguments, branches: Sequence[Branch]) -> dict[Branch, list[Prompt]]:
@@ -125,7 +118,7 @@ def _conditional(arguments: Arguments) -> list[str] | None:
 def as_given(
     prompts: Sequence[Prompt], rows: slice, kwargs: Mapping[str, Any], n_rows: int
 ) -> tuple[Prompt, ...]:
-    """Return the prompts of a branch with the embeddings that the denoiser is given; none if they do not fit."""
+    """Return the prompts of a branch with the embeddings that the denoiser is given; none unless they fit."""
     given = kwargs.get("encoder_hidden_states")
     if len(prompts) != rows.stop - rows.start:
         return ()

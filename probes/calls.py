@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.base import Model
 from ..models.places.account import AccountError
@@ -19,7 +17,7 @@ from ..models.run.schedule import noise_level
 from ..models.text.prompt import Words
 from .call_state import Rows, Running, TextCall, checked
 from .call_steps import place_of, stepping
-from .call_texts import as_given, branch_of, encoded, texts_of
+from .call_texts import as_given, branch_of, texts_of
 from .pipelines import Arguments, PipelineRows
 
 
@@ -45,7 +43,6 @@ class Follower:
         model: the opened pipeline.
         table: the pipeline's entry; None if its rows are given.
         rows: whose the rows of the denoiser are, instead of asking the pipeline.
-        watched: the components that are followed.
         listener: hears of the steps, and of each run's end.
     """
 
@@ -54,100 +51,28 @@ class Follower:
         model: Model,
         table: PipelineRows | None,
         rows: Rows | None,
-        watched: Mapping[str, nn.Module],
         listener: Listener,
     ) -> None:
         self.model, self.table, self.rows = model, table, rows
-        self.watched, self.listener = watched, listener
+        self.listener = listener
         self.running = Running()
         self.assigned: Rows | Branch | None = None
         self.encoding: Arguments | None = None
         self._call: Call | None = None
+        self.wrapped = ExitStack()
         self._schedulers: list[Any] = []
-        self._stack = ExitStack()
 
-    # the pipeline's call ------------------------------------------------------------------------------
-
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Follow the pipeline's calls and its ``encode_prompt`` while the context lasts."""
-        pipe, kind = self.model.pipe, type(self.model.pipe)
-        methods = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        for name, wrap in (("__call__", self._called), ("encode_prompt", self._encoded)):
-            if hasattr(kind, name):
-                methods[name] = _wrapping(getattr(kind, name), wrap)
-        with self._stack:
-            pipe.__class__ = type(kind.__name__, (kind,), methods)  # Python looks up __call__ there alone
-            try:
-                yield
-                self._end_of_loop()
-            finally:
-                pipe.__class__ = kind
-
-    def _called(self, method: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
-        """A call of the pipeline: everything in it belongs to one run."""
-        self._check_components()
-        self._end_of_loop()
-        before, self.running = self.running, Running(_known(bound))
-        try:
-            if self.table and self.model.conditional and self.listener.reads_prompts:
-                self.running.prompts = encoded(self.model, _known(bound), self.model.branch_order)
-            if "callback_on_step_end" in bound.signature.parameters:
-                self._listen(bound)
-            result = method(*bound.args, **bound.kwargs)
-            if self.running.step is None:
-                part = self.model.input_site.component
-                raise AccountError(f"the call of {self.model.name} came to its end without a call of {part}")
-            self.listener.finished(self.running)
-        except BaseException:
-            self.listener.failed()
-            raise
-        finally:
-            self.running = before
-        return result
-
-    def _check_components(self) -> None:
-        for part, module in self.watched.items():
-            if self.model.components.get(part) is not module:
-                raise RuntimeError(f"{part} was replaced while attached; replace it first, then attach")
-
-    def _end_of_loop(self) -> None:
+    def end_of_loop(self) -> None:
         """A loop of the user's own is over, where one was going on."""
         if self.running.arguments is None and self.running.step is not None:
             self.listener.finished(self.running)
             self.running = Running()
 
-    def _listen(self, bound: inspect.BoundArguments) -> None:
-        """Hear of the latents at the end of each step, as the pipeline goes on with them."""
-        running, users = self.running, bound.arguments.get("callback_on_step_end")
-        names = getattr(users, "tensor_inputs", None)  # diffusers' PipelineCallback
-        names = names or _known(bound)["callback_on_step_end_tensor_inputs"]
-
-        def heard(pipe: Any, i: int, t: Any, values: dict[str, Any]) -> Any:
-            own = values["latents"]
-            result = users(pipe, i, t, {n: values[n] for n in names}) if users else {}
-            running.latents = result.get("latents", own) if isinstance(result, dict) else own
-            return result
-
-        bound.arguments["callback_on_step_end"] = heard
-        bound.arguments["callback_on_step_end_tensor_inputs"] = list(dict.fromkeys([*names, "latents"]))
-
-    def _encoded(self, method: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
-        """A call of ``encode_prompt``: what it returns is what the denoiser is given."""
-        before, self.encoding = self.encoding, _known(bound)
-        try:
-            result = method(*bound.args, **bound.kwargs)
-        finally:
-            self.encoding = before
-        if self.model.cfg_in_two_passes and self.running.arguments is not None:
-            self.running.keep_read(_known(bound), result[0])
-        return result
-
     # calls of the networks ----------------------------------------------------------------------------
 
     def denoise(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """The denoiser is called."""
-        if self.model.call is not None:
+        if self.model.call is not None and self.running.arguments is None:
             return  # denoscope's own loop
         self._follow(self.model.pipe.scheduler)
         x: Any = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
@@ -163,7 +88,8 @@ class Follower:
         }
         each = (step,) * next(r.stop - r.start for r in rows.values())
         scale = (self.running.arguments or {}).get("guidance_scale")
-        self._begin(Call(self.model.input_site.component, rows, each, prompts, scale))
+        if self.model.call is None:
+            self._begin(Call(self.model.input_site.component, rows, each, prompts, scale))
 
     def read(self, part: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """A text encoder is called."""
@@ -194,7 +120,7 @@ class Follower:
     def _follow(self, scheduler: Any) -> None:
         if not any(scheduler is s for s in self._schedulers):
             self._schedulers.append(scheduler)
-            self._stack.enter_context(stepping(scheduler, self._stepped))
+            self.wrapped.enter_context(stepping(scheduler, self._stepped))
 
     def _stepped(self, latents: Tensor) -> None:
         rows, whole = self.running.rows, max((r.stop for r in self.running.rows.values()), default=0)
@@ -245,7 +171,7 @@ class Follower:
         if run.place is None and run.arguments is not None:
             run.first = place
         if run.arguments is None and run.place is not None and place < run.place:
-            self._end_of_loop()  # and another begins
+            self.end_of_loop()  # and another begins
             run = self.running
         run.index = run.index + 1 if known else place - run.first
         run.place = place
@@ -261,7 +187,7 @@ class Follower:
             return "cond"
         order = self.table.text_order if self.table else ("cond", "uncond")
         read = [b for b in order if b == "cond" or self._reads_negative(arguments)]
-        return branch_of(self.model.pipe, arguments, part, ids, read, self.running.met)
+        return branch_of(self.model.pipe, arguments, part, ids, order=read, met=self.running.met)
 
     def _reads_negative(self, arguments: Arguments) -> bool:
         if self.encoding and "do_classifier_free_guidance" in self.encoding:
@@ -282,19 +208,3 @@ class Follower:
 
 def _after(run: Running) -> int:
     return -1 if run.place is None else run.place
-
-
-def _wrapping(method: Any, wrap: Callable[..., Any]) -> Any:
-    signature = inspect.signature(method)
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return wrap(method, signature.bind(*args, **kwargs))
-
-    return call
-
-
-def _known(bound: inspect.BoundArguments) -> dict[str, Any]:
-    whole = inspect.BoundArguments(bound.signature, type(bound.arguments)(bound.arguments))
-    whole.apply_defaults()
-    return dict(whole.arguments)
