@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -94,6 +95,7 @@ def encoded(model: Model, arguments: Arguments, branches: Sequence[Branch]) -> d
     cond = _conditional(arguments)
     if cond is None or any(arguments.get(name) is not None for name in more):
         return {}
+    reader = _reader(model, arguments)
     found: dict[Branch, list[Prompt]] = {}
     try:
         with torch.no_grad(), model.live.suspending():
@@ -102,11 +104,22 @@ def encoded(model: Model, arguments: Arguments, branches: Sequence[Branch]) -> d
                 if texts is None:
                     continue
                 texts = texts * len(cond) if len(texts) == 1 else texts
-                made = model.negative(texts) if branch == "uncond" else model.encode(texts)
+                made = reader.negative(texts) if branch == "uncond" else reader.encode(texts)
                 found[branch] = [p for p in made for _ in range(copies)]
     except (ValueError, LookupError):
         return {}
     return found
+
+
+def _reader(model: Model, arguments: Arguments) -> Model:
+    """Return the model, reading as many tokens as the call does, after its instruction."""
+    twin: Any = copy.copy(model)
+    if arguments.get("max_sequence_length"):
+        twin.t5_tokens = twin.text_tokens = arguments["max_sequence_length"]
+    if "complex_human_instruction" in arguments:
+        twin.instruction = tuple(arguments["complex_human_instruction"] or ())
+    reader: Model = twin
+    return reader
 
 
 def _conditional(arguments: Arguments) -> list[str] | None:
