@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -272,7 +272,7 @@ class Adapter(ABC):
         t = torch.tensor(step.t, dtype=torch.int64 if whole else torch.float32, device=self.device)
         return t if rows is None else t.expand(rows)
 
-    def sized(self, size: tuple[int, int] | None) -> Adapter:
+    def sized(self, size: tuple[int, int] | None) -> Self:
         """Return the same model, painting pictures of another height and width."""
         if size is None or size == self.size:
             return self

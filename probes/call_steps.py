@@ -44,7 +44,7 @@ def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = Non
     if len(nearest) > 1 and after is None:
         raise AccountError(f"{name} has the time {t:g} {len(nearest)} times, so the step cannot be known")
     later = [i for i in nearest if after is None or i > after]
-    return later[0] if later else nearest[-1]
+    return int(later[0] if later else nearest[-1])
 
 
 @contextmanager

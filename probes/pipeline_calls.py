@@ -50,9 +50,8 @@ class PipelineCalls:
         before, self.calls.running = self.calls.running, Running(_known(bound))
         try:
             if self.calls.table and self.calls.model.conditional and self.calls.listener.reads_prompts:
-                self.calls.running.prompts = encoded(
-                    self.calls.model, _known(bound), self.calls.model.branch_order
-                )
+                branches = self.calls.model.branch_order
+                self.calls.running.prompts = encoded(self.calls.model, _known(bound), branches)
             if "callback_on_step_end" in bound.signature.parameters:
                 self._listen(bound)
             result = method(*bound.args, **bound.kwargs)

@@ -3,8 +3,10 @@
 import diffusers
 import pytest
 import torch
+import xarray as xr
 from PIL import Image
 
+from denoscope.analysis import maps_from_trace, word_maps
 from denoscope.models.load import load
 from denoscope.models.places.account import AccountError
 from denoscope.models.run.context import When
@@ -416,3 +418,45 @@ def test_outside_attention_an_ip_adapter_is_watched():
     assert [tuple(run.trace[s].shape[:2]) for s in sites] == [(4, 1)] * 3
     with attached(pipe, zero(CROSS + "out")):
         assert not torch.equal(call(pipe, **image), plain)
+
+
+# word maps --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("time", ["mean", "each"])
+@pytest.mark.parametrize(
+    "make", [tiny.tiny_sd, tiny_families.tiny_sd3, tiny_families.tiny_flux, tiny_families.tiny_pixart_sigma]
+)
+def test_word_maps_of_a_call_are_those_of_our_own_loop(make, time):
+    model = load(make(), size=(16, 16))
+    model.t5_tokens = model.text_tokens = 24
+    texts, run = ["a red cat", "a red dog"], {"guidance": 4.0, "steps": 2}
+    ours = word_maps(model, texts, ["red"], seeds=[5, 6], time=time, **run)
+    sites = model.reading_sites()
+    with torch.no_grad(), attached(model, trace=sites) as watched:
+        generators = [torch.Generator().manual_seed(s) for s in (5, 6)]
+        model.run_pipeline(texts, generators, 2, 4.0)
+    theirs = maps_from_trace(watched.trace, watched.model, ["red"], time=time)
+    xr.testing.assert_equal(ours.maps, theirs.maps)
+    assert torch.equal(ours.latents, theirs.latents)
+
+
+def test_word_maps_of_a_picture_that_is_changed():
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(**tiny.tiny_sd().components)
+    pipe.set_progress_bar_config(disable=True)
+    with attached(pipe, trace="unet/**/cross_attn.probs") as run:
+        call(pipe, "a red cat", image=PICTURE, strength=0.5)
+    maps = maps_from_trace(run.trace, run.model, ["cat"], size=(16, 16)).maps
+    assert maps.shape == (1, 1, 16, 16) and float(maps.max()) > 0
+
+
+def test_word_maps_of_other_rows_are_refused():
+    pipe = tiny.tiny_sd()
+    with attached(pipe, trace="unet/**/cross_attn.probs", when=When(branch="uncond")) as run:
+        call(pipe)
+    with pytest.raises(ValueError, match="rows of all samples that read the prompt"):
+        maps_from_trace(run.trace, run.model)
+    with attached(pipe, trace=MID) as run:
+        call(pipe)
+    with pytest.raises(LookupError, match="holds no attention to the text"):
+        maps_from_trace(run.trace, run.model)
