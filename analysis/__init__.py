@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazily(
         "evaluate_edit": "edit_evaluation.evaluate",
         "evaluation_prompts": "edit_evaluation.prompts",
         "intervals": "",
+        "maps_from_trace": "attribution.attention_maps",
         "mediation": "",
         "metrics": "",
         "plots": "",

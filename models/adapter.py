@@ -269,10 +269,6 @@ class Adapter(ABC):
         """Return what rows of the unconditional branch read: negative texts, or no text."""
         return self.encode(texts, branch, samples)
 
-    def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002 - others look at the tokens
-        """Return what the nth call of a text encoder inside the pipeline reads, given its token ids."""
-        return "uncond" if nth % 2 else "cond"
-
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""
         return self._draw([torch.Generator().manual_seed(s) for s in seeds])

@@ -1,143 +1,134 @@
-"""Interventions inside a user's own pipeline call: img2img, inpainting, ControlNet, callbacks, anything."""
+"""Watching and changing inside a user's own pipeline call: img2img, inpainting, ControlNet, own loops."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import nn
 
 from ..models.base import Model
 from ..models.load import opened
-from ..models.places.hooks import around
-from ..models.run.context import TEXT, Branch, Call
-from ..models.run.levels import Step
-from ..models.run.schedule import noise_level
-from .intervene import Probe, intervening
+from ..models.places.account import Account
+from ..models.places.hooks import after_calls, before_calls
+from ..models.places.intervention import parts_of
+from ..models.run.context import TEXT, Branch, When
+from ..models.site import Site
+from .call_state import Rows
+from .calls import Follower
+from .intervene import Intervention, Probe, intervening
+from .pipeline_calls import PipelineCalls
+from .pipelines import rows_of
+from .recording import Recorder
+from .trace import Trace, expand
+
+
+class AttachedRun:
+    """What goes on inside a user's own calls.
+
+    Args:
+        model: the opened pipeline, whose sites, weights and edits are the pipeline's.
+        account: which interventions and traced sites met which steps and rows, over all calls.
+        traces: one for each call of the pipeline that came to its end, in order.
+    """
+
+    def __init__(self, model: Model, account: Account, traces: list[Trace], follower: Follower) -> None:
+        self.model, self.account, self.traces = model, account, traces
+        self._follower = follower
+
+    @property
+    def trace(self) -> Trace:
+        """The trace of the one call that was made.
+
+        Raises:
+            LookupError: if there was none, or several: they are ``traces``.
+        """
+        if len(self.traces) != 1:
+            raise LookupError(f"{len(self.traces)} calls came to their end; look at run.traces")
+        return self.traces[0]
+
+    @contextmanager
+    def assigning(self, rows: Rows | Branch) -> Iterator[None]:
+        """Say whose the rows are in calls that you make yourself, of the denoiser and of text encoders.
+
+        Args:
+            rows: where each branch lies in the batch, or the one branch that all rows belong to.
+        """
+        before, self._follower.assigned = self._follower.assigned, rows
+        try:
+            yield
+        finally:
+            self._follower.assigned = before
 
 
 @contextmanager
-def attached(pipe: Any, *interventions: Probe) -> Iterator[Model]:
-    """Let interventions act while you call a diffusers pipeline yourself.
+def attached(
+    pipe: Any,
+    *interventions: Probe,
+    trace: Sequence[Site | str] | Site | str = (),
+    when: When = When(),
+    rows: Mapping[Branch, slice] | None = None,
+) -> Iterator[AttachedRun]:
+    """Watch and change what goes on while you call a diffusers pipeline yourself.
 
-    A step counts the calls of the scheduler since the pipeline began, so 0 is the first step of img2img too.
-    Branch and rows are those of the pipeline's batch.
+    Which rows are whose is asked of the pipeline: of its running call whether it is guided, of the scheduler
+    in use the step, and a call of a text encoder is whose tokens it is given. Step 0 is the first that a
+    call makes, in img2img too. In a loop of your own (with ``rows``) a step's index is its place among the
+    timesteps of ``pipe.scheduler``, and texts read outside the pipeline's methods count as the prompt
+    unless ``run.assigning`` says otherwise.
+
+    The prompts of rows are known where texts were given that the model reads whole; they are then encoded
+    once more, unseen, at the beginning of a call.
 
     Args:
         pipe: a diffusers pipeline of a supported family, or an opened model.
         interventions: what to do where; see ``Intervention``.
+        trace: what to keep: sites, addresses or globs; afterwards in ``run.trace``.
+        when: which steps, branch and samples to keep. One branch only.
+        rows: where each guidance branch lies in a batch of the denoiser, for loops of your own and for
+            pipelines that are not known.
 
     Yields:
-        The opened model, whose sites, weights and edits are the pipeline's.
+        An AttachedRun: the opened ``model``, the ``account``, and after each call its ``trace``.
 
     Raises:
         LookupError: if a site is not in the model.
-        ValueError: for a pipeline of an unknown family.
+        ValueError: for a pipeline of an unknown family, or one whose rows are not known and not given.
+        RuntimeError: an ``AccountError`` if something acts elsewhere, more often or less often than it
+            should, or never, and for calls whose rows or step cannot be known.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
-    >>> from denoscope.probes.intervene import zero
     >>> pipe = tiny_sd()
-    >>> with attached(pipe, zero("unet/mid.attn.0.0/cross_attn.out")):
+    >>> with attached(pipe, trace="unet/mid.attn.0.0/cross_attn.out") as run:
     ...     picture = pipe("a cat", num_inference_steps=2).images[0]
+    >>> {str(site): tuple(x.shape) for site, x in run.trace.items()}
+    {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
     """
+    if when.branch is None:
+        raise ValueError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
     model = opened(pipe)
-    clock = _Clock(model)
+    table = rows_of(model.pipe) if rows is None else None
+    recorder = Recorder(model, expand(model, trace), when)
+    planned = parts_of(model, [*interventions, *recorder.interventions()])
+    watched = _watched(model, planned)
+    follower = Follower(model, table, rows, recorder)
+    recorder.reads_prompts = bool(planned)
     with ExitStack() as stack:
-        for name in ("step", "set_timesteps"):
-            stack.enter_context(_wrapped(model.scheduler, name, getattr(clock, name)))
-        stack.enter_context(around(model.denoiser, clock.enter, clock.leave))
-        for part, module in model.components.items():
-            if part.startswith("text_encoder"):
-                stack.enter_context(around(module, functools.partial(clock.read, part), clock.leave))
-        stack.enter_context(intervening(model, *interventions))
-        yield model
+        for part, module in watched.items():
+            texts = part.startswith(TEXT)
+            called = functools.partial(follower.read, part) if texts else follower.denoise
+            stack.enter_context(before_calls(module, called))
+        recorder.account = stack.enter_context(intervening(model, *planned))
+        for module in watched.values():
+            stack.enter_context(after_calls(module, follower.done, follower.leave))
+        stack.enter_context(PipelineCalls(follower, watched).following())
+        yield AttachedRun(model, recorder.account, recorder.traces, follower)
 
 
-class _Clock:
-    """Knows, from the calls that it sees, which step and which rows the network is at."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.set_timesteps()
-
-    def set_timesteps(self) -> None:
-        """A run begins."""
-        self.done = self.place = self.passes = 0
-        self.texts: dict[str, int] = {}
-
-    def step(self) -> None:
-        """The scheduler has made a step."""
-        self.done, self.passes = self.done + 1, 0
-
-    def enter(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """The denoiser is called."""
-        x: Any = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
-        told = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        self.texts = {}
-        rows, step = self._rows(x), self._step(told)
-        each = (step,) * next(r.stop - r.start for r in rows.values())
-        self.model.live.begin(Call(self.model.input_site.component, rows, each))
-        self.passes += 1
-
-    def read(self, part: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """A text encoder is called."""
-        ids = args[0] if args else kwargs["input_ids"]
-        branch = self.model.text_branch(ids, self.texts.get(part, 0))
-        self.texts[part] = self.texts.get(part, 0) + 1
-        self.model.live.begin(Call(TEXT, {branch: slice(0, len(ids))}))
-
-    def leave(self) -> None:
-        """A call is over, error or not."""
-        self.model.live.call = None
-
-    def _step(self, told: Any) -> Step:
-        """The step at the scheduler's nearest time from where it is on."""
-        t = float(torch.as_tensor(told).flatten()[0]) * self.model.time_scale
-        times = torch.as_tensor(self.model.scheduler.timesteps).double()
-        self.place += int((times[self.place :] - t).abs().argmin()) if self.place < len(times) else 0
-        place = min(self.place, len(times) - 1)
-        return Step(self.done, float(times[place]), noise_level(self.model.scheduler, place))
-
-    def _rows(self, x: Tensor) -> dict[Branch, slice]:
-        n = len(x)
-        if self.model.cfg_in_two_passes:
-            return {"uncond" if self.passes else "cond": slice(0, n)}
-        if not self._guided(x):
-            return {"cond": slice(0, n)}
-        first, second = self.model.branch_order
-        return {first: slice(0, n // 2), second: slice(n // 2, n)}
-
-    def _guided(self, x: Tensor) -> bool:
-        """What the pipeline says; those that do not say it show the network the same latents twice."""
-        if not self.model.conditional:
-            return False
-        said = getattr(self.model.pipe, "do_classifier_free_guidance", None)
-        if said is not None:
-            return bool(said)
-        half = len(x) // 2
-        return len(x) % 2 == 0 and torch.equal(x[:half], x[half:])
-
-
-@contextmanager
-def _wrapped(scheduler: Any, name: str, after: Callable[[], None]) -> Iterator[None]:
-    """Call something after each call of a scheduler's method."""
-    method = getattr(scheduler, name)
-
-    @functools.wraps(method)  # pipelines look at the signature
-    def call(*args: Any, **kwargs: Any) -> Any:
-        result = method(*args, **kwargs)
-        after()
-        return result
-
-    own = vars(scheduler).get(name)
-    setattr(scheduler, name, call)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(scheduler, name)
-        else:
-            setattr(scheduler, name, own)
+def _watched(model: Model, planned: Sequence[Intervention]) -> dict[str, nn.Module]:
+    """The denoiser, and the text encoders in which something is planned."""
+    texts = {i.site.component for i in planned if i.site.component.startswith(TEXT)}
+    parts: Mapping[str, nn.Module] = model.components
+    return {n: parts[n] for n in (model.input_site.component, *sorted(texts))}

@@ -73,7 +73,7 @@ class Trace(Mapping[Site, Tensor]):
         return len(self.acts)
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.seeds)} samples, {len(self.steps)} steps, {len(self.acts)} sites"
+        sizes = f"{len(self.latents)} samples, {len(self.steps)} steps, {len(self.acts)} sites"
         return f"Trace({sizes}, {self.about['model']})"
 
     def _repr_html_(self) -> str:

@@ -17,7 +17,8 @@ use ``mediation``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,14 +26,13 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...models.base import Model, Prompt, State
 from ...models.run.context import CallContext, When
-from ...models.run.levels import Step
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention
 from ...probes.trace import Trace, expand, trace
+from .heat import find_all, heat_of, label, words_of
 
 Time = Literal["mean", "sum", "each"]
 Sums = dict[int, dict[Site, Tensor]]
@@ -119,10 +119,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     with torch.no_grad():
         encoded = model.prompts(prompts)
     rows = range(len(encoded)) if when.rows is None else when.rows
-    found = [_find(encoded[r], words) for r in rows]
-    tokens = sorted({i for places in found for at in places.values() for i in at})
-    if not tokens:
-        raise ValueError(f"there are no words to map in the prompts {[p.text for p in encoded]}")
+    found, tokens = find_all([encoded[r] for r in rows], words)
     sums: Sums = {}
     watch = []
     for site in _reading(model, sites):
@@ -140,10 +137,58 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         progress=progress,
     )
     latent = model.picture_grid
-    heat = torch.stack([_heat(list(layers.values()), latent, size or latent) for layers in sums.values()])
+    heat = torch.stack([heat_of(list(layers.values()), latent, size or latent) for layers in sums.values()])
     kept = [s for s in run.steps if s in when]
-    values = _words_of(heat.cpu() / (len(kept) if time == "mean" else 1), found, tokens)
-    return WordMaps(_label(values, list(rows), run, kept if time == "each" else None), run)
+    values = words_of(heat.cpu() / (len(kept) if time == "mean" else 1), found, tokens)
+    return WordMaps(label(values, list(rows), run, kept if time == "each" else None), run)
+
+
+def maps_from_trace(
+    run: Trace,
+    model: Model,
+    words: Sequence[str] | None = None,
+    *,
+    time: Time = "mean",
+    size: tuple[int, int] | None = None,
+) -> WordMaps:
+    """Map where each word was read in a run that is over, for example in a user's own call.
+
+    Args:
+        run: a trace of the rows that read the prompts, which holds some of ``model.reading_sites()``.
+        model: the model that made it, in the size that it made.
+        words: as in ``word_maps``.
+        time: as in ``word_maps``, over the steps that were kept.
+        size: height and width of the maps; None is the latents' own.
+
+    Raises:
+        LookupError: if a word is not in a prompt, or the trace holds no attention to the text.
+        ValueError: for other rows than those that read the prompts, and where the prompts are not known.
+    """
+    _check(run.prompts, words, When(), time)
+    sites = [s for s in model.reading_sites() if s in run]
+    if not sites:
+        first = str(model.reading_sites()[0])
+        raise LookupError(f"the trace holds no attention to the text; trace sites like {first!r}")
+    met = {b for line in run.account or () if line.site in sites for b in line.branches}
+    if not run.prompts or any(run[s].shape[1] != len(run.prompts) for s in sites) or met - {"cond"}:
+        raise ValueError("maps need the rows of all samples that read the prompt, and the prompts as texts")
+    found, tokens = find_all(run.prompts, words)
+    layers = []
+    for site in sites:
+        picture, start = model.picture_and_text(site, len(run.prompts[0].tokens))
+        layers.append(run[site][:, :, :, picture][..., [start + t for t in tokens]].float())
+    steps = range(len(run.kept_steps))
+    latent = model.picture_grid if run.latents.ndim == 3 else (run.latents.shape[-2], run.latents.shape[-1])
+    heat = torch.stack(
+        [
+            heat_of([functools.reduce(torch.add, x[some]) for x in layers], latent, size or latent)
+            for some in ([[i] for i in steps] if time == "each" else [list(steps)])
+        ]
+    )
+    values = words_of(heat / (len(steps) if time == "mean" else 1), found, tokens)
+    return WordMaps(
+        label(values, list(range(len(found))), run, run.kept_steps if time == "each" else None), run
+    )
 
 
 def _check(prompts: object, words: object, when: When, time: str) -> None:
@@ -154,12 +199,6 @@ def _check(prompts: object, words: object, when: When, time: str) -> None:
         raise ValueError(f"time is {time!r}; it is 'mean', 'sum' or 'each'")
     if when.branch != "cond":
         raise ValueError(f"word maps need the rows that read the prompt, branch 'cond', not {when.branch!r}")
-
-
-def _find(prompt: Prompt, words: Sequence[str] | None) -> dict[str, list[int]]:
-    """Return the tokens of each word; those of one word in capitals and small letters together."""
-    names = dict.fromkeys(w.lower() for w in prompt.words) if words is None else words
-    return {name: prompt.find(name) for name in names}
 
 
 def _reading(model: Model, sites: Sequence[Site | str] | Site | str | None) -> list[Site]:
@@ -189,61 +228,3 @@ def _adder(site: Site, part: tuple[slice, list[int]], sums: Sums, each: bool) ->
         layers[site] = layers[site] + seen if site in layers else seen
 
     return add
-
-
-def _heat(layers: Sequence[Tensor], latent: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return [sample, token, y, x]: resize, cut off negatives, average over heads of all layers.
-
-    The cut comes before the average, head by head: the other order differs by some 5 %.
-    """
-    total, heads = torch.zeros(()), 0
-    for probs in layers:
-        grid = _grid(probs.shape[2], latent)
-        for head in probs.unbind(1):
-            low = head.transpose(1, 2).reshape(len(head), -1, *grid)
-            maps = F.interpolate(low, size, mode="bicubic")
-            total, heads = maps.clamp(min=0) + total.to(maps), heads + 1
-    return total / heads
-
-
-def _grid(queries: int, latent: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of a layer; each level of a UNet halves the latents, rounding up."""
-    height, width = latent
-    while height * width > queries:
-        height, width = -(-height // 2), -(-width // 2)
-    if height * width != queries:
-        raise ValueError(f"{queries} queries are no halving of latents {latent}; give other sites")
-    return height, width
-
-
-def _words_of(
-    heat: Float[Tensor, "step sample token y x"], found: Sequence[Mapping[str, list[int]]], tokens: list[int]
-) -> dict[str, Float[Tensor, "step sample y x"]]:
-    """Return the map of each word: the mean over its tokens, NaN for samples that do not have it."""
-    absent = torch.full_like(heat[:, 0, 0], float("nan"))
-
-    def of(word: str, sample: int) -> Tensor:
-        picked = [tokens.index(t) for t in found[sample].get(word, ())]
-        return heat[:, sample, picked].mean(1) if picked else absent
-
-    words = dict.fromkeys(w for places in found for w in places)
-    return {w: torch.stack([of(w, i) for i in range(len(found))], 1) for w in words}
-
-
-def _label(
-    values: Mapping[str, Tensor], rows: list[int], run: Trace, each: Sequence[Step] | None
-) -> xr.DataArray:
-    maps = xr.DataArray(
-        torch.stack(list(values.values()), 2).numpy(),
-        dims=("step", "sample", "word", "y", "x"),
-        coords={
-            "sample": rows,
-            "word": list(values),
-            "prompt": ("sample", [run.prompts[r].text for r in rows]),
-            "seed": ("sample", [run.seeds[r] for r in rows]),
-        },
-        name="word_maps",
-    )
-    if each is None:
-        return maps[0]
-    return maps.assign_coords(step=[s.index for s in each], sigma=("step", [s.sigma for s in each]))

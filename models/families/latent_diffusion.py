@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..run.context import Branch
 from ..run.schedule import UNSCALED
 from ..text.encoders import read
 from ..text.prompt import Prompt
@@ -33,11 +32,6 @@ class LatentDiffusion(StableDiffusion):
         return [
             Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
         ]
-
-    def text_branch(self, ids: Tensor, nth: int) -> Branch:  # noqa: ARG002
-        """What a call of the encoder inside the pipeline reads: the empty text comes first, if at all."""
-        empty = read(self.pipe.tokenizer, [""], _TOKENS, self.name).ids
-        return "uncond" if bool((ids.cpu() == empty).all()) else "cond"
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the autoencoder."""

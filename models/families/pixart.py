@@ -24,6 +24,8 @@ class PixArt(TransformerModel):
     """
 
     family_guidance = 4.5
+    text_tokens: int | None = None
+    """How many tokens of text are read; None is what the pipeline reads by default."""
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         reading = read(self.pipe.tokenizer, texts, self._tokens, self.name, lower=True)
@@ -37,6 +39,8 @@ class PixArt(TransformerModel):
     @property
     def _tokens(self) -> int:
         """How many tokens of text are read: T5 takes what the family reads, a shorter encoder fewer."""
+        if self.text_tokens is not None:
+            return self.text_tokens
         return min(_TOKENS[type(self.pipe).__name__], int(self.pipe.tokenizer.model_max_length))
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:

@@ -47,21 +47,28 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
 
 
 @contextmanager
-def around(
-    module: nn.Module, before: Callable[[Any, Any], None], after: Callable[[], None]
-) -> Iterator[None]:
-    """Call ``before(args, kwargs)`` and ``after()`` around each call of a module, even of one that fails."""
+def before_calls(module: nn.Module, before: Callable[[Any, Any], None]) -> Iterator[None]:
+    """Call ``before(args, kwargs)`` ahead of each call of a module, and of all other hooks."""
 
     def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
         before(args, kwargs)
 
-    def leave(*_: Any) -> None:
-        after()
+    hook = module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+    try:
+        yield
+    finally:
+        hook.remove()
 
+
+@contextmanager
+def after_calls(module: nn.Module, done: Callable[[], None], always: Callable[[], None]) -> Iterator[None]:
+    """Call ``done()`` after each call of a module that succeeds, and then ``always()``, error or not.
+
+    Hooks that are there already come first.
+    """
     with ExitStack() as stack:
-        # first of all, so that other hooks already know where they are
-        stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True).remove)
-        stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+        stack.callback(module.register_forward_hook(lambda *_: done()).remove)
+        stack.callback(module.register_forward_hook(lambda *_: always(), always_call=True).remove)
         yield
 
 

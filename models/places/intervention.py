@@ -138,6 +138,8 @@ def _handler(model: Adapter, intervention: Intervention, index: int, account: Ac
 
     def handle(x: Any) -> tuple[Rows, Tensor] | None:
         call = model.call
+        if model.live.suspended:
+            return None
         if call is None:
             raise RuntimeError(f"{site} was reached outside a run; call model.sample(), encode() or trace()")
         if x.shape[0] != call.n_rows:

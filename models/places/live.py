@@ -20,6 +20,7 @@ class Live:
         self.call: Call | None = None
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.network: nn.Module | None = None
+        self.suspended = False
         self._accounts: list[Account] = []
         self._structure: tuple[object, ...] = ()
         self._places: dict[Site, Place] = {}
@@ -56,12 +57,12 @@ class Live:
     def begin(self, call: Call) -> None:
         """A call of a network begins."""
         self.call = call
-        for account in self._accounts:
+        for account in () if self.suspended else self._accounts:
             account.begin(call)
 
     def end(self, call: Call) -> None:
         """A call has come to its end; raises AccountError for what it did not reach."""
-        for account in self._accounts:
+        for account in () if self.suspended else self._accounts:
             account.end(call)
 
     @contextmanager
@@ -72,6 +73,15 @@ class Live:
             yield
         finally:
             self._accounts.remove(account)
+
+    @contextmanager
+    def suspending(self) -> Iterator[None]:
+        """Let networks be called with all interventions and accounts asleep."""
+        before, self.suspended = self.suspended, True
+        try:
+            yield
+        finally:
+            self.suspended = before
 
     @contextmanager
     def another(self, network: nn.Module | None) -> Iterator[None]:

@@ -99,9 +99,9 @@ def begin(scheduler: Any, schedule: Schedule, device: torch.device, **options: A
     if n is not None and n > limit:
         raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
     _check_own(scheduler, schedule)
-    own = schedule.own or (
-        {} if "sigmas" in options else {"num_inference_steps": n}
-    )  # a family may fix levels
+    own: dict[str, Any] = dict(schedule.own)
+    if not own and "sigmas" not in options:  # a family may fix levels
+        own = {"num_inference_steps": n}
     scheduler.set_timesteps(**{**options, **own}, device=device)
     made = n_steps(scheduler)
     if n is not None and schedule.own and made != n:

@@ -1,0 +1,91 @@
+"""From attention probabilities to maps of words: the arithmetic of DAAM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...models.base import Prompt
+from ...models.run.levels import Step
+from ...probes.trace import Trace
+
+
+def find_all(
+    prompts: Sequence[Prompt], words: Sequence[str] | None
+) -> tuple[list[dict[str, list[int]]], list[int]]:
+    """Return the tokens of each word in each prompt, and all of them."""
+    found = [_find(p, words) for p in prompts]
+    tokens = sorted({i for places in found for at in places.values() for i in at})
+    if not tokens:
+        raise ValueError(f"there are no words to map in the prompts {[p.text for p in prompts]}")
+    return found, tokens
+
+
+def _find(prompt: Prompt, words: Sequence[str] | None) -> dict[str, list[int]]:
+    """Return the tokens of each word; those of one word in capitals and small letters together."""
+    names = dict.fromkeys(w.lower() for w in prompt.words) if words is None else words
+    return {name: prompt.find(name) for name in names}
+
+
+def heat_of(layers: Sequence[Tensor], latent: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Return [sample, token, y, x]: resize, cut off negatives, average over heads of all layers.
+
+    The cut comes before the average, head by head: the other order differs by some 5 %.
+    """
+    total, heads = torch.zeros(()), 0
+    for probs in layers:
+        grid = _grid(probs.shape[2], latent)
+        for head in probs.unbind(1):
+            low = head.transpose(1, 2).reshape(len(head), -1, *grid)
+            maps = F.interpolate(low, size, mode="bicubic")
+            total, heads = maps.clamp(min=0) + total.to(maps), heads + 1
+    return total / heads
+
+
+def _grid(queries: int, latent: tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a layer; each level of a UNet halves the latents, rounding up."""
+    height, width = latent
+    while height * width > queries:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width != queries:
+        raise ValueError(f"{queries} queries are no halving of latents {latent}; give other sites")
+    return height, width
+
+
+def words_of(
+    heat: Float[Tensor, "step sample token y x"], found: Sequence[Mapping[str, list[int]]], tokens: list[int]
+) -> dict[str, Float[Tensor, "step sample y x"]]:
+    """Return the map of each word: the mean over its tokens, NaN for samples that do not have it."""
+    absent = torch.full_like(heat[:, 0, 0], float("nan"))
+
+    def of(word: str, sample: int) -> Tensor:
+        picked = [tokens.index(t) for t in found[sample].get(word, ())]
+        return heat[:, sample, picked].mean(1) if picked else absent
+
+    words = dict.fromkeys(w for places in found for w in places)
+    return {w: torch.stack([of(w, i) for i in range(len(found))], 1) for w in words}
+
+
+def label(
+    values: Mapping[str, Tensor], rows: list[int], run: Trace, each: Sequence[Step] | None
+) -> xr.DataArray:
+    """Return maps [step, sample, y, x] by word as a labelled array; with ``each``, of these steps."""
+    maps = xr.DataArray(
+        torch.stack(list(values.values()), 2).numpy(),
+        dims=("step", "sample", "word", "y", "x"),
+        coords={
+            "sample": rows,
+            "word": list(values),
+            "prompt": ("sample", [run.prompts[r].text for r in rows]),
+            **({"seed": ("sample", [run.seeds[r] for r in rows])} if run.seeds else {}),
+        },
+        name="word_maps",
+    )
+    if each is None:
+        return maps[0]
+    return maps.assign_coords(step=[s.index for s in each], sigma=("step", [s.sigma for s in each]))

@@ -1,0 +1,68 @@
+"""Which step of a schedule a call of the denoiser belongs to, asked of the scheduler in use."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.places.account import AccountError
+
+
+def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = None) -> int:
+    """Return which of a scheduler's timesteps the network is told.
+
+    Args:
+        scheduler: the one in use.
+        told: the time that the network is told.
+        scale: how many of the scheduler's times are one of it.
+        after: the place of the step before, where it is known: some schedulers have a time twice.
+
+    Raises:
+        RuntimeError: an AccountError for a time that the scheduler does not have, or has twice.
+    """
+    t = float(told) * scale
+    exact = torch.finfo(told.dtype).eps if told.is_floating_point() else 0.0
+    gaps = (torch.as_tensor(scheduler.timesteps).detach().cpu().double() - t).abs()
+    close = (gaps <= abs(t) * (exact + 1e-5) + 1e-6).nonzero().flatten().tolist()
+    name = type(scheduler).__name__
+    if not close:
+        raise AccountError(
+            f"the network is told the time {t:g}, which is none of {name}'s timesteps, so its step cannot be "
+            "known; likely causes: another scheduler than pipe.scheduler steps, or set_timesteps was not run"
+        )
+    for asked in (getattr(scheduler, n, None) for n in ("step_index", "begin_index")):
+        if asked is not None:
+            if int(asked) in close:
+                return int(asked)
+            break
+    nearest = [i for i in close if gaps[i] == gaps[close].min()]
+    if len(nearest) > 1 and after is None:
+        raise AccountError(f"{name} has the time {t:g} {len(nearest)} times, so the step cannot be known")
+    later = [i for i in nearest if after is None or i > after]
+    return int(later[0] if later else nearest[-1])
+
+
+@contextmanager
+def stepping(scheduler: Any, after: Callable[[Tensor], None]) -> Iterator[None]:
+    """Hand over the latents after each step of a scheduler."""
+    method, own = scheduler.step, vars(scheduler).get("step")
+
+    @functools.wraps(method)  # pipelines look at the signature
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs)
+        after(result[0])
+        return result
+
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        if own is None:
+            del scheduler.step
+        else:
+            scheduler.step = own
