@@ -32,8 +32,7 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Step) -> Tensor:
     """
     if step.index < 0:
         a, s = scales(scheduler, step, clean)
-        own = 1.0 if is_flow(scheduler) or float(scheduler.init_noise_sigma) == 1 else a
-        return (a * clean + s * noise) / own  # type: ignore[no-any-return]
+        return in_own_scale(scheduler, a * clean + s * noise, step)
     scheduler = copied(scheduler)
     begin_at(scheduler, step.index)
     times = scheduler.timesteps[step.index : step.index + 1].repeat(len(clean))
@@ -44,10 +43,18 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Step) -> Tensor:
     return made
 
 
+def in_own_scale(scheduler: Any, x: Tensor, step: Step) -> Tensor:
+    """Return ``x_t = a x_0 + s eps`` as a scheduler carries it: ``x_0 + sigma eps`` where it counts in sigmas."""
+    if is_flow(scheduler) or float(scheduler.init_noise_sigma) == 1:
+        return x
+    return x / scales(scheduler, step, x)[0]  # type: ignore[no-any-return]
+
+
 def begin_at(scheduler: Any, index: int) -> None:
     """Tell a scheduler that its run starts at a later step; those that go by the time need not know."""
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(index)
+        scheduler._step_index = None  # in the middle of a run it would count for more than where it began
 
 
 def noised_start(

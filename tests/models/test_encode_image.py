@@ -1,4 +1,4 @@
-"""Pictures to latents: equal to diffusers' own encoding, the inverse of decoding, refused where they must be."""
+"""Pictures to latents: equal to diffusers' encoding, the inverse of decoding, refused where they must be."""
 
 import diffusers
 import pytest

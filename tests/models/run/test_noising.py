@@ -38,6 +38,8 @@ def img2img(model, name, x, seeds, guidance):
     pipe.set_progress_bar_config(disable=True)
     more = {"max_sequence_length": model.t5_tokens} if hasattr(model, "t5_tokens") else {}
     generators = [torch.Generator().manual_seed(s) for s in seeds]
+    if name.startswith("flux"):
+        more.update(height=model.size[0], width=model.size[1])
     told = {"prompt": PROMPTS, "image": x, "strength": STRENGTH, "num_inference_steps": STEPS, **more}
     images = pipe(**told, guidance_scale=guidance, generator=generators, output_type="np").images
     return torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -101,13 +103,25 @@ def test_noising_at_its_own_times_is_the_law_in_the_schedulers_scale(name):
         law = a * clean + s * noise
         seen = noised(scheduler, clean, noise, step)
         if hasattr(scheduler, "scale_model_input"):
-            scheduler._step_index = None
-            seen = scheduler.scale_model_input(seen, scheduler.timesteps[step.index])
+            own = model._begin(6)
+            seen = own.scale_model_input(seen, own.timesteps[step.index])
         torch.testing.assert_close(seen, law, atol=2e-3, rtol=1e-3)
         outside = noised(scheduler, clean, noise, Step(-1, step.t, step.sigma))
         torch.testing.assert_close(
             outside, noised(scheduler, clean, noise, step), atol=2e-3 * (1 + step.sigma), rtol=1e-3
         )
+
+
+@torch.no_grad()
+def test_noising_with_the_scheduler_of_a_run_that_goes_on_is_the_same():
+    model = opened("sdxl")
+    run = model.sample(["a cat"], seeds=[0], steps=4)
+    next(run)
+    used = next(run).sampler_state().scheduler
+    clean, noise, step = model.noise([0]), model.noise([1]), model.steps(4)[3]
+    expected = noised(model._begin(4), clean, noise, step)
+    assert torch.equal(noised(used, clean, noise, step), expected)
+    assert used.step_index == 2
 
 
 def test_noising_leaves_the_scheduler_as_it_was(tiny):
