@@ -44,7 +44,7 @@ def noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Step) -> Tensor:
 
 
 def in_own_scale(scheduler: Any, x: Tensor, step: Step) -> Tensor:
-    """Return ``x_t = a x_0 + s eps`` as a scheduler carries it: ``x_0 + sigma eps`` where it counts in sigmas."""
+    """Return ``x_t = a x_0 + s eps`` as a scheduler carries it: Euler's as ``x_0 + sigma eps``."""
     if is_flow(scheduler) or float(scheduler.init_noise_sigma) == 1:
         return x
     return x / scales(scheduler, step, x)[0]  # type: ignore[no-any-return]
