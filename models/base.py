@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from .adapter import Adapter
+from .errors import StateError
 from .guidance.cfg import CFG
 from .guidance.value import Guidance
 from .html import model_html
+from .images import checked_images
 from .places.intervention import Probe
 from .run import levels, prediction, sampling
 from .run.levels import Step
+from .run.noising import noised_start
 from .run.prediction import Steps
 from .run.sampling import Sampling, SamplingOptions, as_guidance, begin_run, check_run, sample
 from .run.schedule import noise_level
@@ -183,6 +188,57 @@ class Model(Adapter):
         texts = [p for p in prompts if isinstance(p, str)]
         encoded = iter(self.encode(texts)) if texts else iter(())
         return [next(encoded) if isinstance(p, str) else p for p in prompts]
+
+    # real pictures ------------------------------------------------------------------------------------
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the pictures that ``encode_image`` takes."""
+        return 3
+
+    def encode_image(self, images: Float[Tensor, "sample ..."]) -> Float[Tensor, "sample ..."]:
+        """Return the latents [sample, ...] of pictures: the inverse of ``decode``; differentiable.
+
+        The autoencoder's posterior is taken by its mode, so nothing is drawn.
+
+        Args:
+            images: [sample, channel, height, width] in 0..1, of the model's ``size``.
+
+        Raises:
+            TypeError: for anything but a tensor of floating-point numbers.
+            ValueError: for another shape or size, and values beyond 0..1; the message says how to fix them.
+        """
+        return self._encode_image(checked_images(images, self.image_channels, self.size, self.name))
+
+    def start_at(
+        self, images: Float[Tensor, "sample ..."], step: int | Step, seeds: Sequence[int], *, steps: int
+    ) -> SamplerState:
+        """Return the moment before a step of a run, with half-noised pictures for latents.
+
+        ``sample(start=...)`` goes on from there, and equals diffusers' img2img pipeline of the same family to
+        the bit: each sample's generator draws from the posterior of its picture, then its noise
+        (SDEdit, Meng et al. 2022).
+
+        Args:
+            images: [sample, channel, height, width] in 0..1.
+            step: the first step to be made: an index, or one of ``steps(n)``; 0 is the noisiest.
+                ``steps - int(steps * strength)`` is diffusers' strength.
+            seeds: one for each picture.
+            steps: of the whole run.
+
+        Raises:
+            ValueError: for pictures that do not fit, and steps that are not of this run.
+        """
+        taken = checked_images(images, self.image_channels, self.size, self.name)
+        return noised_start(self, taken, step, seeds, steps)
+
+    def _encode_image(
+        self,
+        images: Tensor,  # noqa: ARG002 - families that can fill this in
+        generators: Sequence[torch.Generator] | None = None,  # noqa: ARG002
+    ) -> Tensor:
+        """Latents of pictures in -1..1; without generators the posterior's mode."""
+        raise StateError(f"{self.name} cannot encode pictures; its adapter fills in no _encode_image")
 
     # what a network may predict -----------------------------------------------------------------------
 

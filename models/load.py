@@ -12,6 +12,7 @@ from torch import nn
 
 from . import zoo
 from .base import Model
+from .errors import UsageError
 from .families.dit import DiT
 from .families.flux import Flux
 from .families.latent_diffusion import LatentDiffusion
@@ -21,6 +22,7 @@ from .families.stable_diffusion import StableDiffusion
 from .families.stable_diffusion_3 import StableDiffusion3
 from .families.stable_diffusion_xl import StableDiffusionXL
 from .families.unconditional import Unconditional
+from .one_file import checked_path, looks_like_path, read_file
 from .quiet import no_bars
 from .run.schedule import check_scheduler
 from .suggest import near
@@ -46,34 +48,50 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     size: tuple[int, int] | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    config: str | Path | None = None,
 ) -> Model:
     """Open a model.
 
     Args:
         source: a name from the zoo (``"emoji"``), a local folder in diffusers' layout, a hub id
-            (``"owner/name"``), or a diffusers pipeline object (which is held as it is).
+            (``"owner/name"``), a ``.safetensors`` checkpoint of one file in its original layout, or a
+            diffusers pipeline object (which is held as it is).
         dtype: number format to load the weights in; ignored for pipeline objects.
         device: where to put the weights; ignored for pipeline objects.
         size: height and width of the pictures, in pixels; None is the model's own.
+        revision: branch, tag or commit of a hub id.
+        variant: which of the weights that a hub id or folder holds, ``"fp16"`` for example.
+        config: for checkpoints of one file, a folder in diffusers' layout of the same kind of model, which
+            says what the file does not: configurations, tokenizers, scheduler. Nothing is downloaded.
 
     Returns:
         The opened model. The pipeline keeps working; nothing in it is changed.
 
     Raises:
-        LookupError: for a name that is neither in the zoo nor a folder; it names near misses.
-        ValueError: for damaged, pickled or non-finite weights, and for unsupported pipelines.
+        LookupError: for a name that is neither in the zoo nor a folder, and for a path to nothing; it names
+            near misses.
+        ValueError: for damaged, pickled or non-finite weights, for unsupported pipelines, and for options
+            that cannot act on this source.
 
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
     """
     guidance = None
+    options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
         name = str(source)
         folder = _folder(name)
-        pipe = _read(folder, dtype, name).to(device)
-        guidance = _default_guidance(folder)
+        _check_options(name, folder, options)
+        if Path(folder).is_file():
+            pipe = read_file(Path(folder), config, dtype).to(device)
+        else:
+            pipe = _read(folder, dtype, name, revision=revision, variant=variant).to(device)
+            guidance = _default_guidance(folder)
     else:
         pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
+        _refuse(options, ("revision", "variant", "config"), f"{name} is open already")
     adapter = _adapter(pipe)
     check_scheduler(pipe.scheduler)
     for part, module in pipe.components.items():
@@ -100,24 +118,49 @@ def opened(pipe: Any) -> Model:
 
 
 def _folder(name: str) -> str:
+    """Return what is to be opened: a folder, a file, or a hub id as it is."""
     if name in zoo.ZOO:
         return str(zoo.folder(name))
-    if (Path(name) / "model_index.json").is_file():
-        return name
-    if Path(name).is_dir():
+    path = checked_path(name) if looks_like_path(name) else Path(name)
+    if path.is_file() or (path / "model_index.json").is_file():
+        return str(path)
+    if path.is_dir():
         raise ValueError(
             f"{name!r} is a folder without model_index.json; give a folder saved by save_pretrained()"
         )
-    if name.count("/") == 1 and not name.startswith((".", "/")):
+    if name.count("/") == 1:
         return name  # a hub id
     raise LookupError(
         f"there is no model {name!r}, neither in the zoo nor as a folder; {near(name, zoo.ZOO)}"
     )
 
 
-def _read(folder: str, dtype: torch.dtype, name: str) -> Any:
+def _check_options(name: str, folder: str, options: dict[str, Any]) -> None:
+    """Raise ValueError for options that would do nothing without a word."""
+    if name in zoo.ZOO:
+        _refuse(options, ("revision", "variant", "config"), f"{name!r} is a model of the zoo")
+    elif Path(folder).is_file():
+        _refuse(options, ("revision", "variant"), f"{name!r} is one file")
+    elif Path(folder).is_dir():
+        _refuse(options, ("revision", "config"), f"{name!r} is a local folder")
+        variant, weights = options["variant"], [f.name for f in Path(folder).rglob("*.safetensors")]
+        if variant and not any(variant in w.split(".")[1:-1] for w in weights):
+            raise UsageError(f"{name!r} has no weights of variant {variant!r}; {near(variant, weights)}")
+    else:
+        _refuse(options, ("config",), f"{name!r} is a hub id")
+
+
+def _refuse(options: dict[str, Any], names: tuple[str, ...], because: str) -> None:
+    for name in names:
+        if options[name] is not None:
+            raise UsageError(f"{name} is {options[name]!r}, which does nothing: {because}; leave it out")
+
+
+def _read(folder: str, dtype: torch.dtype, name: str, **which: str | None) -> Any:
     try:
-        options: dict[str, Any] = {"safety_checker": None} if _has_safety_checker(folder) else {}
+        options: dict[str, Any] = {k: v for k, v in which.items() if v is not None}
+        if _has_safety_checker(folder):
+            options["safety_checker"] = None
         with no_bars():
             return diffusers.DiffusionPipeline.from_pretrained(
                 folder,

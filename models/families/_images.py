@@ -26,6 +26,43 @@ def decoded(vae: Any, latents: Tensor) -> Tensor:
     return painted(vae, latents + config.shift_factor if getattr(config, "shift_factor", None) else latents)
 
 
+def encoded(
+    vae: Any, images: Tensor, dtype: torch.dtype, generators: Sequence[torch.Generator] | None = None
+) -> Tensor:
+    """Return latents of pictures in -1..1 [sample, channel, height, width]: what ``decoded`` turns back.
+
+    Args:
+        vae: an autoencoder: variational, vector-quantised or deterministic.
+        images: pictures in -1..1.
+        dtype: number format of the latents.
+        generators: one for each sample, to draw from the posterior; None takes its mode.
+    """
+    config, latents = vae.config, _posterior(vae, images, generators).to(dtype)
+    if getattr(config, "latents_mean", None) is not None and config.latents_std is not None:
+        mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1).to(latents)
+        deviation = torch.tensor(config.latents_std).view(1, -1, 1, 1).to(latents)
+        made: Tensor = (latents - mean) * config.scaling_factor / deviation
+        return made
+    if getattr(config, "shift_factor", None):
+        latents = latents - config.shift_factor
+    scaled: Tensor = latents * config.scaling_factor
+    return scaled
+
+
+def _posterior(vae: Any, images: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    """One picture after the other, so that a row depends on its own picture and generator alone."""
+    rows = []
+    device = next(vae.parameters()).device
+    for i, row in enumerate(images.to(device, vae.dtype).split(1)):
+        out = vae.encode(row)
+        if hasattr(out, "latent_dist"):
+            posterior = out.latent_dist
+            rows.append(posterior.mode() if generators is None else posterior.sample(generators[i]))
+        else:  # deterministic autoencoders: DC-AE, and vector-quantised ones before they are rounded
+            rows.append(out.latent if hasattr(out, "latent") else out.latents)
+    return torch.cat(rows)
+
+
 def painted(vae: Any, latents: Tensor) -> Tensor:
     """Return pictures in 0..1 of latents in the autoencoder's own scale."""
     images: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..base import Model
 from ..site import Site
-from ._images import decoded
+from ._images import decoded, encoded
 
 
 class TransformerModel(Model):
@@ -59,3 +61,6 @@ class TransformerModel(Model):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the VAE."""
         return decoded(self.pipe.vae, latents)
+
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        return encoded(self.pipe.vae, images, self.dtype, generators)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from ..base import Model
-from ._images import decoded
+from ._images import decoded, encoded
 
 
 class UNetModel(Model):
@@ -47,3 +50,6 @@ class UNetModel(Model):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the VAE."""
         return decoded(self.pipe.vae, latents)
+
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        return encoded(self.pipe.vae, images, self.dtype, generators)

@@ -124,6 +124,11 @@ class Flux(TransformerModel):
         unpacked = self.pipe._unpack_latents(latents, *self.size, self.pixels_per_latent)
         return decoded(self.pipe.vae, unpacked)
 
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        latents = super()._encode_image(images, generators)
+        packed: Tensor = self.pipe._pack_latents(latents, len(latents), *latents.shape[1:])
+        return packed
+
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..run.schedule import UNSCALED
 from ..text.encoders import read
 from ..text.prompt import Prompt
-from ._images import painted
+from ._images import encoded, painted
 from .stable_diffusion import StableDiffusion
 
 _TOKENS = 77
@@ -36,3 +37,6 @@ class LatentDiffusion(StableDiffusion):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the autoencoder."""
         return painted(self.pipe.vqvae, 1 / self.pipe.vqvae.config.scaling_factor * latents)
+
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        return encoded(self.pipe.vqvae, images, self.dtype, generators)

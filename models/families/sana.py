@@ -13,7 +13,7 @@ from ..run.noise import gaussian
 from ..run.prediction import Steps
 from ..text.encoders import chosen, read
 from ..text.prompt import Prompt
-from ._images import decoded, from_text_pipeline
+from ._images import decoded, encoded, from_text_pipeline
 from ._transformer import TransformerModel
 
 _OF_THE_PIPELINE = inspect.signature(SanaPipeline.__call__).parameters
@@ -86,6 +86,9 @@ class Sana(TransformerModel):
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the autoencoder."""
         return decoded(self.pipe.vae, latents.to(self.pipe.vae.dtype))
+
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        return encoded(self.pipe.vae, images, torch.float32, generators)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

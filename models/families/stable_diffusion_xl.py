@@ -87,6 +87,17 @@ class StableDiffusionXL(UNetModel):
         finally:
             vae.to(torch.float16)
 
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        vae = self.pipe.vae
+        kept = vae.dtype
+        if kept == torch.float32 or not vae.config.force_upcast:
+            return super()._encode_image(images, generators)
+        vae.to(torch.float32)  # as the img2img pipeline does, for bfloat16 too
+        try:
+            return super()._encode_image(images, generators)
+        finally:
+            vae.to(kept)
+
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float
     ) -> Tensor:

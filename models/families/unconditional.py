@@ -41,6 +41,14 @@ class Unconditional(UNetModel):
         """Pictures in 0..1; there is no autoencoder."""
         return (latents / 2 + 0.5).clamp(0, 1)
 
+    @property
+    def image_channels(self) -> int:
+        """Channels of the pictures."""
+        return int(self.pipe.unet.config.in_channels)
+
+    def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:  # noqa: ARG002 - nothing is drawn
+        return images.to(self.device, self.dtype)
+
     def run_pipeline(
         self,
         prompts: Sequence[str],

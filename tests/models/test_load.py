@@ -30,7 +30,7 @@ def test_the_dtype_is_honoured(folder):
     assert load(folder, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["emojy", "no-such-model", "./nowhere"])
+@pytest.mark.parametrize("name", ["emojy", "no-such-model"])
 def test_an_unknown_name_lists_what_there_is(name):
     with pytest.raises(LookupError, match="emoji"):
         load(name)
@@ -86,3 +86,39 @@ def test_a_refused_scheduler_is_refused_at_once():
 def test_the_embedded_model_is_a_plain_pipeline(emoji):
     assert isinstance(emoji.pipe, diffusers.StableDiffusionPipeline) and emoji.name == "emoji"
     assert emoji.default_guidance > 1
+
+
+@pytest.mark.parametrize("option", [{"revision": "main"}, {"variant": "fp16"}, {"config": "x"}])
+def test_options_that_would_do_nothing_are_refused(option, tmp_path):
+    (tmp_path / "m.safetensors").write_bytes(b"")
+    sources = [tiny_ddim(), "emoji"]
+    sources += [tmp_path / "m.safetensors"] if "config" not in option else ["owner/name"]
+    for source in sources:
+        with pytest.raises(ValueError, match=f"{next(iter(option))} is .* leave it out"):
+            load(source, **option)
+
+
+def test_revision_and_variant_are_handed_on(monkeypatch):
+    given = {}
+
+    def from_pretrained(name, **options):
+        given.update(options, name=name)
+        return tiny_sd()
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", from_pretrained)
+    load("owner/name", revision="v1", variant="fp16")
+    assert (given["name"], given["revision"], given["variant"]) == ("owner/name", "v1", "fp16")
+    given.clear()
+    load("owner/name")
+    assert "revision" not in given and "variant" not in given
+
+
+def test_a_variant_of_a_folder_is_read_and_a_missing_one_is_no_silent_default(folder, tmp_path):
+    other = tiny_sd(seed=1)
+    other.save_pretrained(folder, variant="fp16")
+    assert torch.equal(load(folder, variant="fp16").pipe.unet.conv_in.weight, other.unet.conv_in.weight)
+    assert not torch.equal(load(folder).pipe.unet.conv_in.weight, other.unet.conv_in.weight)
+    with pytest.raises(ValueError, match=r"no weights of variant 'fp61'.*fp16"):
+        load(folder, variant="fp61")
+    with pytest.raises(ValueError, match="revision is 'v1'"):
+        load(folder, revision="v1")

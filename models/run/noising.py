@@ -1,0 +1,95 @@
+"""Half-noised pictures: clean latents as a run would meet them at one of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError, WrongTypeError
+from .levels import Step
+from .prediction import scales
+from .schedule import copied, is_flow, noise_level
+from .state import SamplerState
+
+if TYPE_CHECKING:
+    from ..base import Model
+
+
+def noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Step) -> Tensor:
+    """Return ``x_t`` of clean latents [sample, ...] at a step, in the scheduler's own scale.
+
+    At steps of its own run this is ``add_noise`` of the scheduler (``scale_noise`` in flow matching) to the
+    bit.
+
+    Args:
+        scheduler: begun, for steps of a run.
+        clean: latents [sample, ...].
+        noise: unit Gaussian, of the same shape.
+        step: of the scheduler's run, or a level outside any run.
+    """
+    if step.index < 0:
+        a, s = scales(scheduler, step, clean)
+        return in_own_scale(scheduler, a * clean + s * noise, step)
+    scheduler = copied(scheduler)
+    begin_at(scheduler, step.index)
+    times = scheduler.timesteps[step.index : step.index + 1].repeat(len(clean))
+    if hasattr(scheduler, "scale_noise"):
+        made: Tensor = scheduler.scale_noise(clean, times, noise)
+    else:
+        made = scheduler.add_noise(clean, noise, times)
+    return made
+
+
+def in_own_scale(scheduler: Any, x: Tensor, step: Step) -> Tensor:
+    """Return ``x_t = a x_0 + s eps`` as a scheduler carries it: Euler's as ``x_0 + sigma eps``."""
+    if is_flow(scheduler) or float(scheduler.init_noise_sigma) == 1:
+        return x
+    return x / scales(scheduler, step, x)[0]  # type: ignore[no-any-return]
+
+
+def begin_at(scheduler: Any, index: int) -> None:
+    """Tell a scheduler that its run starts at a later step; those that go by the time need not know."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+        scheduler._step_index = None  # in the middle of a run it would count for more than where it began
+
+
+def noised_start(
+    model: Model, images: Tensor, step: int | Step, seeds: Sequence[int], steps: int
+) -> SamplerState:
+    """Return the moment before a step of a run whose latents are half-noised pictures in -1..1.
+
+    The generator of each sample is asked first for the posterior of its picture, then for its noise, as in
+    diffusers' img2img pipelines. See ``Model.start_at``.
+    """
+    if isinstance(seeds, int):
+        raise WrongTypeError(f"seeds is the single number {seeds}; give one for each image: [{seeds}]")
+    if len(seeds) != len(images):
+        raise UsageError(f"{len(images)} images but {len(seeds)} seeds; give one seed for each image")
+    scheduler = model._begin(steps)
+    index = _index(scheduler, step, steps)
+    generators = [torch.Generator().manual_seed(s) for s in seeds]
+    clean = model._encode_image(images, generators)
+    noise = model._draw(generators)
+    t = float(scheduler.timesteps[index])
+    latents = noised(scheduler, clean, noise, Step(index, t, noise_level(scheduler, index)))
+    begin_at(scheduler, index)
+    return SamplerState(index, latents, scheduler, tuple(g.get_state() for g in generators))
+
+
+def _index(scheduler: Any, step: int | Step, steps: int) -> int:
+    index, n = (step.index if isinstance(step, Step) else step), len(scheduler.timesteps)
+    if not 0 <= index < n:
+        raise UsageError(f"step is {step!r}; a run of {steps} steps has 0 (the noisiest) to {n - 1}")
+    if isinstance(step, Step) and step.t != float(scheduler.timesteps[index]):
+        raise UsageError(f"{step} is of another run; take one of model.steps({steps}), or its index")
+    order = int(getattr(scheduler, "order", 1))
+    if index % order:
+        raise UsageError(
+            f"{type(scheduler).__name__} calls the network {order} times a step, and call {index} is not the "
+            f"first of its step; start at {index - index % order}"
+        )
+    return index

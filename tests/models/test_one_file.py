@@ -1,0 +1,130 @@
+"""Checkpoints of one file, and paths that must never be taken for hub ids."""
+
+import shutil
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from denoscope.models import one_file
+from denoscope.models.load import load
+from denoscope.models.synthetic.tiny import tiny_sd
+from tests.models.ldm_layout import write_ldm
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A checkpoint of one file, and the folder of configurations without weights."""
+    where = tmp_path_factory.mktemp("saved")
+    pipe = tiny_sd()
+    pipe.save_pretrained(where / "config")
+    write_ldm(pipe, where / "model.safetensors")
+    for weights in (where / "config").rglob("*.safetensors"):
+        weights.unlink()
+    return where
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Nothing may be asked of the hub."""
+
+    def refuse(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("diffusers.loaders.single_file._download_diffusers_model_config_from_hub", refuse)
+
+
+def test_a_checkpoint_of_one_file_equals_the_pipeline_it_was_written_from(saved):
+    a = load(saved / "model.safetensors", config=saved / "config")
+    b = load(tiny_sd())
+    assert {k: list(m.state_dict()) for k, m in a.components.items()} == {
+        k: list(m.state_dict()) for k, m in b.components.items()
+    }
+    for part, module in b.components.items():
+        own = a.components[part].state_dict()
+        assert all(torch.equal(own[k], v) for k, v in module.state_dict().items()), part
+    with torch.no_grad():
+        final = [list(m.sample(["a cat"], seeds=[3], steps=2))[-1].latents for m in (a, b)]
+        assert torch.equal(*final)
+        assert torch.equal(a.decode(final[0]), b.decode(final[1]))
+
+
+def test_the_dtype_is_honoured(saved):
+    assert (
+        load(saved / "model.safetensors", config=saved / "config", dtype=torch.float16).dtype == torch.float16
+    )
+
+
+@pytest.mark.parametrize("part", ["model.diffusion_model", "first_stage_model", "cond_stage_model"])
+def test_a_file_that_lacks_a_weight_is_refused(saved, tmp_path, part):
+    state = load_file(saved / "model.safetensors")
+    del state[next(k for k in reversed(state) if k.startswith(part))]
+    save_file(state, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="the file .*lacks weights that this config asks for"):
+        load(tmp_path / "m.safetensors", config=saved / "config")
+
+
+def test_a_file_of_another_shape_is_refused(saved, tmp_path):
+    state = load_file(saved / "model.safetensors")
+    state["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(3, 4, 3, 3)
+    save_file(state, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match="could not open"):
+        load(tmp_path / "m.safetensors", config=saved / "config")
+
+
+def test_without_a_config_the_error_says_which_to_give(saved, monkeypatch, tmp_path):
+    def nothing_cached(repo, *, local_files_only):
+        assert local_files_only
+        raise one_file.LocalEntryNotFoundError(repo)
+
+    monkeypatch.setattr(one_file, "snapshot_download", nothing_cached)
+    with pytest.raises(ValueError, match=r"of 'stable-diffusion-v1-5/.*load\('model.safetensors', config="):
+        load(saved / "model.safetensors")
+    monkeypatch.setattr(one_file, "snapshot_download", lambda *_, **__: str(saved / "config"))
+    assert load(saved / "model.safetensors").name.endswith("model.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"could not open .*broken"):
+        load(tmp_path / "broken.safetensors")
+
+
+def test_a_config_that_is_no_folder_of_a_model_is_refused(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"no model_index\.json"):
+        load(saved / "model.safetensors", config=tmp_path)
+
+
+def test_a_config_with_pickled_weights_is_refused(saved, tmp_path):
+    shutil.copytree(saved / "config", tmp_path / "config")
+    (tmp_path / "config" / "text_encoder" / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(ValueError, match="pickled weights in"):
+        load(saved / "model.safetensors", config=tmp_path / "config")
+
+
+def test_without_accelerate_it_is_refused(saved, monkeypatch):
+    monkeypatch.setattr(one_file.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install accelerate"):
+        load(saved / "model.safetensors", config=saved / "config")
+
+
+@pytest.mark.parametrize("suffix", one_file.PICKLES)
+def test_pickles_are_refused_unread(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"never read")
+    with pytest.raises(ValueError, match="pickled weights"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["models/sd.safetensors", "./owner/name", "../name", "~/owner", "x/m.ckpt"])
+def test_a_path_to_nothing_is_never_a_hub_id(name, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", refuse)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LookupError, match="there is no file"):
+        load(name)
+
+
+def test_a_missing_file_names_near_misses(saved):
+    with pytest.raises(LookupError, match=r"did you mean 'model\.safetensors'"):
+        load(saved / "modle.safetensors")
