@@ -17,7 +17,7 @@ from ..models.guidance.value import Guidance
 from ..models.run.levels import OUTSIDE, Step
 from ..models.run.noising import in_own_scale
 from ..models.run.prediction import scales, to_eps
-from ..models.run.schedule import is_flow
+from ..models.run.schedule import Schedule, is_flow
 
 STOCHASTIC = (
     "DDPMScheduler",
@@ -70,7 +70,7 @@ def invert_latents(
 ) -> SamplerState:
     """Return the start of a run that leads back to clean latents [sample, ...]; see ``invert``."""
     _check(model, latents, prompts)
-    scheduler = model._begin(steps)
+    scheduler = model._begin(Schedule(steps))
     x, read = latents, model.prompts(prompts)
     made = _undone(model, scheduler, steps)
     for step, after in reversed(made):

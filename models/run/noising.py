@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,11 +11,20 @@ from torch import Tensor
 from ..errors import UsageError, WrongTypeError
 from .levels import Step
 from .prediction import scales
-from .schedule import copied, is_flow, noise_level
+from .schedule import Schedule, copied, is_flow, noise_level
 from .state import SamplerState
 
-if TYPE_CHECKING:
-    from ..base import Model
+
+class Encoder(Protocol):
+    """What half-noised pictures need of an opened model."""
+
+    def _begin(self, schedule: Schedule) -> Any: ...
+
+    def _draw(self, generators: Sequence[torch.Generator]) -> Tensor: ...
+
+    def _encode_image(
+        self, images: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor: ...
 
 
 def noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Step) -> Tensor:
@@ -58,7 +67,7 @@ def begin_at(scheduler: Any, index: int) -> None:
 
 
 def noised_start(
-    model: Model, images: Tensor, step: int | Step, seeds: Sequence[int], steps: int
+    model: Encoder, images: Tensor, step: int | Step, seeds: Sequence[int], steps: int
 ) -> SamplerState:
     """Return the moment before a step of a run whose latents are half-noised pictures in -1..1.
 
@@ -69,7 +78,7 @@ def noised_start(
         raise WrongTypeError(f"seeds is the single number {seeds}; give one for each image: [{seeds}]")
     if len(seeds) != len(images):
         raise UsageError(f"{len(images)} images but {len(seeds)} seeds; give one seed for each image")
-    scheduler = model._begin(steps)
+    scheduler = model._begin(Schedule(steps))
     index = _index(scheduler, step, steps)
     generators = [torch.Generator().manual_seed(s) for s in seeds]
     clean = model._encode_image(images, generators)
