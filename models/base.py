@@ -18,7 +18,7 @@ from .images import checked_images
 from .places.intervention import Probe
 from .run import levels, prediction, sampling
 from .run.levels import Step
-from .run.noising import noised_start
+from .run.noising import generators_of, noised_start
 from .run.prediction import Steps
 from .run.sampling import Sampling, SamplingOptions, as_guidance, begin_run, check_run, sample
 from .run.schedule import noise_level
@@ -230,7 +230,9 @@ class Model(Adapter):
             ValueError: for pictures that do not fit, and steps that are not of this run.
         """
         taken = checked_images(images, self.image_channels, self.size, self.name)
-        return noised_start(self, taken, step, seeds, steps)
+        generators = generators_of(seeds, taken)
+        clean = self._encode_image(taken, generators)  # first the posterior, then the noise, as img2img draws
+        return noised_start(self, clean, step, generators, steps)
 
     def _encode_image(
         self,

@@ -21,7 +21,6 @@ from ..models.run.schedule import Schedule, is_flow
 
 STOCHASTIC = (
     "DDPMScheduler",
-    "DPMSolverSDEScheduler",
     "EulerAncestralDiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "SASolverScheduler",

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..adapter import Adapter
 from ..errors import UsageError, WrongTypeError
 from .levels import Step
 from .prediction import scales
 from .schedule import Schedule, copied, is_flow, noise_level
 from .state import SamplerState
-
-
-class Encoder(Protocol):
-    """What half-noised pictures need of an opened model."""
-
-    def _begin(self, schedule: Schedule) -> Any: ...
-
-    def _draw(self, generators: Sequence[torch.Generator]) -> Tensor: ...
-
-    def _encode_image(
-        self, images: Tensor, generators: Sequence[torch.Generator] | None = None
-    ) -> Tensor: ...
 
 
 def noised(scheduler: Any, clean: Tensor, noise: Tensor, step: Step) -> Tensor:
@@ -66,22 +55,25 @@ def begin_at(scheduler: Any, index: int) -> None:
         scheduler._step_index = None  # in the middle of a run it would count for more than where it began
 
 
-def noised_start(
-    model: Encoder, images: Tensor, step: int | Step, seeds: Sequence[int], steps: int
-) -> SamplerState:
-    """Return the moment before a step of a run whose latents are half-noised pictures in -1..1.
+def generators_of(seeds: Sequence[int], images: Tensor) -> list[torch.Generator]:
+    """Return one noise source for each picture.
 
-    The generator of each sample is asked first for the posterior of its picture, then for its noise, as in
-    diffusers' img2img pipelines. See ``Model.start_at``.
+    Raises:
+        ValueError: unless there is one seed for each.
     """
     if isinstance(seeds, int):
         raise WrongTypeError(f"seeds is the single number {seeds}; give one for each image: [{seeds}]")
     if len(seeds) != len(images):
         raise UsageError(f"{len(images)} images but {len(seeds)} seeds; give one seed for each image")
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+def noised_start(
+    model: Adapter, clean: Tensor, step: int | Step, generators: Sequence[torch.Generator], steps: int
+) -> SamplerState:
+    """Return the moment before a step of a run, with noised latents; see ``Model.start_at``."""
     scheduler = model._begin(Schedule(steps))
     index = _index(scheduler, step, steps)
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
-    clean = model._encode_image(images, generators)
     noise = model._draw(generators)
     t = float(scheduler.timesteps[index])
     latents = noised(scheduler, clean, noise, Step(index, t, noise_level(scheduler, index)))

@@ -82,8 +82,6 @@ def test_the_error_on_the_embedded_model_falls_and_pictures_come_back(emoji):
 @pytest.mark.parametrize("name", [*STOCHASTIC, "sde"])
 def test_stochastic_schedulers_are_refused_by_name(name):
     model = load(tiny_models.tiny_sd())
-    if name == "DPMSolverSDEScheduler":
-        pytest.skip("refused when a model is opened")
     kind = getattr(diffusers, name, diffusers.DPMSolverMultistepScheduler)
     options = {"algorithm_type": "sde-dpmsolver++"} if name == "sde" else {}
     model.pipe.scheduler = kind.from_config(model.scheduler.config, **options)
