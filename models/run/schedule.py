@@ -21,8 +21,6 @@ from torch import Tensor
 REFUSED = {
     "DPMSolverSDEScheduler": "draws from one Brownian path for the whole batch",
     "CosineDPMSolverMultistepScheduler": "draws from one Brownian path for the whole batch",
-    "TCDScheduler": "is for distilled models",
-    "LCMScheduler": "is for distilled models",
     "EDMEulerScheduler": "rescales the network's output itself",
     "EDMDPMSolverMultistepScheduler": "rescales the network's output itself",
     "IPNDMScheduler": "does not follow x_t = a x_0 + s eps",
@@ -99,7 +97,7 @@ def begin(scheduler: Any, schedule: Schedule, device: torch.device, **options: A
     if n is not None and n > limit:
         raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
     _check_own(scheduler, schedule)
-    own = schedule.own or (
+    own: dict[str, Any] = {**schedule.own} or (
         {} if "sigmas" in options else {"num_inference_steps": n}
     )  # a family may fix levels
     scheduler.set_timesteps(**{**options, **own}, device=device)
