@@ -23,6 +23,7 @@ from .run.noise import gaussian
 from .run.schedule import Schedule, begin
 from .site import Site
 from .suggest import near
+from .text.options import chosen_options
 from .text.prompt import Prompt, Words
 
 
@@ -53,6 +54,7 @@ class Adapter(ABC):
     """The scale of true guidance where the other one is told to the network."""
     time_scale = 1.0
     """How many of the scheduler's times are one of what the network is told."""
+    told_sizes = False  # whether the network is told sizes and crops of pictures, which a run may set
     other_schedulers: Mapping[str, Mapping[str, Any]] | None = None
     """Schedulers that the diffusers pipeline works with too, and their options; None is the usual ones."""
 
@@ -248,7 +250,7 @@ class Adapter(ABC):
         return next(self.denoiser.parameters()).dtype
 
     def encode(
-        self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = ()
+        self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = (), **how: Any
     ) -> list[Prompt]:
         """Encode texts in one batch; sites in text encoders see this call, as rows of ``branch``.
 
@@ -256,18 +258,19 @@ class Adapter(ABC):
             texts: what is written.
             branch: who reads them.
             samples: which samples of a run they belong to; by default 0, 1, ...
+            **how: ``clip_skip`` and ``long_prompts``, as in ``Sampling``.
         """
         if isinstance(texts, str):
             raise TypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
         read = {branch: [Words(t, ()) for t in texts]}
         with self.calling(Call(TEXT, {branch: slice(0, len(texts))}, prompts=read, samples=tuple(samples))):
-            return self._encode(list(texts))
+            return self._encode(list(texts), **chosen_options(self._encode, self.name, how))
 
     def negative(
-        self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = ()
+        self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any
     ) -> list[Prompt]:
         """Return what rows of the unconditional branch read: negative texts, or no text."""
-        return self.encode(texts, branch, samples)
+        return self.encode(texts, branch, samples, **how)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""

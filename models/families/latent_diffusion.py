@@ -27,7 +27,7 @@ class LatentDiffusion(StableDiffusion):
         renamed = {"bert": "text_encoder", "vqvae": "vae"}
         return {renamed.get(name, name): part for name, part in self.pipe.components.items()}
 
-    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+    def _encode(self, texts: Sequence[str]) -> list[Prompt]:  # type: ignore[override]  # no choices here
         reading = read(self.pipe.tokenizer, texts, _TOKENS, self.name)
         embeds = self.pipe.bert(reading.ids.to(self.device))[0].to(self.dtype)
         return [

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..run.prediction import Steps
-from ..text.encoders import clip, read
+from ..text.encoders import Reading, clip, read
+from ..text.options import skipped_layer
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
 from ._unet import UNetModel
@@ -17,18 +18,35 @@ from ._unet import UNetModel
 class StableDiffusion(UNetModel):
     """diffusers' StableDiffusionPipeline, opened."""
 
-    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+    def _encode(self, texts: Sequence[str], *, clip_skip: int | None = None) -> list[Prompt]:
         tokenizer = self.pipe.tokenizer
         reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
-        embeds = clip(self.pipe.text_encoder, reading, self.device)[0].to(self.dtype)
+        embeds = self._states(reading, clip_skip)
         return [
             Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
         ]
 
+    def _states(self, reading: Reading, clip_skip: int | None) -> Tensor:
+        encoder = self.pipe.text_encoder
+        out = clip(encoder, reading, self.device, hidden=clip_skip is not None)
+        states: Tensor = out[0]
+        if clip_skip is not None:
+            norm = getattr(
+                encoder, "text_model", encoder
+            ).final_layer_norm  # transformers 5 has one level less
+            states = norm(skipped_layer(out.hidden_states, clip_skip, last=1))
+        return states.to(self.dtype)
+
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The UNet's output (epsilon or v) for network inputs x [sample, channel, height, width]."""
         embeds = torch.stack([p.embeds for p in prompts])
-        out: Tensor = self.denoiser(x, self.time(step), encoder_hidden_states=embeds, return_dict=False)[0]
+        out: Tensor = self.denoiser(
+            x,
+            self.time(step),
+            encoder_hidden_states=embeds,
+            timestep_cond=self._told_guidance(x),
+            return_dict=False,
+        )[0]
         return out
 
     def run_pipeline(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..run.context import Branch
 from ..run.prediction import Steps
 from ..text.encoders import clip, read
+from ..text.options import skipped_layer
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
 from ._unet import UNetModel
@@ -25,14 +27,15 @@ class StableDiffusionXL(UNetModel):
     """
 
     family_guidance = 5.0
+    told_sizes = True
 
-    def _encode(self, texts: Sequence[str]) -> list[Prompt]:
+    def _encode(self, texts: Sequence[str], *, clip_skip: int | None = None) -> list[Prompt]:
         parts, readings = [], {}
         for suffix in ("", "_2"):
             tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
             reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
             out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
-            parts.append(out.hidden_states[-2])
+            parts.append(skipped_layer(out.hidden_states, clip_skip or 0, last=2))
             readings[f"text_encoder{suffix}"] = reading.words
             pooled: Tensor = out[0]
         embeds = torch.cat(parts, -1).to(self.dtype)
@@ -49,10 +52,10 @@ class StableDiffusionXL(UNetModel):
         ]
 
     def negative(
-        self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = ()
+        self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any
     ) -> list[Prompt]:
         """What the unconditional branch reads: zeros for no text, as the base model was trained."""
-        prompts = super().negative(texts, branch, samples)
+        prompts = super().negative(texts, branch, samples, **how)
         if any(texts) or not self.pipe.config.force_zeros_for_empty_prompt:
             return prompts
         return [
@@ -64,17 +67,22 @@ class StableDiffusionXL(UNetModel):
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The UNet's output for network inputs x [sample, channel, height, width]."""
         embeds = torch.stack([p.embeds for p in prompts])
-        # original size, crop from the top left, target size: the whole picture
-        sizes = torch.tensor([*self.size, 0, 0, *self.size], dtype=embeds.dtype, device=self.device)
+        sizes = torch.tensor([self._sizes(p) for p in prompts], dtype=embeds.dtype, device=self.device)
         pooled = torch.stack([p.pooled for p in prompts if p.pooled is not None])
         out: Tensor = self.denoiser(
             x,
             self.time(step),
             encoder_hidden_states=embeds,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.expand(len(prompts), -1)},
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
+            timestep_cond=self._told_guidance(x),
             return_dict=False,
         )[0]
         return out
+
+    def _sizes(self, prompt: Prompt) -> list[int]:
+        """Original size, crop from the top left, target size; by default the whole picture."""
+        whole = {"original_size": self.size, "crops_coords_top_left": (0, 0), "target_size": self.size}
+        return [number for name, size in whole.items() for number in prompt.sizes.get(name, size)]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1; an autoencoder that overflows in half precision works in float32 meanwhile."""

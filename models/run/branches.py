@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,9 +12,12 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..guidance.value import Combined, Guidance, GuidanceBranch, GuidanceContext, names
 from ..places.intervention import Intervention
+from ..text.options import TextOptions
 from ..text.prompt import Prompt
 from .context import Branch, Call
 from .levels import Step
+
+Sizes: TypeAlias = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,9 @@ def read(
     guidance: Guidance,
     prompts: Sequence[str | Prompt],
     negative: str | Sequence[str | Prompt] = "",
+    *,
+    text: TextOptions | None = None,
+    sizes: tuple[Sizes, Sizes] = ({}, {}),
 ) -> Reading:
     """Encode what every branch of a run reads.
 
@@ -56,12 +63,15 @@ def read(
         guidance: which branches there are.
         prompts: one for each sample.
         negative: what the branches of "negative_prompts" read: one for all samples, or one a sample.
+        text: how texts are read; what is encoded already stays as it is.
+        sizes: what the denoiser is told of sizes beside the prompts, and beside the negative prompts.
 
     Raises:
-        ValueError: for negative prompts that cannot act, or whose number does not fit.
+        ValueError: for negative prompts or sizes that cannot act, or whose number does not fit.
     """
     branches = guidance.branches(model)
     of = dict(zip(names(branches), branches, strict=True))
+    text = text or {}
     given = any(negative) if isinstance(negative, str) else any(not isinstance(n, str) or n for n in negative)
     if given and not any(b.reads == "negative_prompts" for b in branches):
         raise ValueError(
@@ -69,19 +79,28 @@ def read(
             "reads it; set guidance above 1 (on models told theirs: CFG(scale, true_scale)), or leave it out"
         )
     n = len(prompts)
-    cond = _encoded(model, prompts, "cond", n)
+    told, negative_told = sizes
+    unskipped = text.copy()  # the pipelines read negative prompts to the last layer
+    unskipped.pop("clip_skip", None)
+    cond = _told(_encoded(model, prompts, "cond", n, text), told)
     found: dict[Branch, Sequence[Prompt]] = {}
     for name, branch in of.items():
         if branch.reads == "prompts":
             found[name] = cond
         elif branch.reads == "negative_prompts":
-            found[name] = _encoded(model, negative, name, n)
+            found[name] = _told(_encoded(model, negative, name, n, unskipped), negative_told)
         else:
-            found[name] = _encoded(model, branch.reads, name, n)
+            found[name] = _told(_encoded(model, branch.reads, name, n, text), told)
     return Reading(guidance, of, found)
 
 
-def _encoded(model: Adapter, texts: str | Sequence[str | Prompt], branch: Branch, n: int) -> list[Prompt]:
+def _told(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:
+    return [replace(p, sizes={**p.sizes, **sizes}) if sizes else p for p in prompts]
+
+
+def _encoded(
+    model: Adapter, texts: str | Sequence[str | Prompt], branch: Branch, n: int, how: TextOptions
+) -> list[Prompt]:
     """Encode those that are still texts, in one batch."""
     given = [texts] * n if isinstance(texts, str) else list(texts)
     if len(given) != n:
@@ -91,7 +110,7 @@ def _encoded(model: Adapter, texts: str | Sequence[str | Prompt], branch: Branch
     places = [i for i, p in enumerate(given) if isinstance(p, str)]
     written = [p for p in given if isinstance(p, str)]
     encode = model.negative if branch == "uncond" else model.encode
-    made = iter(encode(written, branch, places) if written else ())
+    made = iter(encode(written, branch, places, **how) if written else ())
     return [next(made) if isinstance(p, str) else p for p in given]
 
 

@@ -55,7 +55,9 @@ def sample(
     planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
     account = Account(planned)
     with intervening(model, *planned, account=account):
-        reading = read(model, guidance, prompts, sampling.negative)
+        reading = read(
+            model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
+        )
     start = start or begin_run(model, seeds, sampling)
     generators = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)

@@ -21,8 +21,6 @@ from torch import Tensor
 REFUSED = {
     "DPMSolverSDEScheduler": "draws from one Brownian path for the whole batch",
     "CosineDPMSolverMultistepScheduler": "draws from one Brownian path for the whole batch",
-    "TCDScheduler": "is for distilled models",
-    "LCMScheduler": "is for distilled models",
     "EDMEulerScheduler": "rescales the network's output itself",
     "EDMDPMSolverMultistepScheduler": "rescales the network's output itself",
     "IPNDMScheduler": "does not follow x_t = a x_0 + s eps",

@@ -9,8 +9,11 @@ from typing import Any, TypedDict
 from ..adapter import Adapter
 from ..guidance.cfg import CFG
 from ..guidance.value import Guidance
+from ..text.options import Pair, TextOptions
 from ..text.prompt import Prompt
 from .schedule import Schedule, n_steps
+
+_SIZES = ("original_size", "crops_coords_top_left", "target_size")
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -24,6 +27,13 @@ class SamplingOptions(TypedDict, total=False):
     timesteps: Sequence[float] | None
     sigmas: Sequence[float] | None
     eta: float
+    clip_skip: int | None
+    original_size: Pair | None
+    crops_coords_top_left: Pair | None
+    target_size: Pair | None
+    negative_original_size: Pair | None
+    negative_crops_coords_top_left: Pair | None
+    negative_target_size: Pair | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,15 @@ class Sampling:
         timesteps: own times in place of the scheduler's spacing, falling.
         sigmas: own noise levels, falling, in the scheduler's own terms.
         eta: how much noise is drawn at each step, 0 to 1, where the scheduler takes it (DDIM, TCD).
+        clip_skip: how many of the text encoder's last layers are left out for prompts that are given as texts
+            (SD, SDXL); negative prompts are read to the end, as in the pipelines.
+        original_size: height and width that the denoiser is told the picture had (SDXL); None is its own.
+        crops_coords_top_left: where it is told that the picture was cropped (SDXL); None is (0, 0).
+        target_size: the size that it is told to paint (SDXL); None is the picture's own.
+        negative_original_size: the same beside negative prompts, with ``negative_target_size``; None is as
+            beside the prompts.
+        negative_crops_coords_top_left: the same, with both.
+        negative_target_size: the same, with ``negative_original_size``.
 
     Raises:
         ValueError: for settings that cannot be, or contradict each other.
@@ -53,6 +72,13 @@ class Sampling:
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     eta: float = 0.0
+    clip_skip: int | None = None
+    original_size: Pair | None = None
+    crops_coords_top_left: Pair | None = None
+    target_size: Pair | None = None
+    negative_original_size: Pair | None = None
+    negative_crops_coords_top_left: Pair | None = None
+    negative_target_size: Pair | None = None
 
     def __post_init__(self) -> None:
         _ = self.schedule  # checks itself
@@ -66,6 +92,7 @@ class Sampling:
         CFG(1.0, rescale=self.guidance_rescale)
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta is {self.eta}; it is a number from 0 (no noise) to 1")
+        self._check_sizes()
 
     @property
     def schedule(self) -> Schedule:
@@ -73,6 +100,43 @@ class Sampling:
         own = self.timesteps is not None or self.sigmas is not None
         steps = 20 if self.steps is None and not own else self.steps
         return Schedule(steps, _tuple(self.timesteps), _tuple(self.sigmas))
+
+    @property
+    def text(self) -> TextOptions:
+        """How texts are read."""
+        given: TextOptions = {}
+        if self.clip_skip is not None:
+            given["clip_skip"] = self.clip_skip
+        return given
+
+    def sizes(self, model: Adapter) -> tuple[dict[str, Pair], dict[str, Pair]]:
+        """Return what the denoiser is told of sizes: beside the prompts, and beside the negative ones.
+
+        Raises:
+            ValueError: for a model that is told none, and for negative ones where nothing reads them.
+        """
+        told, negative = self._given(""), self._given("negative_")
+        if (told or negative) and not model.told_sizes:
+            name, size = next(iter({**told, **{f"negative_{n}": s for n, s in negative.items()}}.items()))
+            raise ValueError(f"{name} is {size}, but {model.name} takes no {name}; leave it out")
+        if negative and not any(b.reads == "negative_prompts" for b in self.guided(model).branches(model)):
+            raise ValueError(f"negative sizes {negative} cannot act: the run is not guided; leave them out")
+        return told, {"crops_coords_top_left": (0, 0), **negative} if negative else told
+
+    def _given(self, prefix: str) -> dict[str, Pair]:
+        values = {name: getattr(self, prefix + name) for name in _SIZES}
+        return {name: tuple(size) for name, size in values.items() if size is not None}
+
+    def _check_sizes(self) -> None:
+        negative = self._given("negative_")
+        for name, size in (*self._given("").items(), *negative.items()):
+            least = 0 if name.startswith("crops") else 1
+            if len(size) != 2 or any(s != int(s) or s < least for s in size):
+                raise ValueError(f"{name} is {size}; it is a pair of whole numbers from {least} up")
+        if negative and not {"original_size", "target_size"} <= set(negative):
+            raise ValueError(
+                "negative sizes count only together: give negative_original_size and negative_target_size"
+            )
 
     def described(self, model: Adapter) -> dict[str, Any]:
         """Return the settings as numbers and texts, for the provenance of a result."""

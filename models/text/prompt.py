@@ -39,6 +39,21 @@ class Words:
         """The words of the text, in order."""
         return tuple(re.findall(r"\w+(?:[-']\w+)*", self.text))
 
+    def without(self, words: str) -> str:
+        """Return the text with the words left out at every occurrence, spaces and commas tidied.
+
+        Raises:
+            LookupError: if the text does not contain the words; the message names near misses.
+
+        >>> Words("a red cat, sitting, on a mat", ()).without("sitting")
+        'a red cat, on a mat'
+        """
+        left = self.text
+        for a, b in reversed(self._places(words)):
+            left = left[:a] + left[b:]
+        left = re.sub(r"\s*,(?:\s*,)*", ",", left)  # nothing between two commas: one is enough
+        return re.sub(r"\s+", " ", left).strip(" ,")
+
     def reads(self, words: str) -> bool:
         """Whether some token stands for the words; none may, where the text was cut off before."""
         try:
@@ -60,10 +75,7 @@ class Words:
         >>> words.find("cat"), words.find("red cat"), words.end
         ([3], [2, 3], 4)
         """
-        pattern = rf"(?<!\w){re.escape(words.strip())}(?!\w)"
-        places = [m.span() for m in re.finditer(pattern, self.text, re.IGNORECASE)] if words.strip() else []
-        if not places:
-            raise LookupError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
+        places = self._places(words)
         found = [i for i, (a, b) in enumerate(self.spans) if any(a < d and c < b for c, d in places)]
         if not found:
             raise LookupError(
@@ -71,6 +83,14 @@ class Words:
                 f"{len(self.tokens)} tokens, or the tokenizer does not know the word"
             )
         return found
+
+    def _places(self, words: str) -> list[tuple[int, int]]:
+        """Where the words stand in the text, as characters."""
+        pattern = rf"(?<!\w){re.escape(words.strip())}(?!\w)"
+        places = [m.span() for m in re.finditer(pattern, self.text, re.IGNORECASE)] if words.strip() else []
+        if not places:
+            raise LookupError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
+        return places
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,19 +105,22 @@ class Prompt(Words):
         pooled: pooled text embedding, where the family has one, [pooled].
         mask: 1 for tokens that the denoiser may look at, where the family has one, [token].
         read: the words as each text encoder cut them up, by component; for several encoders.
+        sizes: of pictures, as the denoiser is told them by name, where the family has such conditions.
     """
 
     embeds: Float[Tensor, "token channel"]
     pooled: Float[Tensor, " pooled"] | None = None
     mask: Int[Tensor, " token"] | None = None
     read: Mapping[str, Words] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
         """A hash of what the denoiser reads: equal for embeddings that are equal to the bit."""
         parts = [t for t in (self.embeds, self.pooled, self.mask) if t is not None]
         data = b"".join(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in parts)
-        return hashlib.sha256(data).hexdigest()
+        told = repr(sorted((n, tuple(s)) for n, s in self.sizes.items())).encode() if self.sizes else b""
+        return hashlib.sha256(data + told).hexdigest()
 
     def of(self, component: str) -> Words:
         """Return the words as one text encoder (``text_encoder_2``) reads them: its own tokens and spans.

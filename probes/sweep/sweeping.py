@@ -80,7 +80,7 @@ def sweep(
                     "use denoscope.trace(interventions=[...])"
                 )
             i.when.check(n_steps, 1 + len(run.companions), branches)
-    encoded = _encode(model, runs)
+    encoded = _encode(model, runs, how)
     work = SweepExecutor(model, settings, batch)
     if progress:
         total = len({key_of(r) for r in encoded})
@@ -88,9 +88,9 @@ def sweep(
     return Swept(work.make(encoded), work.rows)
 
 
-def _encode(model: Model, runs: Sequence[SweepRun]) -> list[SweepRun]:
+def _encode(model: Model, runs: Sequence[SweepRun], how: Sampling) -> list[SweepRun]:
     texts = list(dict.fromkeys(p for r in runs for p in (r.prompt, *r.companions) if isinstance(p, str)))
-    known = dict(zip(texts, model.encode(texts), strict=True)) if texts else {}
+    known = dict(zip(texts, model.encode(texts, **how.text), strict=True)) if texts else {}
 
     def told(p: str | Prompt) -> Prompt:
         return known[p] if isinstance(p, str) else p

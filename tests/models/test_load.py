@@ -78,8 +78,8 @@ def test_an_unconditional_model_takes_no_prompt():
 
 def test_a_refused_scheduler_is_refused_at_once():
     pipe = tiny_sd()
-    pipe.scheduler = diffusers.LCMScheduler()
-    with pytest.raises(ValueError, match="LCMScheduler is not supported"):
+    pipe.scheduler = diffusers.EDMEulerScheduler()
+    with pytest.raises(ValueError, match="EDMEulerScheduler is not supported"):
         load(pipe)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from denoscope.models.load import load
+from denoscope.models.run.schedule import Schedule
 from denoscope.models.synthetic import tiny as tiny_models
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
 from denoscope.probes.invert import STOCHASTIC, _backwards, _undone, invert, invert_latents
@@ -26,11 +27,11 @@ def test_with_an_output_that_stays_each_step_is_undone_exactly(kind, scheduler):
     model = load(tiny_models.tiny_sd(prediction_type=kind))
     model.pipe.scheduler = getattr(diffusers, scheduler).from_config(model.scheduler.config)
     steps, output = 4, model.noise([9])
-    own = model._begin(steps)
+    own = model._begin(Schedule(steps))
     for i, (step, after) in enumerate(_undone(model, own, steps)):
         x = model.noise([1])
         carried = x if scheduler == "DDIMScheduler" else x * (1 + step.sigma**2) ** 0.5
-        fresh = model._begin(steps)
+        fresh = model._begin(Schedule(steps))
         if hasattr(fresh, "set_begin_index"):
             fresh.set_begin_index(i)
             fresh.is_scale_input_called = True
@@ -42,9 +43,9 @@ def test_with_an_output_that_stays_each_step_is_undone_exactly(kind, scheduler):
 @pytest.mark.parametrize("name", ["sd3", "flux-dev"])
 def test_eulers_steps_of_flow_matching_are_undone_exactly(name):
     model = opened(name)
-    own, output = model._begin(4), model.noise([9])
+    own, output = model._begin(Schedule(4)), model.noise([9])
     for step, after in _undone(model, own, 4):
-        fresh, x = model._begin(4), model.noise([1])
+        fresh, x = model._begin(Schedule(4)), model.noise([1])
         stepped = fresh_step(fresh, step, output, x)
         torch.testing.assert_close(_backwards(own, stepped, output, step, after), x, atol=1e-5, rtol=1e-4)
 

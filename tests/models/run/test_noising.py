@@ -10,6 +10,7 @@ from denoscope.models.load import load
 from denoscope.models.run.levels import Step
 from denoscope.models.run.noising import noised
 from denoscope.models.run.prediction import scales
+from denoscope.models.run.schedule import Schedule
 from tests.models.families.test_families import FAMILIES, opened
 from tests.models.test_encode_image import IMG2IMG, pictures
 
@@ -94,7 +95,7 @@ def test_a_step_of_the_run_is_as_good_as_its_index(tiny):
 def test_noising_at_its_own_times_is_the_law_in_the_schedulers_scale(name):
     """In or out of a run, ``x_t / c = a x_0 + s eps`` with the a and s of the step's noise level."""
     model = opened(name)
-    scheduler = model._begin(6)
+    scheduler = model._begin(Schedule(6))
     clean, noise = model.noise([0, 1]), model.noise([2, 3])
     for step in model.steps(6):
         if step.sigma == float("inf"):
@@ -103,7 +104,7 @@ def test_noising_at_its_own_times_is_the_law_in_the_schedulers_scale(name):
         law = a * clean + s * noise
         seen = noised(scheduler, clean, noise, step)
         if hasattr(scheduler, "scale_model_input"):
-            own = model._begin(6)
+            own = model._begin(Schedule(6))
             seen = own.scale_model_input(seen, own.timesteps[step.index])
         torch.testing.assert_close(seen, law, atol=2e-3, rtol=1e-3)
         outside = noised(scheduler, clean, noise, Step(-1, step.t, step.sigma))
@@ -119,7 +120,7 @@ def test_noising_with_the_scheduler_of_a_run_that_goes_on_is_the_same():
     next(run)
     used = next(run).sampler_state().scheduler
     clean, noise, step = model.noise([0]), model.noise([1]), model.steps(4)[3]
-    expected = noised(model._begin(4), clean, noise, step)
+    expected = noised(model._begin(Schedule(4)), clean, noise, step)
     assert torch.equal(noised(used, clean, noise, step), expected)
     assert used.step_index == 2
 

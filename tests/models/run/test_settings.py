@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from denoscope.models.guidance import CFG
+from denoscope.models.load import load
 from denoscope.models.run.sampling import Sampling
+from denoscope.models.synthetic.tiny import tiny_sd, tiny_unet
+from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from denoscope.probes.intervene import When, zero
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
@@ -170,3 +173,109 @@ def test_provenance_holds_what_was_set(tiny):
         about = trace(model, ["a"], seeds=[0], timesteps=TIMES, guidance=4.0, guidance_rescale=0.5).about
         assert about["timesteps"] == list(TIMES) and about["guidance_rescale"] == 0.5 and about["steps"] == 4
         assert "guidance_rescale" not in trace(model, ["a"], seeds=[0], steps=2).about
+
+
+# layers of the text encoder -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("family", "skip"), [("sd", 0), ("sd", 1), ("sd", 2), ("sdxl", 0), ("sdxl", 1)])
+def test_clip_skip_is_the_pipelines(family, skip, monkeypatch):
+    model = opened(family)
+    encoder = model.pipe.text_encoder
+    if not hasattr(encoder, "text_model"):  # the pipeline asks for it, transformers 5 has it no more
+        monkeypatch.setitem(vars(encoder), "text_model", encoder)
+    own = ours(model, guidance=4.0, steps=2, clip_skip=skip, negative="a dog")
+    given = {"guidance_scale": 4.0, "num_inference_steps": 2, "negative_prompt": ["a dog"] * 2}
+    assert torch.equal(own, theirs(model, clip_skip=skip, **given))
+    assert torch.equal(own, ours(model, guidance=4.0, steps=2, negative="a dog")) == (skip == 0)
+    encoded = model.encode(PROMPTS, clip_skip=skip)
+    assert torch.equal(own, ours(model, encoded, guidance=4.0, steps=2, negative="a dog"))
+    swept = sweep(
+        model, [SweepRun(PROMPTS[0], SEEDS[0])], guidance=4.0, steps=2, clip_skip=skip, negative="a dog"
+    )
+    torch.testing.assert_close(swept.latents, own[:1], rtol=1e-3, atol=1e-3)
+
+
+def test_clip_skip_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="clip_skip is 3; .* 0 to 2 layers"):
+        ours(opened("sd"), clip_skip=3, steps=1)
+    for name in ("pixart-sigma", "sd3", "dit", "ldm"):
+        with pytest.raises(ValueError, match="takes no clip_skip"):
+            ours(opened(name), ["cat"], [0], clip_skip=1, steps=1)
+    with pytest.raises(TypeError, match="no option"):
+        opened("sd").encode(["a"], clip_jump=1)
+
+
+# distilled models -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "eta"), [("LCMScheduler", 0.0), ("TCDScheduler", 0.0), ("TCDScheduler", 0.6)]
+)
+def test_schedulers_of_distilled_models_equal_the_pipelines(tiny, name, eta):
+    with scheduled(tiny, name) as model:
+        own = ours(model, guidance=3.0, steps=4, eta=eta)
+        assert torch.equal(own, theirs(model, guidance_scale=3.0, num_inference_steps=4, eta=eta))
+        alone = [
+            ours(model, [p], [s], guidance=3.0, steps=4, eta=eta) for p, s in zip(PROMPTS, SEEDS, strict=True)
+        ]
+        torch.testing.assert_close(torch.cat(alone), own, rtol=1e-4, atol=1e-4)
+        noisy = name == "LCMScheduler" or eta > 0
+        state = next(model.sample(PROMPTS, seeds=SEEDS, guidance=3.0, steps=4, eta=eta)).sampler_state()
+        how = {"guidance": 3.0, "steps": 4, "eta": eta}
+        assert torch.equal(ours(model, start=state, **how), own)
+        assert torch.equal(ours(model, start=state.reseeded([8, 9]), **how), own) != noisy
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_a_unet_that_is_told_the_scale(family):
+    extra = {"time_cond_proj_dim": 8}
+    if family == "sd":
+        pipe = tiny_sd()
+        pipe.unet = tiny_unet(**extra).eval()
+    else:
+        pipe = tiny_sdxl()
+        known = {k: v for k, v in pipe.unet.config.items() if k != "_use_default_values"}
+        pipe.unet = diffusers.UNet2DConditionModel.from_config({**known, **extra}).eval()
+    model = load(pipe)
+    with scheduled(model, "LCMScheduler"):
+        own = ours(model, guidance=8.5, steps=3)
+        assert torch.equal(own, theirs(model, guidance_scale=8.5, num_inference_steps=3))
+        assert not torch.equal(own, ours(model, guidance=2.0, steps=3))
+        assert not model.uses_cfg(8.5)
+
+
+# sizes that are told --------------------------------------------------------------------------------------
+
+SIZES = {"original_size": (64, 48), "crops_coords_top_left": (3, 9), "target_size": (24, 32)}
+NEGATIVE = {"negative_original_size": (8, 8), "negative_target_size": (99, 98)}
+
+
+@pytest.mark.parametrize("told", [SIZES, {"original_size": (64, 48)}, {**SIZES, **NEGATIVE}, NEGATIVE])
+def test_sizes_are_the_pipelines(told):
+    model = opened("sdxl")
+    one = {"prompts": PROMPTS[:1], "seeds": SEEDS[:1]}  # the pipeline mixes up the branches of larger batches
+    own = ours(model, **one, guidance=4.0, steps=2, **told)
+    assert torch.equal(own, theirs(model, **one, guidance_scale=4.0, num_inference_steps=2, **told))
+    assert not torch.equal(own, ours(model, **one, guidance=4.0, steps=2))
+    batch = ours(model, guidance=4.0, steps=2, **told)
+    torch.testing.assert_close(batch[:1], own, rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_are_in_the_digest():
+    state = next(opened("sdxl").sample(["a cat"], seeds=[0], steps=1, **SIZES))
+    plain = next(opened("sdxl").sample(["a cat"], seeds=[0], steps=1))
+    assert state.prompts[0].sizes == SIZES and state.prompts[0].digest != plain.prompts[0].digest
+
+
+def test_sizes_that_cannot_act_are_refused(tiny):
+    with pytest.raises(ValueError, match=r"takes no original_size"):
+        ours(tiny, steps=1, **SIZES)
+    with pytest.raises(ValueError, match=r"takes no negative_original_size"):
+        ours(tiny, steps=1, **NEGATIVE)
+    with pytest.raises(ValueError, match="not guided"):
+        ours(opened("sdxl"), steps=1, guidance=0.0, **NEGATIVE)
+    with pytest.raises(ValueError, match="count only together"):
+        Sampling(negative_original_size=(8, 8))
+    with pytest.raises(ValueError, match="pair of whole numbers"):
+        Sampling(target_size=(8, 0))

@@ -54,3 +54,25 @@ def test_encoding_a_batch_equals_its_parts(tiny):
 
 def test_an_empty_prompt_ends_after_the_start(tiny):
     assert tiny.encode([""])[0].end == 1 and isinstance(tiny.encode([""])[0], Prompt)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "left"),
+    [
+        ("a red cat", "red", "a cat"),
+        ("a Red cat, red dog", "red", "a cat, dog"),
+        ("a cat, red, a dog", "red", "a cat, a dog"),
+        ("red, a cat", "red", "a cat"),
+        ("a cat, red", "red", "a cat"),
+        ("a cook with a cookie", "cook", "a with a cookie"),
+        ("a red cat", "red cat", "a"),
+        ("red", "red", ""),
+    ],
+)
+def test_words_are_left_out_in_their_place(tiny, text, words, left):
+    assert tiny.encode([text])[0].without(words) == left
+
+
+def test_words_that_are_not_there_cannot_be_left_out(tiny):
+    with pytest.raises(LookupError, match="did you mean 'dog'"):
+        tiny.encode(["a dog"])[0].without("dig")
