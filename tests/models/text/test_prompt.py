@@ -5,8 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from denoscope.models.places.account import AccountError
 from denoscope.models.text.prompt import Prompt
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
+from denoscope.probes.trace import trace
 from tests.models.families.test_families import opened
 
 
@@ -139,3 +141,10 @@ def test_long_prompts_that_cannot_be_are_refused(tiny):
         tiny.encode(["a"], long_prompts="cut")
     with pytest.raises(ValueError, match="set long_prompts='chunks'"):
         list(tiny.sample(tiny.encode([LONG], long_prompts=3), seeds=[0], steps=1, guidance=4.0))
+
+
+def test_sites_in_an_encoder_that_is_called_for_each_chunk_are_refused(tiny):
+    site = "text_encoder/layer.0/resid.post"
+    with pytest.raises(AccountError, match="reached 2 times"):
+        trace(tiny, ["cat " * 40], seeds=[0], steps=1, sites=site, long_prompts="chunks")
+    assert site in trace(tiny, ["cat"], seeds=[0], steps=1, sites=site, long_prompts="chunks", guidance=1.0)
