@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..run.prediction import Steps
-from ..text.encoders import Reading, clip, read
-from ..text.options import skipped_layer
+from ..text.encoders import Reading, chunks_needed, clip, joined, read, read_chunks
+from ..text.options import LongPrompts, skipped_layer
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
 from ._unet import UNetModel
@@ -18,13 +18,18 @@ from ._unet import UNetModel
 class StableDiffusion(UNetModel):
     """diffusers' StableDiffusionPipeline, opened."""
 
-    def _encode(self, texts: Sequence[str], *, clip_skip: int | None = None) -> list[Prompt]:
+    def _encode(
+        self, texts: Sequence[str], *, clip_skip: int | None = None, long_prompts: LongPrompts = "error"
+    ) -> list[Prompt]:
         tokenizer = self.pipe.tokenizer
-        reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
-        embeds = self._states(reading, clip_skip)
-        return [
-            Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
-        ]
+        if long_prompts == "error":
+            readings = [read(tokenizer, texts, tokenizer.model_max_length, self.name)]
+        else:  # a call of the encoder for each chunk, so that its rows are the texts
+            n = chunks_needed(tokenizer, texts) if isinstance(long_prompts, str) else long_prompts
+            readings = read_chunks(tokenizer, texts, n, self.name)
+        embeds = torch.cat([self._states(r, clip_skip) for r in readings], 1)
+        words = [joined(text, [r.words[i] for r in readings]) for i, text in enumerate(texts)]
+        return [Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(words, embeds, strict=True)]
 
     def _states(self, reading: Reading, clip_skip: int | None) -> Tensor:
         encoder = self.pipe.text_encoder

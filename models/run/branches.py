@@ -12,7 +12,8 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..guidance.value import Combined, Guidance, GuidanceBranch, GuidanceContext, names
 from ..places.intervention import Intervention
-from ..text.options import TextOptions
+from ..text.encoders import chunks_needed
+from ..text.options import TextOptions, chosen_options
 from ..text.prompt import Prompt
 from .context import Branch, Call
 from .levels import Step
@@ -80,6 +81,8 @@ def read(
         )
     n = len(prompts)
     told, negative_told = sizes
+    reads = [[] if b.reads == "prompts" else _each(b, negative) for b in branches]
+    text = settled(model, text, [*prompts, *(p for some in reads for p in some)])
     unskipped = text.copy()  # the pipelines read negative prompts to the last layer
     unskipped.pop("clip_skip", None)
     cond = _told(_encoded(model, prompts, "cond", n, text), told)
@@ -91,7 +94,31 @@ def read(
             found[name] = _told(_encoded(model, negative, name, n, unskipped), negative_told)
         else:
             found[name] = _told(_encoded(model, branch.reads, name, n, text), told)
+    lengths = {len(p.embeds) for name, some in found.items() if of[name].network is None for p in some}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"prompts of one run have {sorted(lengths)} tokens; set long_prompts='chunks', and encode those "
+            f"that are given encoded with long_prompts={max(lengths) // min(lengths)}"
+        )
     return Reading(guidance, of, found)
+
+
+def _each(branch: GuidanceBranch, negative: str | Sequence[str | Prompt]) -> Sequence[str | Prompt]:
+    """What a branch reads, where it is not the prompts."""
+    reads = negative if branch.reads == "negative_prompts" else branch.reads
+    return [reads] if isinstance(reads, str) else reads
+
+
+def settled(model: Adapter, text: TextOptions, prompts: Sequence[str | Prompt]) -> TextOptions:
+    """Return how texts of one run are read: with chunks, all are as long as the longest.
+
+    Raises:
+        ValueError: for a choice that the model does not leave.
+    """
+    chosen_options(model._encode, model.name, text)
+    if text.get("long_prompts") != "chunks":
+        return text
+    return {**text, "long_prompts": chunks_needed(model.pipe.tokenizer, prompts)}
 
 
 def _told(prompts: Sequence[Prompt], sizes: Sizes) -> list[Prompt]:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from ..adapter import Adapter
 from ..guidance.cfg import CFG
 from ..guidance.value import Guidance
-from ..text.options import Pair, TextOptions
+from ..text.options import LongPrompts, Pair, TextOptions
 from ..text.prompt import Prompt
 from .schedule import Schedule, n_steps
 
@@ -28,6 +28,7 @@ class SamplingOptions(TypedDict, total=False):
     sigmas: Sequence[float] | None
     eta: float
     clip_skip: int | None
+    long_prompts: LongPrompts
     original_size: Pair | None
     crops_coords_top_left: Pair | None
     target_size: Pair | None
@@ -52,6 +53,9 @@ class Sampling:
         eta: how much noise is drawn at each step, 0 to 1, where the scheduler takes it (DDIM, TCD).
         clip_skip: how many of the text encoder's last layers are left out for prompts that are given as texts
             (SD, SDXL); negative prompts are read to the end, as in the pipelines.
+        long_prompts: ``"error"`` refuses texts longer than the encoder reads; ``"chunks"`` reads them in
+            chunks whose states the denoiser gets one after another (SD), all texts of a run in as many as
+            the longest needs; a number is so many chunks.
         original_size: height and width that the denoiser is told the picture had (SDXL); None is its own.
         crops_coords_top_left: where it is told that the picture was cropped (SDXL); None is (0, 0).
         target_size: the size that it is told to paint (SDXL); None is the picture's own.
@@ -73,6 +77,7 @@ class Sampling:
     sigmas: Sequence[float] | None = None
     eta: float = 0.0
     clip_skip: int | None = None
+    long_prompts: LongPrompts = "error"
     original_size: Pair | None = None
     crops_coords_top_left: Pair | None = None
     target_size: Pair | None = None
@@ -107,6 +112,8 @@ class Sampling:
         given: TextOptions = {}
         if self.clip_skip is not None:
             given["clip_skip"] = self.clip_skip
+        if self.long_prompts != "error":
+            given["long_prompts"] = self.long_prompts
         return given
 
     def sizes(self, model: Adapter) -> tuple[dict[str, Pair], dict[str, Pair]]:

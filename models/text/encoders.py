@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .prompt import Words
+from .prompt import Prompt, Words
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,59 @@ def read(
         )
     )
     return Reading(encoded.input_ids, encoded.attention_mask, words)
+
+
+def chunks_needed(tokenizer: Any, prompts: Iterable[str | Prompt]) -> int:
+    """Return how many chunks the longest of some texts takes; encoded ones have what they have."""
+    limit, most = tokenizer.model_max_length, 1
+    for prompt in prompts:
+        if isinstance(prompt, Prompt):
+            most = max(most, len(prompt.embeds) // limit)
+        else:
+            written, _ = _written_out(tokenizer, prompt)
+            tokens = tokenizer(written, add_special_tokens=False, verbose=False).input_ids
+            most = max(most, math.ceil(len(tokens) / (limit - 2)))
+    return most
+
+
+def read_chunks(tokenizer: Any, texts: Sequence[str], n: int, name: str) -> list[Reading]:
+    """Cut texts into so many chunks, each with a beginning, an end and padding of its own.
+
+    Raises:
+        ValueError: for a text of more chunks.
+    """
+    room = tokenizer.model_max_length - 2
+    chunks: list[list[tuple[list[int], list[int], Words]]] = [[] for _ in range(n)]
+    for text in texts:
+        written, places = _written_out(tokenizer, text)
+        cut = tokenizer(written, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+        if len(cut.input_ids) > n * room:
+            raise ValueError(
+                f"the prompt {text!r} has {len(cut.input_ids)} tokens, {n} chunks of {name} hold {n * room}"
+            )
+        spans = _spans(places, cut.offset_mapping, 0, 0)
+        for i, chunk in enumerate(chunks):
+            part = slice(i * room, (i + 1) * room)
+            chunk.append(_chunk(tokenizer, text, cut.input_ids[part], spans[part]))
+    return [
+        Reading(
+            torch.tensor([c[0] for c in chunk]),
+            torch.tensor([c[1] for c in chunk]),
+            tuple(c[2] for c in chunk),
+        )
+        for chunk in chunks
+    ]
+
+
+def _chunk(
+    tokenizer: Any, text: str, own: Sequence[int], spans: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int], Words]:
+    """Ids, mask and words of one chunk."""
+    empty = tokenizer.model_max_length - 2 - len(own)
+    ids = [tokenizer.bos_token_id, *own, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * empty]
+    tokens = tuple(tokenizer.convert_ids_to_tokens(ids))
+    known = ((0, 0), *spans, *[(0, 0)] * (1 + empty))
+    return ids, [1] * (len(own) + 2) + [0] * empty, Words(text, tokens, known)
 
 
 def clip(encoder: Any, reading: Reading, device: torch.device, *, hidden: bool = False) -> Any:

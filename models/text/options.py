@@ -32,6 +32,9 @@ def chosen_options(reader: Callable[..., Any], name: str, given: Mapping[str, An
     if unknown := set(given) - set(DEFAULTS):
         raise TypeError(f"there is no option {sorted(unknown)} of reading text; there are {sorted(DEFAULTS)}")
     options = {option: value for option, value in given.items() if value != DEFAULTS[option]}
+    long = options.get("long_prompts", "chunks")
+    if long != "chunks" and (not isinstance(long, int) or long < 1):
+        raise ValueError(f"long_prompts is {long!r}; it is 'error', 'chunks' or a number of chunks")
     for option, value in options.items():
         if option not in inspect.signature(reader).parameters:
             raise ValueError(f"{option} is {value!r}, but {name} takes no {option}; leave it out")

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model, Prompt
+from ...models.run.branches import settled
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
@@ -88,9 +89,14 @@ def sweep(
     return Swept(work.make(encoded), work.rows)
 
 
+def _negative(how: Sampling) -> list[str]:
+    return [how.negative] if isinstance(how.negative, str) else []
+
+
 def _encode(model: Model, runs: Sequence[SweepRun], how: Sampling) -> list[SweepRun]:
     texts = list(dict.fromkeys(p for r in runs for p in (r.prompt, *r.companions) if isinstance(p, str)))
-    known = dict(zip(texts, model.encode(texts, **how.text), strict=True)) if texts else {}
+    read = settled(model, how.text, [*(p for r in runs for p in (r.prompt, *r.companions)), *_negative(how)])
+    known = dict(zip(texts, model.encode(texts, **read), strict=True)) if texts else {}
 
     def told(p: str | Prompt) -> Prompt:
         return known[p] if isinstance(p, str) else p

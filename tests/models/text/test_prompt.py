@@ -5,7 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from denoscope.models.places.account import AccountError
 from denoscope.models.text.prompt import Prompt
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
+from denoscope.probes.trace import trace
+from tests.models.families.test_families import opened
 
 
 @pytest.mark.parametrize(
@@ -76,3 +80,71 @@ def test_words_are_left_out_in_their_place(tiny, text, words, left):
 def test_words_that_are_not_there_cannot_be_left_out(tiny):
     with pytest.raises(LookupError, match="did you mean 'dog'"):
         tiny.encode(["a dog"])[0].without("dig")
+
+
+# texts longer than the encoder reads ----------------------------------------------------------------------
+
+LONG = "cat " * 35 + "zebra dog " + "red " * 40 + "cook"
+
+
+def by_hand(model, text, n):
+    """Each chunk encoded alone by the text encoder, its states one after another."""
+    tokenizer, room = model.pipe.tokenizer, model.pipe.tokenizer.model_max_length - 2
+    ids, states = tokenizer(text, add_special_tokens=False).input_ids, []
+    for i in range(n):
+        own = ids[i * room : (i + 1) * room]
+        row = [tokenizer.bos_token_id, *own] + [tokenizer.eos_token_id] * (room + 1 - len(own))
+        with torch.no_grad():
+            states.append(model.pipe.text_encoder(torch.tensor([row]))[0][0])
+    return torch.cat(states)
+
+
+def test_long_prompts_are_read_in_chunks(tiny):
+    with torch.no_grad():
+        long, short = tiny.encode([LONG, "a dog"], long_prompts="chunks")
+    torch.testing.assert_close(long.embeds, by_hand(tiny, LONG, 3))
+    torch.testing.assert_close(short.embeds, by_hand(tiny, "a dog", 3))
+    assert [long.tokens[i] for i in long.find("zebra")] == ["z", "e", "b", "r", "a</w>"]
+    assert len(long.find("red")) == 40 and len(long.tokens) == len(long.embeds) == 96
+    assert long.find("cook") == [long.end - 1] and short.find("dog") == [2]
+
+
+def test_a_word_is_found_across_the_border_of_chunks(tiny):
+    prompt = tiny.encode(["cat " * 28 + "zebra"], long_prompts="chunks")[0]
+    assert prompt.find("zebra") == [29, 30, 33, 34, 35]
+
+
+def test_a_prompt_that_fits_is_read_as_ever(tiny):
+    with torch.no_grad():
+        one, plain = (tiny.encode(["a red cat"], **how)[0] for how in ({"long_prompts": "chunks"}, {}))
+    assert torch.equal(one.embeds, plain.embeds) and one.tokens == plain.tokens and one.spans == plain.spans
+
+
+def test_runs_read_all_their_texts_in_as_many_chunks(tiny):
+    how = {"steps": 2, "guidance": 4.0}
+    with torch.no_grad():
+        *_, run = tiny.sample([LONG], seeds=[0], long_prompts="chunks", **how)
+        prompts, negative = (tiny.encode([t], long_prompts=3) for t in (LONG, ""))
+        *_, given = tiny.sample(prompts, seeds=[0], negative=negative, **how)
+    assert torch.equal(run.latents, given.latents)
+    runs = [SweepRun(LONG, 0), SweepRun("a dog", 1)]
+    swept = sweep(tiny, runs, long_prompts="chunks", **how)
+    torch.testing.assert_close(swept.latents[:1], run.latents, rtol=1e-3, atol=1e-3)
+
+
+def test_long_prompts_that_cannot_be_are_refused(tiny):
+    with pytest.raises(ValueError, match="takes no long_prompts"):
+        list(opened("sdxl").sample(["a"], seeds=[0], steps=1, long_prompts="chunks"))
+    with pytest.raises(ValueError, match="2 chunks of .* hold 60"):
+        tiny.encode([LONG], long_prompts=2)
+    with pytest.raises(ValueError, match="'error', 'chunks' or a number"):
+        tiny.encode(["a"], long_prompts="cut")
+    with pytest.raises(ValueError, match="set long_prompts='chunks'"):
+        list(tiny.sample(tiny.encode([LONG], long_prompts=3), seeds=[0], steps=1, guidance=4.0))
+
+
+def test_sites_in_an_encoder_that_is_called_for_each_chunk_are_refused(tiny):
+    site = "text_encoder/layer.0/resid.post"
+    with pytest.raises(AccountError, match="reached 2 times"):
+        trace(tiny, ["cat " * 40], seeds=[0], steps=1, sites=site, long_prompts="chunks")
+    assert site in trace(tiny, ["cat"], seeds=[0], steps=1, sites=site, long_prompts="chunks", guidance=1.0)
