@@ -460,3 +460,15 @@ def test_word_maps_of_other_rows_are_refused():
         call(pipe)
     with pytest.raises(LookupError, match="holds no attention to the text"):
         maps_from_trace(run.trace, run.model)
+
+
+def test_prompts_hold_what_the_denoiser_is_given():
+    pipe = tiny.tiny_sd()
+    plain = load(pipe).encode(["a cat"])[0]
+    (seen, look), change = looking(branch="cond"), scale(TEXT, 3.0)
+    with attached(pipe, look):
+        call(pipe, steps=1)
+    with attached(pipe, change, look):
+        call(pipe, steps=1)
+    first, second = (c.prompts[0].embeds for c, _ in seen)
+    assert torch.equal(first, plain.embeds) and not torch.equal(second, plain.embeds)
