@@ -212,7 +212,7 @@ class Analytic(Model):
         return mixture
 
     @property
-    def entry(self) -> Site:
+    def input_site(self) -> Site:
         """Where the noisy point enters."""
         return Site("denoiser/components/in")
 
