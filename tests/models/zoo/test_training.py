@@ -24,7 +24,7 @@ from denoscope.models.zoo.training.fit.denoisers import (
     velocity,
 )
 from denoscope.models.zoo.training.fit.inputs import Latents, Pixels
-from denoscope.models.zoo.training.fit.training import Run, follow
+from denoscope.models.zoo.training.fit.training import TrainingRun, follow
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import pictures
@@ -33,25 +33,25 @@ from planted import pictures
 @pytest.fixture
 def two_steps(monkeypatch):
     """Training ends after two steps instead of minutes."""
-    monkeypatch.setattr(Run, "done", property(lambda run: run.step >= 2))
+    monkeypatch.setattr(TrainingRun, "done", property(lambda run: run.step >= 2))
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path):
-    run, module = Run(tmp_path, minutes=1), nn.Linear(2, 2)
+    run, module = TrainingRun(tmp_path, minutes=1), nn.Linear(2, 2)
     run.step, run.start = 7, run.start - 30
     run.note({"loss": 0.5})
     run.save(module)
-    again, other = Run(tmp_path, minutes=1), nn.Linear(2, 2)
+    again, other = TrainingRun(tmp_path, minutes=1), nn.Linear(2, 2)
     assert again.restore(other)
     assert torch.equal(other.weight, module.weight)
     assert again.step == 7 and 0.5 <= again.fraction < 0.6 and not again.done
     assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").read_text().splitlines())] == ["7"]
     assert not list(tmp_path.glob("*.partial"))
-    assert not Run(tmp_path / "new", minutes=1).restore(other)
+    assert not TrainingRun(tmp_path / "new", minutes=1).restore(other)
 
 
 def test_learning_rate_rises_stays_and_falls(tmp_path):
-    run = Run(tmp_path, minutes=1)
+    run = TrainingRun(tmp_path, minutes=1)
     run.step = 9
     assert run.rate(1.0, warmup=100) == pytest.approx(0.1)
     run.step, begin = 1000, run.start
@@ -196,7 +196,7 @@ def test_denoiser_trains(new, entry, tmp_path, two_steps):
     last = {k: v.clone() for k, v in denoiser.state_dict().items() if "out" in k}
     train_denoiser.train(pictures(), inputs, denoiser, tmp_path, settings)
     assert any(not torch.equal(denoiser.state_dict()[k], v) for k, v in last.items())
-    assert Run(tmp_path, 1).step == 2
+    assert TrainingRun(tmp_path, 1).step == 2
     average = type(denoiser).from_pretrained(tmp_path / "denoiser", low_cpu_mem_usage=False)
     moved = (average.get_submodule(entry).weight - before).abs().max()
     assert moved <= 2 * (first - before).abs().max()

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from ....judges.embedded import ImageTower
 from ..data.pictures import Pictures
 from ..data.sampling import Mix, items
-from .training import Run, device_and_dtype
+from .training import TrainingRun, device_and_dtype
 
 SHAPE = {"width": 64, "dim": 128}
 
@@ -76,7 +76,7 @@ def train(
     device, dtype = device_and_dtype()
     torch.manual_seed(0)
     model = new_clip(tokenizer, layers).to(device)
-    run = Run(folder, minutes)
+    run = TrainingRun(folder, minutes)
     run.restore(model)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.02)
     stream = _batches(pictures, tokenizer, 64, run.step)

@@ -24,7 +24,7 @@ from ..data.pictures import Pictures
 from ..data.sampling import Item, Mix, items
 from .denoisers import SCHEDULE, Text, velocity
 from .inputs import Inputs
-from .training import Network, Run, device_and_dtype, follow
+from .training import Network, TrainingRun, device_and_dtype, follow
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def train(pictures: Pictures, inputs: Inputs, start: Network, folder: Path, sett
         settings: budget, batch, learning rate, number of processes.
     """
     device, _ = device_and_dtype()
-    run, average = Run(folder, settings.minutes), copy.deepcopy(start)
+    run, average = TrainingRun(folder, settings.minutes), copy.deepcopy(start)
     run.restore(start, average)
     for module in (start, average, inputs):
         module.to(device)
@@ -117,7 +117,7 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
         torch.set_num_threads(1)
     denoiser, average = models
     denoiser.train().requires_grad_(True)
-    run = Run(folder, settings.minutes)
+    run = TrainingRun(folder, settings.minutes)
     torch.manual_seed(1000 * rank + run.step)
     scheduler: Network = DDIMScheduler(**SCHEDULE)
     alphas = scheduler.alphas_cumprod.to(device)

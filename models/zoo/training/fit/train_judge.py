@@ -13,7 +13,7 @@ from ....judges.embedded import Attributes
 from ..data.compose import BACKGROUNDS
 from ..data.pictures import Pictures, Record
 from ..data.world import CONCEPTS, GENDERS, SKINS, STYLES, skin_name
-from .training import Run, device_and_dtype
+from .training import TrainingRun, device_and_dtype
 
 LABELS: dict[str, tuple[str, ...]] = {"style": STYLES, "concept": CONCEPTS, "gender": GENDERS, "skin": SKINS}
 SHAPE = {"width": 48, "dim": 128}
@@ -110,7 +110,7 @@ def train(
     device, dtype = device_and_dtype()
     torch.manual_seed(seed)
     model = (start or Attributes(**SHAPE, labels=LABELS)).to(device)
-    run = Run(folder, minutes)
+    run = TrainingRun(folder, minutes)
     run.restore(model)
     wanted = {k: v.to(device) for k, v in targets(pictures.records).items()}
     likely = _weights(pictures.records)

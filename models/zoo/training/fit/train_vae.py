@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.pictures import Pictures
 from ..data.sampling import Mix, items
-from .training import Network, Run, device_and_dtype, follow
+from .training import Network, TrainingRun, device_and_dtype, follow
 
 
 def new_vae(channels: tuple[int, ...] = (32, 64, 128)) -> Network:
@@ -61,7 +61,7 @@ def train(
     decoder_only = start is not None
     model = (start or new_vae()).to(device)
     average = copy.deepcopy(model)
-    run = Run(folder, minutes)
+    run = TrainingRun(folder, minutes)
     run.restore(model, average)
     learned = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
     learned = learned if decoder_only else list(model.parameters())

@@ -26,7 +26,7 @@ def device_and_dtype(device: str | None = None) -> tuple[torch.device, torch.dty
     return chosen, torch.bfloat16
 
 
-class Run:
+class TrainingRun:
     """One resumable training run in one folder.
 
     The time budget counts training time over all starts, so a stopped run goes on where it was.
