@@ -166,7 +166,7 @@ def test_the_noise_level_is_the_same_for_all_schedulers(swapped, name):
     assert [s.index for s in model.steps(5)] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("name", ["EDMEulerScheduler", "CosineDPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "IPNDMScheduler"])
 def test_refused_schedulers_say_what_to_use(swapped, name):
     with pytest.raises(ValueError, match="DPMSolverMultistepScheduler"):
         list(swapped(name).sample(["a"], seeds=[0], steps=2))
