@@ -52,15 +52,15 @@ class UNetModel(Model):
         """Whether the UNet was distilled from guidance (Luo et al. 2023): it is told the scale."""
         return self.pipe.unet.config.get("time_cond_proj_dim") is not None
 
-    def _told_guidance(self, x: Tensor) -> Tensor | None:
-        """The scale as a UNet is told it that was distilled from guidance, [row, channel]."""
+    def _told_guidance(self, x: Tensor) -> dict[str, Tensor]:
+        """The scale as a UNet is told it that was distilled from guidance, [row, channel]; others are not."""
         if not self.tells_guidance:
-            return None
+            return {}
         told = self.call.guidance_scale if self.call else None
         scale = torch.tensor((self.default_guidance if told is None else told) - 1).repeat(len(x))
         width = self.pipe.unet.config.time_cond_proj_dim
         said: Tensor = self.pipe.get_guidance_scale_embedding(scale, embedding_dim=width)
-        return said.to(device=self.device, dtype=x.dtype)
+        return {"timestep_cond": said.to(device=self.device, dtype=x.dtype)}
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final latents, through the VAE."""

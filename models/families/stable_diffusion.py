@@ -49,7 +49,7 @@ class StableDiffusion(UNetModel):
             x,
             self.time(step),
             encoder_hidden_states=embeds,
-            timestep_cond=self._told_guidance(x),
+            **self._told_guidance(x),
             return_dict=False,
         )[0]
         return out

@@ -74,7 +74,7 @@ class StableDiffusionXL(UNetModel):
             self.time(step),
             encoder_hidden_states=embeds,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
-            timestep_cond=self._told_guidance(x),
+            **self._told_guidance(x),
             return_dict=False,
         )[0]
         return out
