@@ -162,9 +162,17 @@ def noise_level(scheduler: Any, index: int) -> float:
         if is_flow(scheduler):
             return sigma / (1 - sigma) if sigma < 1 else math.inf
         return sigma
-    t = scheduler.timesteps[index]
-    alpha = float(scheduler.alphas_cumprod[int(t)])
-    return float(((1 - alpha) / alpha) ** 0.5)
+    t = float(scheduler.timesteps[index])
+    below = _trained_level(scheduler, math.floor(t))
+    if t.is_integer():
+        return below
+    above = _trained_level(scheduler, math.ceil(t))  # between times, the logarithm is a line (KDPM2)
+    return float(below * (above / below) ** (t - math.floor(t)))
+
+
+def _trained_level(scheduler: Any, t: int) -> float:
+    alpha = float(scheduler.alphas_cumprod[t])
+    return float(((1 - alpha) / alpha) ** 0.5) if alpha else math.inf  # pure noise: zero terminal SNR
 
 
 def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator], eta: float = 0.0) -> dict[str, Any]:

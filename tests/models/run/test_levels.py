@@ -98,3 +98,17 @@ def test_levels_that_cannot_be_are_refused(tiny, given, message):
 def test_unconditional_models_have_levels_too():
     model = load(tiny_ddpm())
     assert model.step_at(log_snr=model.levels[10].log_snr).t == model.levels[10].t
+
+
+def test_zero_terminal_snr_begins_with_pure_noise():
+    pipe = tiny_sd(prediction_type="v_prediction")
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(
+        pipe.scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    model = load(pipe)
+    steps = model.steps(4)
+    assert steps[0].t == 999 and steps[0].sigma > 1e6 or math.isinf(steps[0].sigma)
+    assert all(math.isfinite(s.sigma) for s in steps[1:])
+    with torch.no_grad():
+        *_, state = model.sample(["a cat"], seeds=[0], steps=4)
+    assert bool(state.latents.isfinite().all())
