@@ -6,7 +6,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from denoscope.models.load import load
 from denoscope.models.places.attention import attention_probs
-from denoscope.models.places.hooks import around
+from denoscope.models.places.hooks import before_calls
 from denoscope.models.run.context import When
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, intervening, scale
@@ -120,7 +120,7 @@ def test_a_passenger_stream_through_joint_attention_leaves_the_picture_as_it_is(
     sites = {"txt": f"{stem}/resid.pre@txt", **parts_of(attention, "k", "v", "z")}
     kept = [f"{stem}/resid.post@txt", f"{stem}/mlp.out@txt", f"{attention}.z"]
     run = {"seeds": [0, 1, 2], "steps": 2, "sites": kept}
-    with around(block, lambda _, kwargs: told.update(kwargs), lambda: None):
+    with before_calls(block, lambda _, kwargs: told.update(kwargs)):
         ridden = trace(model, text, **run, interventions=[Observer(sites, ride)])
     plain = trace(model, text, **run)
     assert torch.equal(ridden.latents, plain.latents)

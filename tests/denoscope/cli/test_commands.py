@@ -65,7 +65,9 @@ def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     done = call("demo", "--quick", "--output", tmp_path / "demo")
     assert done.exit_code == 0, done.output
     shown = EditEvaluation(load_store(tmp_path / "demo" / "results.zarr" / "effect"), {}).measures()["shown"]
-    asked = shown.isel(question=(shown["kind"] == "efficacy").values).mean(("question", "seed"))
+    asked = shown.isel(evaluation_prompt=(shown["kind"] == "efficacy").values).mean(
+        ("evaluation_prompt", "seed")
+    )
     assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
     seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
     assert set(seconds) == {"look", "text", "denoiser", "effect"}
