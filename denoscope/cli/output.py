@@ -6,19 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
+
+from ..models.progress import bars
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,22 +35,8 @@ def print_frame(frame: pd.DataFrame) -> None:
 @contextmanager
 def progress_bars() -> Iterator[Show]:
     """A bar for each stage, on stderr: ``show(stage, done, total)``."""
-    columns = (
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("{task.description:<40}"),
-        BarColumn(24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(escape(stage), total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield show
+    with bars(err) as show:
+        yield lambda stage, done, total: show(done, total, stage)
 
 
 def command_line() -> str:
