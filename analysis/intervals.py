@@ -8,6 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import xarray as xr
 
+from ..models.errors import NotFoundError, UsageError
 from ..models.suggest import near
 
 _RESAMPLE = "bootstrap"
@@ -90,7 +91,7 @@ def proportion(
     (0.51, 1.0)
     """
     if not bool(values.isin((0, 1)).all()):
-        raise ValueError("a proportion is of zeros and ones; these values hold others: use bootstrap")
+        raise UsageError("a proportion is of zeros and ones; these values hold others: use bootstrap")
     found = bootstrap(values, over, level, n_resamples, seed)
     n, mean = values.size // found["mean"].size, found["mean"]
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -106,13 +107,13 @@ def _check(values: xr.DataArray, over: Sequence[str], level: float, n_resamples:
     dims = [over] if isinstance(over, str) else list(dict.fromkeys(over))
     for dim in dims:
         if dim not in values.dims:
-            raise LookupError(f"the values have no dimension {dim!r}; {near(dim, map(str, values.dims))}")
+            raise NotFoundError(f"the values have no dimension {dim!r}; {near(dim, map(str, values.dims))}")
     if not dims or not values.size:
-        raise ValueError(f"there is nothing to average: values of shape {dict(values.sizes)}, over {dims}")
+        raise UsageError(f"there is nothing to average: values of shape {dict(values.sizes)}, over {dims}")
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it lies between 0 and 1, like 0.95")
+        raise UsageError(f"level is {level}; it lies between 0 and 1, like 0.95")
     if n_resamples < 1:
-        raise ValueError(
+        raise UsageError(
             f"n_resamples is {n_resamples}; an interval needs at least 1, and is steady from about 1000"
         )
     return dims

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.errors import UsageError, WrongTypeError
 from ..models.text.prompt import Prompt
 
 
@@ -86,7 +87,7 @@ def latent_distance(reference: Tensor | None = None) -> Metric:
     def metric(outcome: Outcome) -> Tensor:
         target = outcome.clean if reference is None else reference
         if target is None:
-            raise ValueError("latent_distance needs reference latents: there is no clean run here")
+            raise UsageError("latent_distance needs reference latents: there is no clean run here")
         return (outcome.latents - target.to(outcome.latents)).square().flatten(1).mean(1).sqrt()
 
     return _named(metric, "latent_distance(clean run)" if reference is None else "latent_distance(reference)")
@@ -103,13 +104,15 @@ def measure(metric: Metric, outcome: Outcome) -> Float[Tensor, " sample"]:
         scores = metric(outcome)
     name, n = getattr(metric, "__name__", repr(metric)), len(outcome.latents)
     if not isinstance(scores, Tensor):
-        raise TypeError(f"the metric {name} returned {type(scores).__name__}; return a tensor of shape [{n}]")
+        raise WrongTypeError(
+            f"the metric {name} returned {type(scores).__name__}; return a tensor of shape [{n}]"
+        )
     if scores.shape != (n,):
-        raise ValueError(
+        raise UsageError(
             f"the metric {name} returned shape {list(scores.shape)} for {n} samples; return [{n}]"
         )
     if not scores.isfinite().all():
-        raise ValueError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
+        raise UsageError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
     return scores
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models.errors import MissingFileError, UsageError
 from ..models.html import panel, table
 from ..models.site import Site
 from ..models.store.disk import new_folder
@@ -111,7 +112,7 @@ class Scores:
         """
         data = load_store(path)
         if "values" not in data:
-            raise ValueError(
+            raise UsageError(
                 f"{path} holds {sorted(map(str, data))}, not scores; give a store written by Scores.save"
             )
         return cls(
@@ -138,7 +139,7 @@ def load_store(path: str | Path) -> xr.Dataset:
         ValueError: if it is not such a store, or is damaged.
     """
     if not Path(path).is_dir():
-        raise FileNotFoundError(f"there is no store at {path}")
+        raise MissingFileError(f"there is no store at {path}")
     try:
         with xr.open_zarr(path, consolidated=False) as data:
             whole: xr.Dataset = data.load()
@@ -146,7 +147,7 @@ def load_store(path: str | Path) -> xr.Dataset:
     except (
         Exception
     ) as error:  # zarr and its codecs raise many kinds; each becomes one line that names the input
-        raise ValueError(f"could not read {path}: {type(error).__name__}: {error}") from error
+        raise UsageError(f"could not read {path}: {type(error).__name__}: {error}") from error
 
 
 def _units(values: xr.DataArray) -> list[str]:

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ..models.base import Model
+from ..models.errors import UsageError
 from ..models.html import panel, table
 from ..models.load import opened
 from ..models.store.fingerprint import tensor_hash
@@ -58,13 +59,13 @@ class Edit:
 
     def __post_init__(self) -> None:
         if not self.deltas or set(self.deltas) != set(self.base):
-            raise ValueError(
+            raise UsageError(
                 f"an edit needs deltas and their base for the same weights; got {sorted(self.deltas)} and "
                 f"{sorted(self.base)}. Edit.of(model, deltas) fills in the base"
             )
         for name, delta in self.deltas.items():
             if not all(bool(t.isfinite().all()) for t in tensors(delta).values()):
-                raise ValueError(f"the change of {name} holds NaN or infinite values")
+                raise UsageError(f"the change of {name} holds NaN or infinite values")
         object.__setattr__(self, "deltas", {n: _still(d) for n, d in self.deltas.items()})
         object.__setattr__(self, "base", dict(self.base))
         object.__setattr__(self, "note", json.loads(json.dumps(dict(self.note))))
@@ -80,7 +81,7 @@ class Edit:
         for name, delta in deltas.items():
             shape = tuple(model.parameter(name).shape)
             if tuple(delta.shape) != shape:
-                raise ValueError(
+                raise UsageError(
                     f"the change of {name} has shape {tuple(delta.shape)}, the weight has {shape}"
                 )
         base = {name: tensor_hash(model.parameter(name)) for name in deltas}
@@ -94,7 +95,7 @@ class Edit:
         both = [n for n in self.deltas if n in other.deltas]
         wrong = [n for n in both if self.base[n] != other.base[n]]
         if wrong:
-            raise ValueError(
+            raise UsageError(
                 f"the edits were made for different weights of {wrong[0]} ({self.model!r} and "
                 f"{other.model!r}); make both on the same unedited model"
             )

@@ -11,6 +11,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..models.errors import MissingFileError, UsageError
 from ..models.store.disk import write_bytes
 from .lowrank import Delta, LowRank, tensors
 
@@ -39,11 +40,11 @@ def read(path: Path) -> tuple[dict[str, Delta], dict[str, str], dict[str, Any]]:
         ValueError: if the file is truncated, pickled, or something else than an edit.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no edit {str(path)!r}; Edit.save(path) writes one")
+        raise MissingFileError(f"there is no edit {str(path)!r}; Edit.save(path) writes one")
     header, flat = _read(path)
     if header.get("format") != FORMAT:
         kind = header.get("format", "no denoscope format")
-        raise ValueError(
+        raise UsageError(
             f"{str(path)!r} is a safetensors file but no edit ({kind}, expected {FORMAT}); {_FIX}"
         )
     try:
@@ -52,9 +53,9 @@ def read(path: Path) -> tuple[dict[str, Delta], dict[str, str], dict[str, Any]]:
             name: _delta({p: flat[f"{name}/{p}"] for p in parts}) for name, parts in _group(flat).items()
         }
         if set(deltas) != set(base) or not isinstance(note, dict):
-            raise ValueError(f"it changes {sorted(deltas)}, its header speaks of {sorted(base)}")
+            raise UsageError(f"it changes {sorted(deltas)}, its header speaks of {sorted(base)}")
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{str(path)!r} is a damaged edit: {error}; {_FIX}") from error
+        raise UsageError(f"{str(path)!r} is a damaged edit: {error}; {_FIX}") from error
     return deltas, base, note
 
 
@@ -73,7 +74,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         why = f"it is truncated or no safetensors ({error})"
         if pickle or start[:2] == b"PK":
             why = "it is pickled, and pickles can run code"
-        raise ValueError(f"{str(path)!r} is no edit: {why}; {_FIX}") from error
+        raise UsageError(f"{str(path)!r} is no edit: {why}; {_FIX}") from error
 
 
 def _group(flat: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -89,4 +90,4 @@ def _delta(parts: Mapping[str, Tensor]) -> Delta:
         return LowRank(parts["left"], parts["right"])
     if set(parts) == {"delta"}:
         return parts["delta"]
-    raise ValueError(f"parts {sorted(parts)}, expected left and right, or delta")
+    raise UsageError(f"parts {sorted(parts)}, expected left and right, or delta")

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.errors import UsageError
+
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
@@ -30,7 +32,7 @@ class LowRank:
     def __post_init__(self) -> None:
         a, b = tuple(self.left.shape), tuple(self.right.shape)
         if len(a) != 2 or len(b) != 2 or a[1] != b[0]:
-            raise ValueError(
+            raise UsageError(
                 f"factors of shapes {a} and {b} have no product; give [out, rank] and [rank, in]"
             )
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.errors import UsageError
 from ..models.text.prompt import Words
 from ..probes.text_states import TokenStates
 
@@ -125,30 +126,30 @@ def kept_rows(states: Mapping[str, TokenStates], keep: Sequence[str]) -> Tensor 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
     """Raise ValueError if a setting is none of its choices."""
     if value not in known:
-        raise ValueError(f"{name} is {value!r}; it is {' or '.join(map(repr, known))}")
+        raise UsageError(f"{name} is {value!r}; it is {' or '.join(map(repr, known))}")
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:
     """Raise ValueError if a single text stands for a list."""
     if isinstance(texts, str):
-        raise ValueError(f"{name} is the single text {texts!r}; give a list: [{texts!r}]")
+        raise UsageError(f"{name} is the single text {texts!r}; give a list: [{texts!r}]")
 
 
 def _check_requests(requests: Mapping[str, str]) -> None:
     if not isinstance(requests, Mapping) or not requests:
-        raise ValueError(
+        raise UsageError(
             f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
         )
     for words in requests.items():
         if not all(word.strip() for word in words):
-            raise ValueError(
+            raise UsageError(
                 f"the request {words!r} has an empty side; to forget a word, map it to a plainer one"
             )
 
 
 def _check_templates(templates: Sequence[str]) -> None:
     if isinstance(templates, str) or not templates:
-        raise ValueError(f"templates is {templates!r}; give a list of wordings, like {list(TEMPLATES)}")
+        raise UsageError(f"templates is {templates!r}; give a list of wordings, like {list(TEMPLATES)}")
     for template in templates:
         if template.count("{}") != 1:
-            raise ValueError(f"the template {template!r} needs exactly one {{}} where the word goes")
+            raise UsageError(f"the template {template!r} needs exactly one {{}} where the word goes")

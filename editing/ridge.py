@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.errors import UsageError
 from .lowrank import Delta, LowRank
 
 
@@ -86,7 +87,7 @@ def _scale(keys: Tensor, weights: Tensor | None) -> Tensor:
         or not bool((weights >= 0).all())
         or not bool(weights.isfinite().all())
     ):
-        raise ValueError(
+        raise UsageError(
             f"weights has shape {tuple(weights.shape)}; give {len(keys)} finite numbers from 0 up"
         )
     return weights.double().sqrt()
@@ -100,12 +101,12 @@ def _check(
     covariance: Tensor | None,
 ) -> None:
     if keys.ndim != 2 or not keys.numel():
-        raise ValueError(f"keys has shape {tuple(keys.shape)}; give at least one row, [row, in]")
+        raise UsageError(f"keys has shape {tuple(keys.shape)}; give at least one row, [row, in]")
     n, d = keys.shape
     if not 0 <= ridge < float("inf"):
-        raise ValueError(f"ridge is {ridge}; it is a finite number from 0 up")
+        raise UsageError(f"ridge is {ridge}; it is a finite number from 0 up")
     if not residuals:
-        raise ValueError("residuals is empty; name at least one layer")
+        raise UsageError("residuals is empty; name at least one layer")
     wanted: dict[str, tuple[Tensor | None, tuple[int | None, int | None]]] = {
         "keys": (keys, (n, d)),
         "preserve": (preserve, (None, d)),
@@ -117,9 +118,9 @@ def _check(
             continue
         if x.ndim != 2 or any(b is not None and a != b for a, b in zip(x.shape, shape, strict=True)):
             need = ", ".join("any" if b is None else str(b) for b in shape)
-            raise ValueError(f"{name} has shape {tuple(x.shape)}, expected [{need}]")
+            raise UsageError(f"{name} has shape {tuple(x.shape)}, expected [{need}]")
         if not bool(x.isfinite().all()):
-            raise ValueError(f"{name} holds NaN or infinite values")
+            raise UsageError(f"{name} holds NaN or infinite values")
 
 
 def _cholesky(gram: Tensor, ridge: float) -> Tensor:
@@ -129,7 +130,7 @@ def _cholesky(gram: Tensor, ridge: float) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(gram)
     pivots = factor.diagonal()
     if int(info) or bool(pivots.min() ** 2 <= len(gram) * torch.finfo(gram.dtype).eps * pivots.max() ** 2):
-        raise ValueError(
+        raise UsageError(
             f"the keys are linearly dependent, so ridge {ridge} leaves the edit undetermined; "
             "give a larger ridge, for example 0.01, or fewer keys"
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..models.base import Model
+from ..models.errors import UsageError
 from ..models.store.fingerprint import tensor_hash
 from ..models.suggest import near
 from .lowrank import Delta, dense
@@ -54,7 +55,7 @@ def apply(edit: Changes, model: Model) -> None:
     after = {n: values.to(params[n].dtype) for n, values in after.items()}
     for name, values in after.items():
         if not bool(values.isfinite().all()):
-            raise ValueError(
+            raise UsageError(
                 f"{name} cannot hold the edited values in {values.dtype}; scale the edit: 0.5 * edit"
             )
     try:
@@ -77,9 +78,9 @@ def revert(edit: Changes, model: Model) -> None:
     for name in edit.deltas:
         top = _on_top(_find(edit, model, name))
         if not carries(model, edit):
-            raise ValueError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
+            raise UsageError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
         if top != edit:
-            raise ValueError(f"{top!r} was applied on top of it to {name}; take that one back first")
+            raise UsageError(f"{top!r} was applied on top of it to {name}; take that one back first")
     for name in edit.deltas:
         _pop(model.parameter(name))
 
@@ -102,18 +103,18 @@ def carries(model: Model, edit: Changes) -> bool:
 
 def _check(edit: Changes, model: Model) -> None:
     if carries(model, edit):
-        raise ValueError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
+        raise UsageError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
     for name, base in edit.base.items():
         p = model.parameter(name)
         if tensor_hash(p) == base:
             continue
         top = _on_top(p)
         if top is not None:
-            raise ValueError(
+            raise UsageError(
                 f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight "
                 "without it; revert that one first, or apply the sum of both: (e + f).apply(model)"
             )
-        raise ValueError(
+        raise UsageError(
             f"this edit is for other weights: it was made for {edit.model!r}, and {name} of {model.name!r} "
             "is different; open the model it was made for, or make the edit again on this one"
         )
@@ -124,7 +125,7 @@ def _find(edit: Changes, model: Model, name: str) -> nn.Parameter:
         return model.parameter(name)
     except LookupError:
         known = (f"{c}.{n}" for c, m in model.components.items() for n, _ in m.named_parameters())
-        raise ValueError(
+        raise UsageError(
             f"this edit is for other weights: it was made for {edit.model!r} and changes {name}, which "
             f"{model.name!r} does not have; {near(name, known)}"
         ) from None

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .errors import NotFoundError, UsageError, WrongTypeError
 from .places.account import Account
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
@@ -105,9 +106,9 @@ class Adapter(ABC):
             return self.native_size
         unit = self.size_unit
         if not self.native_size:
-            raise ValueError(f"size is {size}, but {self.name} paints no pictures; leave it out")
+            raise UsageError(f"size is {size}, but {self.name} paints no pictures; leave it out")
         if len(size) != 2 or any(s < unit or s % unit for s in size):
-            raise ValueError(
+            raise UsageError(
                 f"size is {size}; {self.name} paints (height, width) in multiples of {unit} pixels, "
                 f"for example {self.native_size}"
             )
@@ -162,7 +163,7 @@ class Adapter(ABC):
         """
         site, places = Site(str(site)), self.places()
         if site not in places:
-            raise LookupError(f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, places))}")
+            raise NotFoundError(f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, places))}")
         return places[site]
 
     def module(self, site: Site | str) -> nn.Module:
@@ -190,7 +191,7 @@ class Adapter(ABC):
             return self.components[component].get_parameter(path)
         except (KeyError, AttributeError):
             names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
-            raise LookupError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+            raise NotFoundError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
 
     def layout(self, site: Site | str) -> Layout:
         """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
@@ -261,7 +262,7 @@ class Adapter(ABC):
             **how: ``clip_skip`` and ``long_prompts``, as in ``Sampling``.
         """
         if isinstance(texts, str):
-            raise TypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
+            raise WrongTypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
         read = {branch: [Words(t, ()) for t in texts]}
         with self.calling(Call(TEXT, {branch: slice(0, len(texts))}, prompts=read, samples=tuple(samples))):
             return self._encode(list(texts), **chosen_options(self._encode, self.name, how))

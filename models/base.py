@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .adapter import Adapter
-from .errors import StateError
+from .errors import NotFoundError, StateError
 from .guidance.cfg import CFG
 from .guidance.value import Guidance
 from .html import model_html
@@ -53,7 +53,7 @@ class Model(Adapter):
         part, kinds = self.input_site.component, ("cross_attn.probs", "joint_attn.probs")
         found = [s for s in self.places() if s.component == part and s.kind in kinds]
         if not found:
-            raise LookupError(
+            raise NotFoundError(
                 f"{self.name} reads no words while it paints: "
                 f"its {part} has neither cross-attention nor joint attention"
             )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .base import Model
+from .errors import UsageError
 from .places.hooks import hooked
 from .run.schedule import is_flow
 from .site import Site
@@ -45,7 +46,7 @@ class Check:
         return self.error <= self.allowed
 
 
-class ModelCheckError(ValueError):
+class ModelCheckError(UsageError):
     """An adapter does not do what it promises."""
 
 

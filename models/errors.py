@@ -24,3 +24,11 @@ class NotFoundError(DenoscopeError, LookupError):
 
 class StateError(DenoscopeError, RuntimeError):
     """What was asked for is not possible as things are now: a file, a lock, a model in use."""
+
+
+class MissingFileError(DenoscopeError, FileNotFoundError):
+    """There is no such file or folder."""
+
+
+class FileInTheWayError(DenoscopeError, FileExistsError):
+    """Something that must not be overwritten stands there already."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from . import zoo
 from .base import Model
-from .errors import UsageError
+from .errors import NotFoundError, UsageError
 from .families.dit import DiT
 from .families.flux import Flux
 from .families.latent_diffusion import LatentDiffusion
@@ -125,12 +125,12 @@ def _folder(name: str) -> str:
     if path.is_file() or (path / "model_index.json").is_file():
         return str(path)
     if path.is_dir():
-        raise ValueError(
+        raise UsageError(
             f"{name!r} is a folder without model_index.json; give a folder saved by save_pretrained()"
         )
     if name.count("/") == 1:
         return name  # a hub id
-    raise LookupError(
+    raise NotFoundError(
         f"there is no model {name!r}, neither in the zoo nor as a folder; {near(name, zoo.ZOO)}"
     )
 
@@ -172,7 +172,7 @@ def _read(folder: str, dtype: torch.dtype, name: str, **which: str | None) -> An
             )
     except Exception as error:  # diffusers raises many kinds; each becomes one line that names the input
         reason = str(error).strip().splitlines()
-        raise ValueError(
+        raise UsageError(
             f"could not open {name!r}: {reason[0] if reason else type(error).__name__} "
             "(weights must be whole safetensors files; pickled .bin or .ckpt weights are refused)"
         ) from error
@@ -191,7 +191,7 @@ def _default_guidance(folder: str) -> float | None:
 def _adapter(pipe: Any) -> type[Model]:
     name = type(pipe).__name__
     if name not in ADAPTERS:
-        raise ValueError(
+        raise UsageError(
             f"{name} is not supported; supported are {', '.join(ADAPTERS)}. "
             "For another family write an adapter: subclass denoscope.Model (docs/adapters.md)"
         )
@@ -200,7 +200,7 @@ def _adapter(pipe: Any) -> type[Model]:
 
 def _check_present(part: str, module: nn.Module) -> None:
     if any(parameter.is_meta for parameter in module.parameters()):
-        raise ValueError(
+        raise UsageError(
             f"the weights of {part} are not in memory but come and go one by one "
             "(enable_sequential_cpu_offload), so they can neither be checked nor edited; "
             "use pipe.enable_model_cpu_offload(), which moves whole components"
@@ -210,4 +210,4 @@ def _check_present(part: str, module: nn.Module) -> None:
 def _check_finite(part: str, module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
-            raise ValueError(f"{part}.{name} holds NaN or infinite values; the weights are damaged")
+            raise UsageError(f"{part}.{name} holds NaN or infinite values; the weights are damaged")

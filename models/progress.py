@@ -34,6 +34,11 @@ def quiet(done: int, total: int, what: str, /) -> None:
     """Show nothing."""
 
 
+def called(progress: Progress, what: str) -> Progress:
+    """Return a progress that says ``what`` in place of what the work below calls itself."""
+    return lambda done, total, _, /: progress(done, total, what)
+
+
 def part(progress: Progress, before: int, size: int, total: int, what: str = "") -> Progress:
     """Return the progress of one part, told as that of the whole.
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import NotFoundError, UsageError
 from .suggest import near
 
 _ADDRESS = re.compile(r"(?P<component>[^/@]+)/(?P<block>[^/@]+)/(?P<kind>[^/@]+)(@(?P<stream>[^/@]+))?")
@@ -34,7 +35,7 @@ class Site:
 
     def __post_init__(self) -> None:
         if not _ADDRESS.fullmatch(self.address):
-            raise ValueError(
+            raise UsageError(
                 f"{self.address!r} is not a site: write component/block/kind[@stream], "
                 f"like 'unet/mid.attn.0.0/cross_attn.out'"
             )
@@ -78,7 +79,7 @@ def match_sites(pattern: str, sites: Sequence[Site]) -> list[Site]:
     regex = _glob(pattern)
     found = [site for site in sites if regex.fullmatch(site.address)]
     if not found:
-        raise LookupError(f"no site matches {pattern!r}; {near(pattern, (s.address for s in sites))}")
+        raise NotFoundError(f"no site matches {pattern!r}; {near(pattern, (s.address for s in sites))}")
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..models.base import Model
+from ..models.errors import NotFoundError, UsageError
 from ..models.load import opened
 from ..models.places.account import Account
 from ..models.places.hooks import after_calls, before_calls
@@ -46,7 +47,7 @@ class AttachedRun:
             LookupError: if there was none, or several: they are ``traces``.
         """
         if len(self.traces) != 1:
-            raise LookupError(f"{len(self.traces)} calls came to their end; look at run.traces")
+            raise NotFoundError(f"{len(self.traces)} calls came to their end; look at run.traces")
         return self.traces[0]
 
     @contextmanager
@@ -107,7 +108,7 @@ def attached(
     {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
     """
     if when.branch is None:
-        raise ValueError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
+        raise UsageError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
     model = opened(pipe)
     table = rows_of(model.pipe) if rows is None else None
     recorder = Recorder(model, expand(model, trace), when)

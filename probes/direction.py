@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..models.adapter import Adapter
+from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.html import panel, table
 from ..models.run.context import CallContext, When
 from ..models.site import Site
@@ -62,17 +63,19 @@ class Direction:
         axis: int | None = None,
     ) -> None:
         if isinstance(site, Site | str) == (vector is None):
-            raise ValueError("a direction is Direction(site, vector), or Direction({site: vector, ...})")
+            raise UsageError("a direction is Direction(site, vector), or Direction({site: vector, ...})")
         given: Any = {site: vector} if isinstance(site, Site | str) else site
         vectors: dict[Site, Tensor] = {Site(str(s)): v for s, v in given.items()}
         if not vectors:
-            raise ValueError("a direction needs a vector at one site at least; at every site it is zero")
+            raise UsageError("a direction needs a vector at one site at least; at every site it is zero")
         for where, v in vectors.items():
             if not isinstance(v, Tensor):
-                raise TypeError(f"the vector at {where} is a {type(v).__name__}; give a tensor [channel]")
+                raise WrongTypeError(
+                    f"the vector at {where} is a {type(v).__name__}; give a tensor [channel]"
+                )
             norm = _norm(v)
             if v.ndim != 1 or not 0 < norm < math.inf:
-                raise ValueError(
+                raise UsageError(
                     "a direction needs one finite, non-zero vector [channel] for each site; at "
                     f"{where} it has shape {tuple(v.shape)}, norm {norm}"
                 )
@@ -98,7 +101,7 @@ class Direction:
     def site(self) -> Site:
         """Where, of a direction at one site."""
         if len(self.vectors) > 1:
-            raise ValueError(
+            raise UsageError(
                 f"this direction spans {len(self)} sites ({', '.join(map(str, self.sites))}); take one at a "
                 "time: [part.steer(1.0) for part in direction], or direction[site]"
             )
@@ -118,7 +121,7 @@ class Direction:
     def __getitem__(self, site: Site | str) -> Direction:
         site = Site(str(site))
         if site not in self.vectors:
-            raise LookupError(f"the direction is not at {site}; {near(str(site), map(str, self.vectors))}")
+            raise NotFoundError(f"the direction is not at {site}; {near(str(site), map(str, self.vectors))}")
         return Direction(site, self.vectors[site], self.axes[site])
 
     # algebra ------------------------------------------------------------------------------------------
@@ -129,7 +132,7 @@ class Direction:
         for site in set(self.vectors) & set(other.vectors):
             a, b = self.vectors[site], other.vectors[site]
             if a.shape != b.shape or self.axes[site] != other.axes[site]:
-                raise ValueError(
+                raise UsageError(
                     f"the directions differ at {site}: {len(a)} and {len(b)} channels, "
                     f"on axes {self.axes[site]} and {other.axes[site]}"
                 )
@@ -188,7 +191,7 @@ class Direction:
             ValueError: if alpha is not finite, or the direction spans several sites.
         """
         if not math.isfinite(alpha):
-            raise ValueError(f"alpha is {alpha}; it is a finite number: how far to move along the direction")
+            raise UsageError(f"alpha is {alpha}; it is a finite number: how far to move along the direction")
         does = _Move(self, lambda d, x: x + alpha * d._along(x))
         return _Along(self.site, does, when, self._spec("steer", alpha=alpha))
 
@@ -211,13 +214,13 @@ class Direction:
     def _along(self, x: Tensor) -> Tensor:
         axis, n = self.axes[self.site], len(self.vector)
         if axis is None:
-            raise ValueError(
+            raise UsageError(
                 f"which axis of {self.site} holds the channels is known to the model alone; write "
                 "direction.at(model), or name it: Direction(site, vector, axis=1) for pictures, -1 for tokens"
             )
         channels = x.shape[axis]
         if channels != n:
-            raise ValueError(
+            raise UsageError(
                 f"the direction at {self.site} has {n} channels, but axis {axis} of the "
                 f"activation {tuple(x.shape)} has {channels}"
             )
@@ -252,7 +255,7 @@ class Direction:
             axes = json.loads(header["axes"])
             return _placed({Site(s): vectors[Site(s)] for s in axes}, {Site(s): a for s, a in axes.items()})
         except (SafetensorError, LookupError, ValueError, TypeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"{str(path)!r} is no direction: {error}; give a file that Direction.save wrote"
             ) from error
 
@@ -270,7 +273,7 @@ def _norm(v: Tensor) -> float:
 def _axis(model: Adapter, site: Site) -> int:
     layout = model.layout(site)
     if layout.channel_axis is None:
-        raise ValueError(f"{site} has axes {layout.axes}, so no channels for a direction to act on")
+        raise UsageError(f"{site} has axes {layout.axes}, so no channels for a direction to act on")
     return layout.channel_axis - len(layout.axes) - 1
 
 

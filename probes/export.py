@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 import zarr
 
+from ..models.errors import UsageError
 from ..models.run.levels import Step
 from ..models.site import Site
 from ..models.store.disk import new_folder
@@ -91,7 +92,7 @@ def load_trace(path: Path) -> dict[str, Any]:
         group = zarr.open_group(str(path), mode="r")
         about: Any = group.attrs["denoscope trace"]
     except (FileNotFoundError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} holds no trace; give a folder written by Trace.save()") from error
+        raise UsageError(f"{path} holds no trace; give a folder written by Trace.save()") from error
     prompts = tuple(_prompt(group, f"prompts/{i}", p) for i, p in enumerate(about["prompts"]))
     steps = tuple(Step(**s) for s in about["steps"])
     return {

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.errors import NotFoundError
 from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
 from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
@@ -112,7 +113,7 @@ def _lookup(
         if step is None:
             return tensor
         if step.index not in indices:
-            raise LookupError(
+            raise NotFoundError(
                 f"no activation of {site} at step {step.index}; there are steps {sorted(indices)}"
             )
         return tensor[indices[step.index]]

@@ -17,6 +17,7 @@ from nnsight import NNsight
 from torch import Tensor, nn
 
 from ..models.base import Model
+from ..models.errors import NotFoundError, UsageError
 from ..models.places.blocks import Place
 from ..models.places.hooks import picked
 from ..models.run.context import Branch
@@ -87,14 +88,14 @@ class View(NNsight):  # type: ignore[misc]
             x = x[int(place.item or 0)] if isinstance(x, tuple) else x
         rows = self._opened.call.rows
         if branch not in rows:
-            raise LookupError(f"this call at {site} has rows of {list(rows)}, none of {branch!r}")
+            raise NotFoundError(f"this call at {site} has rows of {list(rows)}, none of {branch!r}")
         found: Tensor = x[rows[branch]]
         return found
 
     def _place(self, site: Site | str) -> Place:
         place: Place = self._opened.place(site)
         if place.port == "sdpa":
-            raise ValueError(
+            raise UsageError(
                 f"{site} lies inside a fused attention call, which no module carries, so nnsight cannot give "
                 "it; use denoscope.trace, or a site like '.../self_attn.q_proj' or '.../self_attn.out'"
             )

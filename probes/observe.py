@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..models.adapter import Adapter
+from ..models.errors import StateError, UsageError, WrongTypeError
 from ..models.places.hooks import suspended
 from ..models.run.context import Branch, CallContext, When
 from ..models.run.levels import Step
@@ -57,7 +58,7 @@ class Observer:
         object.__setattr__(self, "sites", {name: Site(str(s)) for name, s in self.sites.items()})
         components = {Site(str(s)).component for s in self.sites.values()}
         if len(components) != 1:
-            raise ValueError(
+            raise UsageError(
                 f"an observer's sites lie in one component, which runs them together; got {len(self.sites)} "
                 f"sites in {sorted(components) or 'none'}"
             )
@@ -90,14 +91,14 @@ class _Gathered:
         with suspended(self.modules):
             answer: object = self.fn(parts, context)
         if answer is not None:
-            raise TypeError(
+            raise WrongTypeError(
                 f"an observer changes nothing, so its function returns None; it returned a "
                 f"{type(answer).__name__}. To change activations, use an Intervention"
             )
 
     def _whole(self, name: str, x: Tensor, version: int) -> Tensor:
         if _version(x) != version:
-            raise RuntimeError(
+            raise StateError(
                 f"the tensor at {self.sites[name]} was overwritten in place before the other sites of the "
                 "observer ran; observe it alone, and clone it"
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ..models.errors import StateError
 from ..models.places.account import AccountError
 from .call_state import Running
 from .call_texts import encoded
@@ -71,7 +72,7 @@ class PipelineCalls:
     def _check_components(self) -> None:
         for part, module in self.watched.items():
             if self.calls.model.components.get(part) is not module:
-                raise RuntimeError(f"{part} was replaced while attached; replace it first, then attach")
+                raise StateError(f"{part} was replaced while attached; replace it first, then attach")
 
     def _listen(self, bound: inspect.BoundArguments) -> None:
         """Hear of the latents at the end of each step, as the pipeline goes on with them."""

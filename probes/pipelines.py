@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..models.errors import UsageError
 from ..models.run.context import Branch
 from ..models.suggest import near
 
@@ -88,7 +89,7 @@ def rows_of(pipe: Any) -> PipelineRows:
     kind = next((c for c in type(pipe).__mro__ if "__call__" in vars(c)), type(pipe))
     if kind.__name__ in PIPELINES and kind.__module__.startswith("diffusers."):
         return PIPELINES[kind.__name__]
-    raise ValueError(
+    raise UsageError(
         f"whose the rows are in a call of {kind.__name__} is not known; {near(kind.__name__, PIPELINES)}. "
         'Say it, for example attached(pipe, rows={"uncond": slice(0, 1), "cond": slice(1, 2)}); '
         "for calls with other rows: with run.assigning({...})"

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.base import Model
+from ..models.errors import StateError, UsageError
 from ..models.places.hooks import inputs
 from ..models.site import Site
 from ..models.text.prompt import Prompt, Words
@@ -42,7 +43,7 @@ class TokenStates:
 
     def __post_init__(self) -> None:
         if len(self.words.tokens) != len(self.values):
-            raise ValueError(
+            raise UsageError(
                 f"{self.words.text!r} has {len(self.words.tokens)} tokens but {len(self.values)} states"
             )
 
@@ -61,7 +62,7 @@ def layer_inputs(model: Model, texts: Sequence[str], site: Site | str) -> dict[s
         prompts = _encoded(model, texts)
     values = torch.cat(seen) if seen else torch.empty(0)
     if values.ndim != 3 or len(values) != len(prompts):
-        raise RuntimeError(
+        raise StateError(
             f"{site} was given {tuple(values.shape)} for {len(prompts)} texts, not one state for each token"
         )
     read = zip(prompts.items(), values, strict=True)
@@ -86,7 +87,7 @@ def pooled_states(model: Model, texts: Sequence[str]) -> dict[str, Float[Tensor,
     found = {}
     for text, prompt in _encoded(model, texts).items():
         if prompt.pooled is None:
-            raise ValueError(f"{model.name} reads no pooled text; take token_states")
+            raise UsageError(f"{model.name} reads no pooled text; take token_states")
         found[text] = prompt.pooled.cpu()
     return found
 
@@ -114,10 +115,10 @@ def site_states(
 def _encoded(model: Model, texts: Sequence[str]) -> dict[str, Prompt]:
     """Encode each text once, however often it is named; in the order in which they are named first."""
     if isinstance(texts, str):
-        raise ValueError(f"texts is the single text {texts!r}; give a list: [{texts!r}]")
+        raise UsageError(f"texts is the single text {texts!r}; give a list: [{texts!r}]")
     once = list(dict.fromkeys(texts))
     if not once:
-        raise ValueError("texts is empty; give at least one")
+        raise UsageError("texts is empty; give at least one")
     with torch.no_grad():
         parts = [model.encode(once[first : first + TEXT_BATCH]) for first in range(0, len(once), TEXT_BATCH)]
     return dict(zip(once, chain.from_iterable(parts), strict=True))
@@ -127,4 +128,4 @@ def _check_in_encoder(model: Model, site: Site) -> None:
     model.place(site)
     if site.component not in model.text_encoders:
         encoders = ", ".join(model.text_encoders) or "none"
-        raise ValueError(f"{site} is not in a text encoder of {model.name}; it has {encoders}")
+        raise UsageError(f"{site} is not in a text encoder of {model.name}; it has {encoders}")

@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.base import Model, Prompt, State, check_run
+from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.places.account import Account
+from ..models.progress import Progress, showing
 from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
 from ..models.run.sampling import Sampling, SamplingOptions
@@ -59,7 +61,7 @@ class Trace(Mapping[Site, Tensor]):
     def __getitem__(self, site: Site | str) -> Tensor:
         site = Site(str(site))
         if site not in self.acts:
-            raise LookupError(f"{site} was not traced; {near(str(site), map(str, self.acts))}")
+            raise NotFoundError(f"{site} was not traced; {near(str(site), map(str, self.acts))}")
         value = self.acts[site]
         return value if isinstance(value, Tensor) else torch.from_numpy(value[:])
 
@@ -88,7 +90,7 @@ class Trace(Mapping[Site, Tensor]):
         index = step.index if isinstance(step, Step) else step
         kept = [s.index for s in self.kept_steps]
         if index not in kept:
-            raise LookupError(f"step {index} was not kept; there are steps {kept}")
+            raise NotFoundError(f"step {index} was not kept; there are steps {kept}")
         return self[site][kept.index(index)]
 
     @cached_property
@@ -118,7 +120,7 @@ class Trace(Mapping[Site, Tensor]):
         """
 
         def no_model(_: Tensor) -> Tensor:
-            raise ValueError(
+            raise UsageError(
                 f"the trace {path} was loaded without its model; Trace.load(path, model) decodes pictures"
             )
 
@@ -136,7 +138,8 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     reduce: Reduce | None = None,
     dtype: torch.dtype | None = None,
     store: str | Path | None = None,
-    progress: Callable[[State], None] | None = None,
+    on_step: Callable[[State], None] | None = None,
+    progress: Progress | None = None,
     **settings: Unpack[SamplingOptions],
 ) -> Trace:
     """Generate pictures and keep the activations at some sites; the pictures equal those of a plain run.
@@ -151,7 +154,8 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
         reduce: applied to each activation [sample, ...] as it comes, to keep less of it.
         dtype: number format to keep, for example ``torch.float16``.
         store: a new folder for a zarr store; activations stream there instead of into memory.
-        progress: called with each State.
+        on_step: called with each State, for example to decode what is there so far.
+        progress: called with (done, total, what); without it a bar comes by itself.
         **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative, size.
 
     Returns:
@@ -170,28 +174,28 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     """
     prompts = [""] * len(seeds) if prompts is None and not isinstance(seeds, int) else prompts or []
     if isinstance(prompts, str):
-        raise TypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
+        raise WrongTypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
     check_run(len(prompts), seeds)
     how = Sampling(**settings)
     model = model.sized(how.size)
     plan, wanted = model.steps(how), expand(model, sites)
-    branches = model.branch_names(how.guidance)
     for each in (when, *(i.when for i in interventions)):
-        each.check(len(plan), len(prompts), branches)
+        each.check(len(plan), len(prompts), model.branch_names(how.guidance))
     if when.branch is None:
-        raise ValueError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
+        raise UsageError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
     kept_steps = tuple(s for s in plan if s in when)
     keeper = (
         Keeper(len(kept_steps), dtype) if store is None else StoreKeeper(len(kept_steps), dtype, Path(store))
     )
     positions = {s.index: i for i, s in enumerate(kept_steps)}
     watch = [_watch(site, when, keeper, reduce, positions) for site in wanted]
-    with torch.no_grad(), keeper:
+    with torch.no_grad(), keeper, showing(progress) as show:
         run = model.sample(prompts, seeds=seeds, interventions=[*interventions, *watch], **settings)
-        for state in run:
+        for done, state in enumerate(run, 1):
             keeper.announce()
-            if progress:
-                progress(state)
+            if on_step:
+                on_step(state)
+            show(done, len(plan), "sampling")
     return Trace(
         keeper.result(),
         kept_steps,

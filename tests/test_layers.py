@@ -33,13 +33,24 @@ HOMES = {
     "matplotlib": "models/zoo/training/evaluate/curves.py",
     "nnsight": "probes/nnsight.py",
     "plotly": "analysis/plots/",
-    "ray": "probes/ray.py",
+    "ray": "probes/sweep/ray.py",
 }
 
 # import name -> name on the package index, where they differ
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "resvg_py": "resvg_py"}
 # what declared packages always bring along and what we may therefore use
 BROUGHT_ALONG = {"scipy": "scikit-learn", "tokenizers": "transformers", "huggingface_hub": "diffusers"}
+
+# built-in error -> our own, which is one too and which the command line tells in one line
+OWN_ERRORS = {
+    "ValueError": "UsageError",
+    "TypeError": "WrongTypeError",
+    "LookupError": "NotFoundError",
+    "KeyError": "NotFoundError",
+    "RuntimeError": "StateError",
+    "FileNotFoundError": "MissingFileError",
+    "FileExistsError": "FileInTheWayError",
+}
 
 HOOKS = "models/places/hooks.py"  # the only code that adds hooks, because it is the code that removes them
 
@@ -154,6 +165,15 @@ def printing(path: str, text: str) -> Iterator[str]:
             yield f"{path}:{node.lineno} prints; library code returns values or logs"
 
 
+def anonymous_errors(path: str, text: str) -> Iterator[str]:
+    """Errors that the command line would take for bugs; OSErrors of the system and protocols aside."""
+    for node in ast.walk(ast.parse(text)):
+        raised = node.exc if isinstance(node, ast.Raise) else None
+        name = ast.unparse(raised.func) if isinstance(raised, ast.Call) else ""
+        if name in OWN_ERRORS:
+            yield f"{path}:{node.lineno} raises {name}; raise {OWN_ERRORS[name]} of models/errors.py"
+
+
 def long_files(path: str, text: str) -> Iterator[str]:
     if (n := len(text.splitlines())) > MOST_IN_FILE:
         yield f"{path} has {n} lines; {MOST_IN_FILE} at most"
@@ -199,7 +219,17 @@ def long_functions(path: str, text: str) -> Iterator[str]:
 
 
 Check = Callable[[str, str], Iterator[str]]
-CHECKS: list[Check] = [layers, homes, undeclared, unsafe, hooking, printing, long_files, long_functions]
+CHECKS: list[Check] = [
+    layers,
+    homes,
+    undeclared,
+    unsafe,
+    hooking,
+    printing,
+    anonymous_errors,
+    long_files,
+    long_functions,
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -263,6 +293,7 @@ PLANTED = [
     (unsafe, "editing/x.py", "np.load('x', allow_pickle=True)", "allows pickles"),
     (hooking, "probes/x.py", "m.register_full_backward_hook(f)", "only models/places/hooks.py"),
     (printing, "editing/x.py", "print('here')", "prints"),
+    (anonymous_errors, "editing/x.py", "raise ValueError('x') from error", "raise UsageError"),
     (long_files, "editing/x.py", "# y\n\nx = 1\n" * 100 + "\n", "301 lines; 300 at most"),
     (long_functions, "editing/x.py", "def f():\n" + "    x = 1\n" * 50, "51 code lines"),
 ]
@@ -287,6 +318,7 @@ CLEAN = [
     (hooking, "models/places/hooks.py", "m.register_forward_hook(f)\nm.register_buffer('x', y)"),
     (long_files, "editing/x.py", "# y\n\nx = 1\n" * 100),
     (printing, "denoscope/cli/output.py", "console.print('x')"),
+    (anonymous_errors, "editing/x.py", "raise UsageError('x')\nraise OSError(1, 'x')\nraise error"),
     (unsafe, "probes/x.py", "np.load('x', allow_pickle=False)\nsafetensors.torch.load('x')"),
     (
         long_functions,

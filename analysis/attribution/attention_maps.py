@@ -28,6 +28,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model, Prompt, State
+from ...models.errors import NotFoundError, UsageError, WrongTypeError
+from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention
@@ -83,7 +85,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     time: Time = "mean",
     size: tuple[int, int] | None = None,
     interventions: Sequence[Intervention] = (),
-    progress: Callable[[State], None] | None = None,
+    on_step: Callable[[State], None] | None = None,
+    progress: Progress | None = None,
 ) -> WordMaps:
     """Generate pictures and map where each word was read.
 
@@ -102,7 +105,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
             ``"each"``: one map for each step, by the same formula.
         size: height and width of the maps; None is the latents' own.
         interventions: what to change on the way; the maps show attention after the change.
-        progress: called with each State.
+        on_step: called with each State.
+        progress: called with (done, total, what); without it a bar comes by itself.
 
     Raises:
         LookupError: if a word is not in a prompt, a site not in the model, or a model reads no words.
@@ -134,6 +138,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         guidance=guidance,
         negative=negative,
         interventions=[*interventions, *watch],
+        on_step=on_step,
         progress=progress,
     )
     latent = model.picture_grid
@@ -168,10 +173,10 @@ def maps_from_trace(
     sites = [s for s in model.reading_sites() if s in run]
     if not sites:
         first = str(model.reading_sites()[0])
-        raise LookupError(f"the trace holds no attention to the text; trace sites like {first!r}")
+        raise NotFoundError(f"the trace holds no attention to the text; trace sites like {first!r}")
     met = {b for line in run.account or () if line.site in sites for b in line.branches}
     if not run.prompts or any(run[s].shape[1] != len(run.prompts) for s in sites) or met - {"cond"}:
-        raise ValueError("maps need the rows of all samples that read the prompt, and the prompts as texts")
+        raise UsageError("maps need the rows of all samples that read the prompt, and the prompts as texts")
     found, tokens = find_all(run.prompts, words)
     layers = []
     for site in sites:
@@ -194,11 +199,11 @@ def maps_from_trace(
 def _check(prompts: object, words: object, when: When, time: str) -> None:
     for name, value in (("prompts", prompts), ("words", words)):
         if isinstance(value, str):
-            raise TypeError(f"{name} is the single string {value!r}; give a list: [{value!r}]")
+            raise WrongTypeError(f"{name} is the single string {value!r}; give a list: [{value!r}]")
     if time not in ("mean", "sum", "each"):
-        raise ValueError(f"time is {time!r}; it is 'mean', 'sum' or 'each'")
+        raise UsageError(f"time is {time!r}; it is 'mean', 'sum' or 'each'")
     if when.branch != "cond":
-        raise ValueError(f"word maps need the rows that read the prompt, branch 'cond', not {when.branch!r}")
+        raise UsageError(f"word maps need the rows that read the prompt, branch 'cond', not {when.branch!r}")
 
 
 def _reading(model: Model, sites: Sequence[Site | str] | Site | str | None) -> list[Site]:
@@ -208,9 +213,9 @@ def _reading(model: Model, sites: Sequence[Site | str] | Site | str | None) -> l
     found = expand(model, sites)
     for site in found:
         if site not in known:
-            raise ValueError(f"{site} holds no attention to the text; give sites like {str(known[0])!r}")
+            raise UsageError(f"{site} holds no attention to the text; give sites like {str(known[0])!r}")
     if not found:
-        raise ValueError(f"no sites to read attention from; give sites like {str(known[0])!r}")
+        raise UsageError(f"no sites to read attention from; give sites like {str(known[0])!r}")
     return found
 
 

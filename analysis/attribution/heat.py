@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...models.base import Prompt
+from ...models.errors import UsageError
 from ...models.run.levels import Step
 from ...probes.trace import Trace
 
@@ -22,7 +23,7 @@ def find_all(
     found = [_find(p, words) for p in prompts]
     tokens = sorted({i for places in found for at in places.values() for i in at})
     if not tokens:
-        raise ValueError(f"there are no words to map in the prompts {[p.text for p in prompts]}")
+        raise UsageError(f"there are no words to map in the prompts {[p.text for p in prompts]}")
     return found, tokens
 
 
@@ -53,7 +54,7 @@ def _grid(queries: int, latent: tuple[int, int]) -> tuple[int, int]:
     while height * width > queries:
         height, width = -(-height // 2), -(-width // 2)
     if height * width != queries:
-        raise ValueError(f"{queries} queries are no halving of latents {latent}; give other sites")
+        raise UsageError(f"{queries} queries are no halving of latents {latent}; give other sites")
     return height, width
 
 

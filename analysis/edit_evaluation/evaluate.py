@@ -26,8 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model
+from ...models.errors import UsageError
+from ...models.progress import Progress, part, showing
 from ...models.store.provenance import provenance
-from ...probes.sweep.sweeping import Progress, SweepRun, sweep
+from ...probes.sweep.sweeping import SweepRun, sweep
 from ..intervals import bootstrap, proportion
 from .prompts import KINDS, EvaluationPrompt
 
@@ -132,7 +134,8 @@ def evaluate_edit(
         steps: number of steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch.
-        progress: called with (runs done, runs to make); identical runs are made once.
+        progress: called with (done, total, what); without it a bar comes by itself.
+            Identical runs are made once.
 
     Raises:
         ValueError: for no prompts, repeated prompts or seeds, and runs that cannot be made.
@@ -149,18 +152,18 @@ def evaluate_edit(
     """
     for name, values in (("prompts", prompts), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
-            raise ValueError(f"{name} is {list(values)!r}; give at least one, each once")
+            raise UsageError(f"{name} is {list(values)!r}; give at least one, each once")
     texts = list(dict.fromkeys(p.prompt for p in prompts))
     wanted = [p.template.replace("{}", p.target) for p in prompts]
     more = [text for text in dict.fromkeys(wanted) if text not in texts]
-    painter = _Painter(
-        model, seeds, steps, guidance, batch, progress, (2 * len(texts) + len(more)) * len(seeds)
-    )
-    # texts alone, both times: the same batches, so that what the change does not touch is equal to the bit
-    before = painter(texts)
-    oracle = {**before, **painter(more)}
-    with change(model):
-        after = painter(texts)
+    total = (2 * len(texts) + len(more)) * len(seeds)
+    with showing(progress) as show:
+        painter = _Painter(model, seeds, steps, guidance, batch, show, total)
+        # texts alone, both times: the same batches, so that what is not touched is equal to the bit
+        before = painter(texts)
+        oracle = {**before, **painter(more)}
+        with change(model):
+            after = painter(texts)
     images = {
         "before": torch.stack([before[p.prompt] for p in prompts]),
         "after": torch.stack([after[p.prompt] for p in prompts]),
@@ -178,7 +181,7 @@ class _Painter:
     steps: int
     guidance: float | None
     batch: int
-    progress: Progress | None
+    progress: Progress
     total: int
     done: int = 0
 
@@ -192,7 +195,7 @@ class _Painter:
             steps=self.steps,
             guidance=self.guidance,
             batch=self.batch,
-            progress=self._report,
+            progress=part(self.progress, self.done, len(runs), self.total, "runs, before and after"),
         )
         self.done += len(runs)
         with torch.no_grad():
@@ -204,10 +207,6 @@ class _Painter:
                 strict=True,
             )
         )
-
-    def _report(self, done: int, _: int) -> None:
-        if self.progress:
-            self.progress(self.done + done, self.total)
 
 
 def judged(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...models.errors import UsageError
+
 Kind = Literal["efficacy", "generality", "specificity"]
 KINDS: tuple[Kind, ...] = ("efficacy", "generality", "specificity")
 
@@ -34,11 +36,11 @@ class EvaluationPrompt:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
+            raise UsageError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
         if self.template.count("{}") != 1:
-            raise ValueError(f"the template {self.template!r} needs exactly one {{}} where the word goes")
+            raise UsageError(f"the template {self.template!r} needs exactly one {{}} where the word goes")
         if (self.kind == "specificity") != (self.target == self.word):
-            raise ValueError(
+            raise UsageError(
                 f"{self.kind} of {self.word!r} wanting {self.target!r}: a neighbourhood prompt shows itself, "
                 "an edited word shows something else"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ...models.base import Model
+from ...models.errors import NotFoundError, UsageError
 from ...models.run.context import When
 from ...models.site import Site
 from ...probes.trace import expand
@@ -23,12 +24,12 @@ def text_windows(
         LookupError: for encoders, kinds or layers that the model does not have.
     """
     if window < 1 or not kinds:
-        raise ValueError(f"window is {window} and kinds is {kinds!r}; give at least 1 layer and one kind")
+        raise UsageError(f"window is {window} and kinds is {kinds!r}; give at least 1 layer and one kind")
     towers = [list(model.sites(f"{encoder}/layer.*/{kind}")) for kind in kinds]
     n = len(towers[0])
     wrong = [layer for layer in layers or () if layer not in range(n)]
     if wrong:
-        raise LookupError(
+        raise NotFoundError(
             f"{model.name} has no layer {wrong[0]} in its {encoder}; it has layers 0 to {n - 1}"
         )
     return {
@@ -51,7 +52,7 @@ def denoiser_sites(model: Model, sites: Sequence[Site | str] | Site | str | None
     found = expand(model, sites)
     outside = [s for s in found if s.component != part]
     if outside or not found:
-        raise ValueError(
+        raise UsageError(
             f"{outside[0] if outside else sites!r} is not in the denoiser; name sites of {part}/, "
             "and trace text encoders with trace_text"
         )
@@ -74,7 +75,7 @@ def step_windows(windows: Sequence[Collection[int]] | None, n_steps: int) -> lis
     if windows is None:
         return [When()]
     if not windows:
-        raise ValueError(f"windows is empty; give sets of steps like [range(0, {n_steps})], or None for all")
+        raise UsageError(f"windows is empty; give sets of steps like [range(0, {n_steps})], or None for all")
     whens = [When(steps=tuple(sorted(set(w)))) for w in windows]
     for when in whens:
         when.check(n_steps, 1, ("cond",))

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model
+from ...models.errors import UsageError
 from ...models.run.context import CallContext
 from ...models.site import Site
 from ...models.text.prompt import Prompt, Words
@@ -42,9 +43,9 @@ class Noise:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sd < float("inf"):
-            raise ValueError(f"sd is {self.sd}; it is a number from 0 up, 3 by default")
+            raise UsageError(f"sd is {self.sd}; it is a number from 0 up, 3 by default")
         if self.draws < 1:
-            raise ValueError(f"draws is {self.draws}; give at least 1")
+            raise UsageError(f"draws is {self.draws}; give at least 1")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Swap:
 
     def __post_init__(self) -> None:
         if not self.words.strip():
-            raise ValueError("Swap needs words to put in the subject's place, like Swap('cook')")
+            raise UsageError("Swap needs words to put in the subject's place, like Swap('cook')")
 
 
 Corruption = Noise | Swap
@@ -163,7 +164,7 @@ def encode_rows(model: Model, rows: Sequence[tuple[str, Sequence[Intervention]]]
 def check_reads_text(model: Model) -> None:
     """Raise ValueError if there is no text to corrupt."""
     if not model.text_encoders:
-        raise ValueError(
+        raise UsageError(
             f"{model.name} has no text encoder, so there is no subject to take out of a text; "
             "causal mediation needs a model with a text encoder, like load('emoji')"
         )

@@ -13,10 +13,12 @@ from typing import Literal
 from torch import Tensor
 
 from ...models.base import Model
+from ...models.errors import UsageError
+from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention, patch
-from ...probes.sweep.sweeping import Progress, SweepRun
+from ...probes.sweep.sweeping import SweepRun
 from ...probes.trace import trace
 from ..metrics import Metric
 from .choice import denoiser_sites, step_windows, window_name
@@ -59,7 +61,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
-        progress: called with (runs done, runs to make).
+        progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
         A Mediation with dims site, (window,) prompt, seed, draw.
@@ -83,7 +85,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     whens = step_windows(windows, len(model.steps(steps)))
     restore = {"trajectory": _from_trajectory, "in_place": _in_place}.get(source)
     if restore is None:
-        raise ValueError(f"source is {source!r}; it is 'trajectory' (the clean run) or 'in_place'")
+        raise UsageError(f"source is {source!r}; it is 'trajectory' (the clean run) or 'in_place'")
     columns = None if windows is None else ("window", {"window": [window_name(w) for w in whens]})
     experiment.about["source"] = source
     return experiment.mediate(places, columns, partial(restore, experiment, places, whens), 3, progress)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from ...models.errors import UsageError
 from ..intervals import bootstrap
 from ..scores import UNITS, Scores, load_store, save_store
 
@@ -62,7 +63,7 @@ class Mediation:
         total = self.clean - self.corrupted
         if float(total.mean()) == 0:
             metric, corruption = self.data.attrs["metric"], self.data.attrs["corruption"]
-            raise ValueError(
+            raise UsageError(
                 f"the corruption {corruption} left the mean of {metric} as it was, so"
                 " there is no total effect to take a proportion of; corrupt more, or use another metric"
             )
@@ -112,7 +113,7 @@ class Mediation:
         data = load_store(path)
         missing = {"clean", "corrupted", "restored"} - set(data)
         if missing:
-            raise ValueError(f"{path} lacks {sorted(missing)}; give a store written by Mediation.save")
+            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Mediation.save")
         return cls(data)
 
     def _scores(self, values: xr.DataArray, denominator: xr.DataArray | None = None) -> Scores:

@@ -13,11 +13,13 @@ import xarray as xr
 from torch import Tensor
 
 from ...models.base import Model, check_run
+from ...models.errors import UsageError, WrongTypeError
+from ...models.progress import Progress, part, showing
 from ...models.run.sampling import Sampling
 from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...models.text.prompt import Prompt
-from ...probes.sweep.sweeping import Progress, SweepRun, sweep
+from ...probes.sweep.sweeping import SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
 from .corruption import CorruptedText, Corruption, check_reads_text, corrupt, encode_rows
 from .result import Mediation
@@ -92,23 +94,24 @@ class CausalExperiment:
             restore: gives the restored runs of a prompt and seed, sites first.
             configurations: runs that the published scheme makes for each score: 3 if it runs clean and
                 corrupted anew for each.
-            progress: called with (runs done, runs to make).
+            progress: called with (done, total, what).
         """
         cells = len(sites) * (len(columns[1][columns[0]]) if columns else 1)
         prompts, seeds, draws = len(self.clean), len(self.seeds), self.corruption.draws
         scores = np.empty((1 + draws + cells * draws, prompts, seeds))
         rows, each = 0, len(scores)
-        for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
-            step = _part(progress, i * each, each, prompts * seeds * each)
-            scores[:, p, s], made = self._sample(p, self.seeds[s], restore, step)
-            rows += made
+        with showing(progress) as show:
+            for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
+                step = part(show, i * each, each, prompts * seeds * each, "runs, restored in each place")
+                scores[:, p, s], made = self._sample(p, self.seeds[s], restore, step)
+                rows += made
         corrupted = scores[1 : 1 + draws].transpose(1, 2, 0)
         restored = scores[1 + draws :].reshape(cells, draws, prompts, seeds).transpose(0, 2, 3, 1)
         reference = configurations * self.rows_per_run * restored.size
         about = {**self.about, "rows": rows, "reference_rows": reference}
         return self._report(sites, columns, (scores[0], corrupted, restored), about)
 
-    def _sample(self, p: int, seed: int, restore: Restore, progress: Progress | None) -> tuple[Any, int]:
+    def _sample(self, p: int, seed: int, restore: Restore, progress: Progress) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
         first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
@@ -182,16 +185,16 @@ def open_experiment(
     check_reads_text(model)
     guidance = model.default_guidance if guidance is None else guidance
     if isinstance(prompts, str):
-        raise TypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
+        raise WrongTypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
     if isinstance(seeds, int):
-        raise TypeError(f"seeds is the single number {seeds}; give a list: [{seeds}]")
+        raise WrongTypeError(f"seeds is the single number {seeds}; give a list: [{seeds}]")
     _check_each_once("prompts", prompts)
     _check_each_once("seeds", seeds)
     check_run(len(seeds), seeds)
     how = Sampling(steps=steps, guidance=guidance)
     subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
     if len(subjects) != len(prompts):
-        raise ValueError(
+        raise UsageError(
             f"{len(prompts)} prompts but {len(subjects)} subjects; give one for all, or one for each"
         )
     with torch.no_grad():
@@ -213,18 +216,11 @@ def open_experiment(
 
 def _check_each_once(name: str, given: Sequence[Any]) -> None:
     if not given:
-        raise ValueError(f"{name} is empty; give at least one")
+        raise UsageError(f"{name} is empty; give at least one")
     twice = [x for x in dict.fromkeys(given) if list(given).count(x) > 1]
     if twice:
-        raise ValueError(f"{name} hold {twice[0]!r} more than once; a repeated run is no new evidence")
+        raise UsageError(f"{name} hold {twice[0]!r} more than once; a repeated run is no new evidence")
 
 
 def _key(run: SweepRun) -> tuple[int, ...]:
     return (id(run.prompt), *(id(i) for i in run.interventions))
-
-
-def _part(progress: Progress | None, before: int, size: int, total: int) -> Progress | None:
-    """Progress of one part, as that of the whole; runs found to be equal count as done."""
-    if progress is None:
-        return None
-    return lambda done, of: progress(before + size * done // of, total)

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ...models.base import Model
+from ...models.errors import UsageError
+from ...models.progress import Progress
 from ...models.site import Site
 from ...models.text.prompt import Prompt
 from ...probes.intervene import patch
-from ...probes.sweep.sweeping import Progress, SweepRun
+from ...probes.sweep.sweeping import SweepRun
 from ...probes.text_states import site_states
 from ..metrics import Metric
 from .choice import text_windows
@@ -65,7 +67,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
-        progress: called with (runs done, runs to make).
+        progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
         A Mediation with dims site, token, prompt, seed, draw.
@@ -124,7 +126,7 @@ def _check_same_length(experiment: CausalExperiment, encoder: str) -> None:
         return
     for clean, draws in zip(experiment.clean, experiment.corrupted, strict=True):
         if draws[0].of(encoder).end != clean.of(encoder).end:
-            raise ValueError(
+            raise UsageError(
                 f"{draws[0].text!r} has another number of tokens than {clean.text!r}, so its states "
                 "cannot be restored token by token; swap in words of as many tokens, or use Noise()"
             )

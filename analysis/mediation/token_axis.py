@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...models.errors import UsageError
 from ...models.text.prompt import Words
 
 
@@ -52,7 +53,7 @@ def token_axis(
     groups = [tuple(map(int, t)) if isinstance(t, Iterable) else (int(t),) for t in tokens]
     wrong = [t for g in groups for t in g if not 0 <= t < n]
     if wrong or not groups or not all(groups):
-        raise ValueError(
+        raise UsageError(
             f"tokens is {list(tokens)!r}; it holds positions (or groups of them) from 0 to {n - 1}"
         )
     names = [_name([p.tokens[t] for p in prompts], t, end) for t in range(n)]
@@ -68,7 +69,7 @@ def token_axis(
 def _check_aligned(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) -> None:
     for prompt, subject in zip(prompts, subjects, strict=True):
         if tuple(subject) != tuple(subjects[0]) or prompt.end != prompts[0].end:
-            raise ValueError(
+            raise UsageError(
                 f"tokens of {prompt.text!r} (subject at {list(subject)}, end at {prompt.end}) do not line "
                 f"up with {prompts[0].text!r} (subject at {list(subjects[0])}, end at {prompts[0].end}); "
                 "trace prompts of different shape in calls of their own"

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ...models.errors import UsageError
 from .pictures import panels, png
 from .style import interval_text, layout
 
@@ -42,7 +43,7 @@ def effect_map(effects: xr.Dataset, label: str = "effect", limit: float = 1) -> 
     """
     mean = effects["mean"]
     if mean.ndim != 2:
-        raise ValueError(f"an effect map has two dimensions, got {mean.dims}; average over the others first")
+        raise UsageError(f"an effect map has two dimensions, got {mean.dims}; average over the others first")
     rows, columns = ([str(v) for v in mean[d].values] for d in mean.dims)
     cells = [[_Cell.of(effects, i, j) for j in range(len(columns))] for i in range(len(rows))]
     heat = go.Heatmap(

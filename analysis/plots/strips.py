@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ...models.errors import UsageError
 from .pictures import panels, png
 from .style import layout
 
@@ -74,7 +75,7 @@ def before_after(before: xr.DataArray, after: xr.DataArray, names: Sequence[str]
         ValueError: if the two do not pair up.
     """
     if before.shape != after.shape or len(names) != len(before):
-        raise ValueError(
+        raise UsageError(
             f"pictures do not pair up: {before.shape} before, {after.shape} after, {len(names)} names"
         )
     n = len(names)

@@ -1,4 +1,4 @@
-"""Faults a user can mend are told in one line: exit code 2, or 130 after Ctrl-C."""
+"""Faults a user can mend are told in one line: exit code 2, or 130 after Ctrl-C; bugs show where they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from ..models.errors import DenoscopeError
 from .output import err
 
 FIXES = {
@@ -21,7 +22,7 @@ FIXES = {
 
 
 class Plain(TyperGroup):
-    """Turns the faults a user can mend into one line; bugs keep their traceback."""
+    """Turns our own errors, and those of the disk, into one line; ``--debug`` shows them whole."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -32,11 +33,16 @@ class Plain(TyperGroup):
                 "[bold]stopped[/]; nothing half-written is left. The same command goes on where it stopped."
             )
             raise typer.Exit(130) from None
-        except (IndexError, KeyError):
-            raise  # of a lookup in our own code: a bug
-        except (ValueError, TypeError, LookupError, OSError) as error:
+        except (DenoscopeError, OSError) as error:
+            if ctx.params.get("debug") or not _mendable(error):
+                raise
             err.print(f"[bold red]error:[/] {escape(tell(error))}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from None
+
+
+def _mendable(error: BaseException) -> bool:
+    """Whether it is of our own making, or the system's: an OSError without a number is some library's."""
+    return isinstance(error, DenoscopeError) or getattr(error, "errno", None) is not None
 
 
 def tell(error: BaseException) -> str:

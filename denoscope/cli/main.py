@@ -6,6 +6,7 @@ Heavy imports happen inside the commands, so that ``--help`` is quick.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -33,6 +34,16 @@ app = typer.Typer(
         '"a twemoji emoji of a red apple" --about apple --change-to banana[/]'
     ),
 )
+
+
+@app.callback()
+def options(
+    debug: Annotated[  # noqa: ARG001 - read by Plain
+        bool, typer.Option("--debug", help="Show where a fault arose, not its message alone.")
+    ] = False,
+) -> None:
+    """Take the options that all commands share, before the name of one."""
+
 
 # in the order of --help
 COMMANDS: tuple[Callable[..., None], ...] = (

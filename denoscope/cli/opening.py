@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from ..models.errors import FileInTheWayError
 from ..models.store.disk import check_writable
-from .output import Show, err
+from .output import err
 
 if TYPE_CHECKING:
     from ..models.base import Model
+    from ..models.progress import Progress
     from ..probes.trace import Trace
 
 
@@ -42,7 +44,7 @@ def check_new(output: Path | None) -> None:
     if output is None:
         return
     if output.exists():
-        raise FileExistsError(f"{output} exists; name a new one with --output, or delete it")
+        raise FileInTheWayError(f"{output} exists; name a new one with --output, or delete it")
     check_writable(output)
 
 
@@ -58,7 +60,7 @@ def edited(model: Model, file: Path | None) -> Iterator[None]:
             yield
 
 
-def trace_prompt(model: Model, prompt: str, seeds: int, show: Show, *, steps: int, **more: Any) -> Trace:
+def trace_prompt(model: Model, prompt: str, seeds: int, show: Progress, *, steps: int, **more: Any) -> Trace:
     """Sample one prompt with seeds 0, 1, ... under a progress bar."""
     from ..investigation.case import check_seeds
     from ..probes.trace import trace as run
@@ -69,6 +71,6 @@ def trace_prompt(model: Model, prompt: str, seeds: int, show: Show, *, steps: in
         [prompt] * seeds,
         seeds=list(range(seeds)),
         steps=steps,
-        progress=lambda state: show("sampling", state.step.index + 1, len(model.steps(steps))),
+        progress=show,
         **more,
     )

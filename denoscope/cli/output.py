@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..models.progress import bars
+from ..models.progress import Progress, bars
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Show = Callable[[str, int, int], None]
-"""Called with (what is done, how far, of how much)."""
 
 out = Console()
 err = Console(stderr=True)
@@ -33,10 +30,10 @@ def print_frame(frame: pd.DataFrame) -> None:
 
 
 @contextmanager
-def progress_bars() -> Iterator[Show]:
-    """A bar for each stage, on stderr: ``show(stage, done, total)``."""
+def progress_bars() -> Iterator[Progress]:
+    """A bar for each stage, on stderr."""
     with bars(err) as show:
-        yield lambda stage, done, total: show(done, total, stage)
+        yield show
 
 
 def command_line() -> str:

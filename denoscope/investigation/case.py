@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,14 +9,12 @@ import torch
 
 from ..analysis.metrics import Metric, clip_score, latent_distance
 from ..models.base import Model, check_run
+from ..models.errors import UsageError
 from ..models.judges.embedded import Judge, load_judge
 from ..models.load import load
 from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
 from .wording import Wording, same, wording
-
-Note = Callable[[int, int], None]
-"""How a stage tells its progress: called with (done, total)."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +90,9 @@ def prepare(case: Case) -> Setup:
     model, judge, guidance = open_case(case)
     for name in ("about", "change_to"):
         if not getattr(case, name).strip():
-            raise ValueError(f"{name} is empty; give a word")
+            raise UsageError(f"{name} is empty; give a word")
     if same(case.about) == same(case.change_to):
-        raise ValueError(f"about and change_to are both {case.about!r}; change it to something else")
+        raise UsageError(f"about and change_to are both {case.about!r}; change it to something else")
     words = wording(case.model, case.prompt, case.about, case.change_to)
     with torch.no_grad():
         model.encode([t.format(case.change_to) for t in words.efficacy])  # not too long either
@@ -123,7 +120,7 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
     Sampling(steps=case.steps, guidance=case.guidance)
     model = load(case.model)
     if not model.text_encoders:
-        raise ValueError(
+        raise UsageError(
             f"{model.name} has no text encoder, so no word of a prompt can be investigated; take 'emoji'"
         )
     with torch.no_grad():
@@ -136,4 +133,4 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
 def check_seeds(n: int) -> None:
     """Raise ValueError if there are no seeds."""
     if n < 1:
-        raise ValueError(f"seeds is {n}; it is how many pictures are made, at least 1")
+        raise UsageError(f"seeds is {n}; it is how many pictures are made, at least 1")

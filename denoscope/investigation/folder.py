@@ -18,6 +18,7 @@ import xarray as xr
 import zarr
 
 from ..analysis.scores import load_store, save_store
+from ..models.errors import FileInTheWayError
 from ..models.store.disk import write_bytes
 
 OWN_FILES = (
@@ -62,7 +63,7 @@ class RunFolder:
         if held is not None and held.get("key") != self.key:
             if not fresh:
                 what = held.get("settings", {}).get("prompt", "unknown")
-                raise FileExistsError(
+                raise FileInTheWayError(
                     f"{self.path} holds another run (about {what!r}, or with other settings or weights); "
                     "name a new folder with --output, or delete this one"
                 )

@@ -17,20 +17,18 @@ import torch
 import xarray as xr
 
 from ..analysis.mediation.result import Mediation
+from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
 from ..models.store.provenance import provenance
 from ..report import page as report
-from .case import Case, Note, prepare
+from .case import Case, prepare
 from .folder import RunFolder, write_text
 from .stages.change import make_edit
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
 from .stages.look import look
 from .stages.text_cause import text_cause
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 def investigate(
@@ -50,7 +48,7 @@ def investigate(
         output: the run folder.
         command: how the page says it was made.
         fresh: take away a run with other settings that the folder holds, instead of refusing.
-        progress: called with (stage, done, total).
+        progress: called with (done, total, stage); without it a bar comes by itself.
 
     Returns:
         The path of the page.
@@ -67,18 +65,20 @@ def investigate(
         case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
         page = denoscope.investigate(case, "firefighter-to-cook")
     """
-    show = progress or (lambda *_: None)
     setup = prepare(case)
     settings = {**asdict(case), "weights": fingerprint(setup.model), "numerics": NUMERICS, "format": 1}
     folder = RunFolder(Path(output), settings)
     folder.open(fresh=fresh)
-    stage = _Stages(folder, show)
-    found = {"look": stage("look", "looking: pictures, word maps", lambda n: look(setup, n))}
-    found["text"] = stage("text", "finding the cause: text encoder", lambda n: text_cause(setup, n))
-    found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda n: denoiser_cause(setup, n))
-    edit = make_edit(setup, Mediation(found["text"]))
-    edit.save(folder.path / "edit.safetensors")
-    found["effect"] = stage("effect", "checking the edit", lambda n: check(setup, edit, n))
+    with showing(progress) as show:
+        stage = _Stages(folder, show)
+        found = {"look": stage("look", "looking: pictures, word maps", lambda p: look(setup, p))}
+        found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
+        found["denoiser"] = stage(
+            "denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p)
+        )
+        edit = make_edit(setup, Mediation(found["text"]))
+        edit.save(folder.path / "edit.safetensors")
+        found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
     about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
     about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
     about["parameters"] = sum(p.numel() for m in setup.model.components.values() for p in m.parameters())
@@ -95,22 +95,22 @@ class _Stages:
     folder: RunFolder
     show: Progress
 
-    def __call__(self, name: str, label: str, make: Callable[[Note], xr.Dataset]) -> xr.Dataset:
+    def __call__(self, name: str, label: str, make: Callable[[Progress], xr.Dataset]) -> xr.Dataset:
         done = self.folder.load(name)
         if done is not None:
-            self.show(label, 1, 1)
+            self.show(1, 1, label)
             return done
         start, total = time.perf_counter(), 1
 
-        def note(n: int, of: int) -> None:
+        def tell(n: int, of: int, _: str, /) -> None:
             nonlocal total
             total = of
-            self.show(label, n, of)
+            self.show(n, of, label)
 
-        self.show(label, 0, 1)
-        made = make(note)
+        self.show(0, 1, label)
+        made = make(tell)
         self.folder.save(name, made, time.perf_counter() - start)
-        self.show(label, total, total)
+        self.show(total, total, label)
         return made
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
 from ..models import zoo
+from ..models.errors import UsageError
 from ..models.zoo.training.data.world import PEOPLE, THINGS
 
 PLAIN = ("a picture of a {}", "a painting of a {}", "a small {}")
@@ -119,7 +120,7 @@ def template(prompt: str, word: str) -> str:
     """
     pattern = re.compile(rf"(?<!\w){re.escape(word.strip())}(?!\w)", re.IGNORECASE)
     if len(pattern.findall(prompt)) != 1 or "{" in prompt or "}" in prompt:
-        raise ValueError(
+        raise UsageError(
             f"{word!r} must be in the prompt {prompt!r} exactly once, and there must be no braces"
         )
     return pattern.sub("{}", prompt)

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..analysis import plots
 from ..editing.edit import Edit
+from ..models.errors import UsageError
 from .results import Results, Section
 from .sections import change, check, closing, denoiser_cause, look, opening, text_cause, words
 
@@ -57,6 +58,6 @@ def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for part in parts:
         if twice := whole.keys() & part.keys():
-            raise ValueError(f"two sections of the page give {', '.join(sorted(twice))}; name them apart")
+            raise UsageError(f"two sections of the page give {', '.join(sorted(twice))}; name them apart")
         whole |= part
     return whole

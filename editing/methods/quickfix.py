@@ -20,6 +20,7 @@ from typing import Literal
 from torch import nn
 
 from ...models.base import Model
+from ...models.errors import UsageError
 from ...models.site import Site
 from ...probes.text_states import layer_inputs
 from ..edit import Edit
@@ -96,7 +97,7 @@ def _layer(model: Model, site: Site) -> nn.Linear:
     """Return the linear layer at a site."""
     layer = model.module(site)
     if hasattr(layer, "base_layer"):
-        raise ValueError(
+        raise UsageError(
             f"{site} carries a LoRA beside its weight; merge it first: pipe.fuse_lora(), "
             "pipe.unload_lora_weights(), and open the pipeline again"
         )
@@ -105,7 +106,7 @@ def _layer(model: Model, site: Site) -> nn.Linear:
         or site.kind not in _KINDS
         or not isinstance(layer, nn.Linear)
     ):
-        raise ValueError(
+        raise UsageError(
             f"quickfix changes a linear layer of a text encoder that reads one token at a time; "
             f"{str(site)!r} is {type(layer).__name__}. Choose one of "
             "model.sites('text_encoder/*/self_attn.out') or model.sites('text_encoder/*/mlp.out')"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import NotFoundError, UsageError
 from ..run.prediction import Steps
 from ..run.schedule import UNSCALED
 from ..suggest import near
@@ -35,7 +36,7 @@ class DiT(TransformerModel):
 
     def _checked_size(self, size: tuple[int, int] | None) -> tuple[int, ...]:
         if size not in (None, self.native_size):
-            raise ValueError(f"size is {size}; {self.name} paints {self.native_size} only")
+            raise UsageError(f"size is {size}; {self.name} paints {self.native_size} only")
         return self.native_size
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
@@ -48,7 +49,7 @@ class DiT(TransformerModel):
             return self.classes[text]
         if text.isdecimal() and int(text) < self.pipe.transformer.config.num_embeds_ada_norm:
             return int(text)
-        raise LookupError(f"{self.name} has no class {text!r}; {near(text, self.classes)}")
+        raise NotFoundError(f"{self.name} has no class {text!r}; {near(text, self.classes)}")
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The predicted noise for inputs x [sample, channel, height, width], without learned variances."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from ..run.prediction import Steps
 from ..text.prompt import Prompt
 from ._images import from_pipeline
@@ -21,13 +22,13 @@ class Unconditional(UNetModel):
 
     def _checked_size(self, size: tuple[int, int] | None) -> tuple[int, ...]:
         if size not in (None, self.native_size):
-            raise ValueError(f"size is {size}; {self.name} paints {self.native_size} only")
+            raise UsageError(f"size is {size}; {self.name} paints {self.native_size} only")
         return self.native_size
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         for text in texts:
             if text:
-                raise ValueError(
+                raise UsageError(
                     f"{self.name} reads no prompt, but got {text!r}; leave prompts out, or give ''"
                 )
         return [Prompt("", (), embeds=torch.zeros(0, 0))] * len(texts)

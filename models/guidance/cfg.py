@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..errors import UsageError
 from ..run.context import Branch
 from .value import Guidance, GuidanceBranch, GuidanceContext
 
@@ -35,9 +36,9 @@ class CFG(Guidance):
     def __post_init__(self) -> None:
         for scale in (self.scale, self.true_scale):
             if scale is not None and (not scale >= 0 or math.isinf(scale)):
-                raise ValueError(f"guidance is {scale}; it is a number from 0 up (1 or less: no guidance)")
+                raise UsageError(f"guidance is {scale}; it is a number from 0 up (1 or less: no guidance)")
         if not 0 <= self.rescale <= 1:
-            raise ValueError(f"guidance rescale is {self.rescale}; it is a number from 0 (none) to 1 (whole)")
+            raise UsageError(f"guidance rescale is {self.rescale}; it is a number from 0 (none) to 1 (whole)")
 
     @property
     def told_scale(self) -> float:  # type: ignore[override]  # a value here
@@ -62,7 +63,7 @@ class CFG(Guidance):
         if self.acting(model) > 1:
             return (GuidanceBranch("uncond", "negative_prompts"), cond)
         if self.rescale:
-            raise ValueError(f"{self} has nothing to rescale on {model.name}: the run is not guided")
+            raise UsageError(f"{self} has nothing to rescale on {model.name}: the run is not guided")
         return (cond,)
 
     def combine(

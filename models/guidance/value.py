@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 
 from ..adapter import Adapter
+from ..errors import UsageError
 from ..places.intervention import Intervention
 from ..run.context import Branch
 from ..run.levels import Step
@@ -60,7 +61,7 @@ class GuidanceContext:
             ValueError: if rows are at several.
         """
         if len(set(self.steps)) != 1:
-            raise ValueError(f"the rows are at {len(set(self.steps))} different steps; use context.steps")
+            raise UsageError(f"the rows are at {len(set(self.steps))} different steps; use context.steps")
         return self.steps[0]
 
 
@@ -115,5 +116,5 @@ def names(branches: Sequence[GuidanceBranch]) -> tuple[Branch, ...]:
     """
     found = tuple(b.name for b in branches)
     if len(set(found)) != len(found) or "cond" not in found:
-        raise ValueError(f"branches are called {found}; each needs a name of its own, and one is 'cond'")
+        raise UsageError(f"branches are called {found}; each needs a name of its own, and one is 'cond'")
     return found

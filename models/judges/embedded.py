@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import zoo
+from ..errors import NotFoundError, UsageError
 from ..quiet import no_bars
 from ..suggest import near
 
@@ -90,7 +91,7 @@ class Judge:
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of picture i with text i, ``[sample]``."""
         if len(images) != len(texts):
-            raise ValueError(
+            raise UsageError(
                 f"give one text for each picture: got {len(images)} pictures and {len(texts)} texts"
             )
         return (self._embed_images(images) * self._embed_texts(texts)).sum(-1)
@@ -98,7 +99,7 @@ class Judge:
     def labels(self, attribute: str) -> tuple[str, ...]:
         """What an attribute (style, concept, gender or skin) can be, in the order of ``probabilities``."""
         if attribute not in self.vocabulary:
-            raise LookupError(
+            raise NotFoundError(
                 f"the judge knows no attribute {attribute!r}; {near(attribute, self.vocabulary)}"
             )
         return self.vocabulary[attribute]
@@ -113,7 +114,7 @@ class Judge:
         """Probability of one label, ``[sample]``."""
         labels = self.labels(attribute)
         if label not in labels:
-            raise LookupError(f"{attribute} is never {label!r}; {near(label, labels)}")
+            raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
         return self.probabilities(images, attribute)[:, labels.index(label)]
 
     def features(self, images: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module
 
 def _prepare(images: Tensor, like: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"pictures have shape [sample, 3, height, width], got {list(images.shape)}")
+        raise UsageError(f"pictures have shape [sample, 3, height, width], got {list(images.shape)}")
     images = images.to(like)
     if images.shape[-2:] != (SIZE, SIZE):
         images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from ..errors import StateError
 from ..run.context import TEXT, Branch, Call, CallContext, When
 from ..site import Site
 
 
-class AccountError(RuntimeError):
+class AccountError(StateError):
     """Something acted elsewhere, more often, less often or on other rows than was asked for."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from ..errors import StateError, UsageError
 from ..site import Site
 from .attention import AttentionTap, Handler, put
 
@@ -158,7 +159,7 @@ def argument_of(module: nn.Module, item: Item) -> tuple[str, str]:
     names = parameters(module)
     name, _, entry = item.partition(".") if isinstance(item, str) else (names[item or 0], "", "")
     if name not in names:
-        raise RuntimeError(f"{type(module).__name__} takes no argument {name!r}; it takes {', '.join(names)}")
+        raise StateError(f"{type(module).__name__} takes no argument {name!r}; it takes {', '.join(names)}")
     return name, entry
 
 
@@ -173,7 +174,7 @@ def picked(module: nn.Module, site: Site, item: Item, args: Sequence[Any], kwarg
     value = kwargs.get(name, args[i] if len(args) > i else None)
     value = (value or {}).get(entry) if entry else value
     if value is None:
-        raise RuntimeError(f"{site} is the argument {item!r} of {type(module).__name__}, which was not given")
+        raise StateError(f"{site} is the argument {item!r} of {type(module).__name__}, which was not given")
     return value
 
 
@@ -181,7 +182,7 @@ def _several(site: Site, values: Any) -> Any:
     shapes = (
         [tuple(v.shape) for v in values if isinstance(v, Tensor)] if isinstance(values, tuple) else values
     )
-    raise ValueError(f"{site} carries several values of shapes {shapes}; name one, with @img or @txt")
+    raise UsageError(f"{site} carries several values of shapes {shapes}; name one, with @img or @txt")
 
 
 def _tap(stack: ExitStack, module: nn.Module, pairs: list[tuple[str, Handler]]) -> None:
@@ -198,7 +199,7 @@ def _tap(stack: ExitStack, module: nn.Module, pairs: list[tuple[str, Handler]]) 
 
     def check(*_: Any) -> None:
         if active and not active[-1][0].calls:
-            raise RuntimeError(
+            raise StateError(
                 f"{type(module).__name__} did not use fused attention, so its inside cannot be seen; "
                 "turn off attention slicing and custom attention processors"
             )
@@ -214,7 +215,7 @@ def refuse_compiled(model: Adapter, components: Iterable[str]) -> None:
     parts: Mapping[str, nn.Module] = model.components
     for name in set(components) & set(parts):
         if any(map(_compiled, parts[name].modules())):
-            raise RuntimeError(
+            raise StateError(
                 f"{name} was compiled; hooks inside it would be skipped silently. "
                 "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
             )

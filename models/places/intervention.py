@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from ..errors import StateError, UsageError
 from ..run.context import TEXT, CallContext, When
 from ..site import Site
 from .account import Account, AccountError
@@ -119,7 +120,7 @@ def intervening(model: Adapter, *interventions: Probe, account: Account | None =
     acting = parts_of(model, interventions)
     for i in acting:
         if i.site.component.startswith(TEXT) and i.when.steps is not None:
-            raise ValueError(f"{i.site} is in a text encoder, which has no steps; leave out When.steps")
+            raise UsageError(f"{i.site} is in a text encoder, which has no steps; leave out When.steps")
     own = account or Account(acting)
     handlers = [(i.site, _handler(model, i, k, own)) for k, i in enumerate(acting)]
     with hooked(model, handlers), model.accounted(own):
@@ -141,7 +142,7 @@ def _handler(model: Adapter, intervention: Intervention, index: int, account: Ac
         if model.live.suspended:
             return None
         if call is None:
-            raise RuntimeError(f"{site} was reached outside a run; call model.sample(), encode() or trace()")
+            raise StateError(f"{site} was reached outside a run; call model.sample(), encode() or trace()")
         if x.shape[0] != call.n_rows:
             raise AccountError(
                 f"{site} carries {x.shape[0]} rows, but the call of {call.part} has {call.n_rows}, so whose "
@@ -159,7 +160,7 @@ def _apply(intervention: Intervention, x: Any, rows: list[int], context: CallCon
     seen = x[_where(rows)]
     new = intervention.fn(seen, context)
     if new is not None and new.shape != seen.shape:
-        raise ValueError(
+        raise UsageError(
             f"intervention at {intervention.site} returned {tuple(new.shape)}, expected {tuple(seen.shape)}"
         )
     return new

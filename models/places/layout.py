@@ -21,6 +21,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
+from ..errors import NotFoundError
 from ..site import Site
 from .blocks import ATTENTION, Place
 
@@ -231,7 +232,7 @@ def _halved(site: Site, side: int, sampler: nn.Module) -> int:
 
 
 def _unknown(site: Site, module: nn.Module) -> LookupError:
-    return LookupError(
+    return NotFoundError(
         f"the axes of {site} are not known: nothing tells how {type(module).__name__} orders them. "
         "An adapter says it by its own layout(site); a Direction takes axis="
     )

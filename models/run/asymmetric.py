@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..errors import UsageError
+
 
 def asymmetric_step(scheduler: Any, output: Tensor, direction: Tensor, t: Tensor, x: Tensor) -> Tensor:
     """Return ``sqrt(a) x_0(output) + sqrt(1 - a) eps(direction)``, a at the next time.
@@ -18,7 +20,7 @@ def asymmetric_step(scheduler: Any, output: Tensor, direction: Tensor, t: Tensor
         ValueError: for another scheduler than DDIM's, whose step has no such two terms.
     """
     if type(scheduler).__name__ != "DDIMScheduler":
-        raise ValueError(
+        raise UsageError(
             f"this guidance gives an output for the direction alone, a term that {type(scheduler).__name__} "
             "has not; use pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)"
         )

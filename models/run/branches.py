@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..errors import UsageError
 from ..guidance.value import Combined, Guidance, GuidanceBranch, GuidanceContext, names
 from ..places.intervention import Intervention
 from ..text.encoders import chunks_needed
@@ -75,7 +76,7 @@ def read(
     text = text or {}
     given = any(negative) if isinstance(negative, str) else any(not isinstance(n, str) or n for n in negative)
     if given and not any(b.reads == "negative_prompts" for b in branches):
-        raise ValueError(
+        raise UsageError(
             f"the negative prompt {negative!r} cannot act: {guidance} of {model.name} has no branch that "
             "reads it; set guidance above 1 (on models told theirs: CFG(scale, true_scale)), or leave it out"
         )
@@ -96,7 +97,7 @@ def read(
             found[name] = _told(_encoded(model, branch.reads, name, n, text), told)
     lengths = {len(p.embeds) for name, some in found.items() if of[name].network is None for p in some}
     if len(lengths) > 1:
-        raise ValueError(
+        raise UsageError(
             f"prompts of one run have {sorted(lengths)} tokens; set long_prompts='chunks', and encode those "
             f"that are given encoded with long_prompts={max(lengths) // min(lengths)}"
         )
@@ -131,7 +132,7 @@ def _encoded(
     """Encode those that are still texts, in one batch."""
     given = [texts] * n if isinstance(texts, str) else list(texts)
     if len(given) != n:
-        raise ValueError(
+        raise UsageError(
             f"branch {branch!r} reads {len(given)} prompts for {n} samples; give one, or one a sample"
         )
     places = [i for i, p in enumerate(given) if isinstance(p, str)]

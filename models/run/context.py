@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..errors import UsageError
 from ..suggest import near
 from ..text.prompt import Words
 from .levels import Step
@@ -31,9 +32,9 @@ class When:
 
     def __post_init__(self) -> None:
         if self.branch is not None and (not isinstance(self.branch, str) or not self.branch):
-            raise ValueError(f"branch is {self.branch!r}; it is 'cond', 'uncond', ... or None (all of them)")
+            raise UsageError(f"branch is {self.branch!r}; it is 'cond', 'uncond', ... or None (all of them)")
         if self.steps is not None and (not self.steps or min(self.steps) < 0):
-            raise ValueError(f"steps is {self.steps!r}; it holds indices 0, 1, ... (0 is the noisiest)")
+            raise UsageError(f"steps is {self.steps!r}; it holds indices 0, 1, ... (0 is the noisiest)")
 
     def __contains__(self, step: object) -> bool:
         index = step.index if isinstance(step, Step) else step
@@ -42,16 +43,16 @@ class When:
     def check(self, n_steps: int, n_rows: int, branches: Collection[Branch]) -> None:
         """Raise ValueError if this can never happen in a run of so many steps and rows."""
         if self.steps is not None and max(self.steps) >= n_steps:
-            raise ValueError(f"steps {self.steps!r} reach past the run, which has steps 0 to {n_steps - 1}")
+            raise UsageError(f"steps {self.steps!r} reach past the run, which has steps 0 to {n_steps - 1}")
         if self.rows is not None and not all(0 <= r < n_rows for r in self.rows):
-            raise ValueError(f"rows {self.rows!r} are not all among the run's samples 0 to {n_rows - 1}")
+            raise UsageError(f"rows {self.rows!r} are not all among the run's samples 0 to {n_rows - 1}")
         if self.branch is not None and self.branch not in branches:
             if self.branch == "uncond":
-                raise ValueError(
+                raise UsageError(
                     "branch 'uncond' does not exist in an unguided run; set guidance above 1 "
                     "(on models told their guidance, CFG(scale, true_scale=...))"
                 )
-            raise ValueError(f"the run has no branch {self.branch!r}; {near(self.branch, branches)}")
+            raise UsageError(f"the run has no branch {self.branch!r}; {near(self.branch, branches)}")
 
 
 @dataclass(frozen=True)

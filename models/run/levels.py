@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from .schedule import is_flow
 
 OUTSIDE = -1
@@ -65,7 +66,7 @@ def step_at(
     """
     given = {k: v for k, v in (("log_snr", log_snr), ("sigma", sigma), ("t", t)) if v is not None}
     if len(given) != 1:
-        raise ValueError(f"a step is one of log_snr, sigma or t; got {given or 'none of them'}")
+        raise UsageError(f"a step is one of log_snr, sigma or t; got {given or 'none of them'}")
     if is_flow(scheduler):
         return _flow_step(int(scheduler.config.num_train_timesteps), log_snr, sigma, t)
     times, logs = _table(_key(scheduler))
@@ -91,7 +92,7 @@ def _flow_step(n: int, log_snr: float | None, sigma: float | None, t: float | No
         return Step(OUTSIDE, float(t), t / (n - t) if t < n else math.inf)
     level = math.exp(-0.5 * log_snr) if log_snr is not None else float(sigma or 0.0)
     if level < 0:
-        raise ValueError(f"sigma is {level:g}; a noise level is a number from 0 up")
+        raise UsageError(f"sigma is {level:g}; a noise level is a number from 0 up")
     return Step(OUTSIDE, float(n) if math.isinf(level) else n * level / (1 + level), level)
 
 
@@ -106,7 +107,7 @@ def check_step(scheduler: Any, step: Step) -> None:
     else:
         wrong = abs(math.log(there / step.sigma)) > TOLERANCE
     if wrong:
-        raise ValueError(
+        raise UsageError(
             f"{step} contradicts itself: at t = {step.t:g} the noise level is {there:.4g}; "
             f"make steps by model.steps(n) or model.step_at(sigma={step.sigma:g})"
         )
@@ -115,7 +116,7 @@ def check_step(scheduler: Any, step: Step) -> None:
 def _inside(name: str, value: float, low: float, high: float) -> None:
     slack = 1e-6 * (1 + abs(value))
     if not low - slack <= value <= high + slack:
-        raise ValueError(f"{name} is {value:g}; the model was trained from {low:.4g} to {high:.4g}")
+        raise UsageError(f"{name} is {value:g}; the model was trained from {low:.4g} to {high:.4g}")
 
 
 def _key(scheduler: Any) -> tuple[bool, int, tuple[float, ...]]:

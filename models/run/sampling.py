@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..adapter import Adapter
+from ..errors import StateError, UsageError, WrongTypeError
 from ..guidance.value import Combined, Guidance
 from ..places.account import Account
 from ..places.intervention import Intervention, Probe, intervening, parts_of
@@ -28,9 +29,9 @@ __all__ = ["Sampling", "SamplingOptions", "as_guidance", "begin_run", "check_run
 def check_run(n_prompts: int, seeds: Sequence[int]) -> None:
     """Raise ValueError or TypeError, with the fix, if a run cannot be made."""
     if isinstance(seeds, int):
-        raise TypeError(f"seeds is the single number {seeds}; give one for each prompt: [{seeds}]")
+        raise WrongTypeError(f"seeds is the single number {seeds}; give one for each prompt: [{seeds}]")
     if not n_prompts or len(seeds) != n_prompts:
-        raise ValueError(f"{n_prompts} prompts but {len(seeds)} seeds; give one seed for each prompt")
+        raise UsageError(f"{n_prompts} prompts but {len(seeds)} seeds; give one seed for each prompt")
 
 
 def sample(
@@ -46,7 +47,7 @@ def sample(
     """Yield the state after each step; see ``Model.sample``."""
     check_run(len(prompts), seeds)
     if recompute and model.live.watched:
-        raise RuntimeError(
+        raise StateError(
             "steps that are computed again for their gradients would run without the interventions of the "
             "surrounding context; give them to the run itself: interventions=[...]"
         )
@@ -119,7 +120,7 @@ def _stepped(
 ) -> Tensor:
     if combined.direction is not None:
         if eta:
-            raise ValueError(f"eta is {eta}, but a guidance with a direction of its own draws no noise")
+            raise UsageError(f"eta is {eta}, but a guidance with a direction of its own draws no noise")
         return asymmetric_step(scheduler, combined.output, combined.direction, t, x)
     new: Tensor = scheduler.step(
         combined.output, t, x, return_dict=False, **step_kwargs(scheduler, generators, eta)
@@ -140,7 +141,7 @@ def denoised(
     """Return the guided output of one call; see ``Model.denoise``."""
     each = (steps,) * len(x) if isinstance(steps, Step) else tuple(steps)
     if not len(x) == len(each) == len(prompts):
-        raise ValueError(
+        raise UsageError(
             f"{len(x)} rows, {len(each)} steps, {len(prompts)} prompts; give one prompt a row, and one step "
             "for all rows or one a row"
         )

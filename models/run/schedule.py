@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
+
 # Their noise does not come from the generators they are given, or their step needs more than a sample.
 REFUSED = {
     "DPMSolverSDEScheduler": "draws from one Brownian path for the whole batch",
@@ -57,13 +59,13 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps is {self.steps}; a run needs at least 1")
+            raise UsageError(f"steps is {self.steps}; a run needs at least 1")
         if self.timesteps is not None and self.sigmas is not None:
-            raise ValueError("timesteps and sigmas are both given; one follows from the other: give one")
+            raise UsageError("timesteps and sigmas are both given; one follows from the other: give one")
         for name, values in self.own.items():
             falling = all(a > b for a, b in zip(values, values[1:], strict=False))
             if not values or not falling or not all(0 <= v < math.inf for v in values):
-                raise ValueError(f"{name} is {values}; it holds numbers from 0 up, each below the one before")
+                raise UsageError(f"{name} is {values}; it holds numbers from 0 up, each below the one before")
 
     @property
     def own(self) -> dict[str, list[float]]:
@@ -76,7 +78,7 @@ def check_scheduler(scheduler: Any) -> None:
     """Raise ValueError if a run with this scheduler would not equal its pipeline's."""
     name = type(scheduler).__name__
     if name in REFUSED:
-        raise ValueError(
+        raise UsageError(
             f"{name} is not supported: it {REFUSED[name]}. Use for example "
             "pipe.scheduler = diffusers.DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)"
         )
@@ -95,7 +97,7 @@ def begin(scheduler: Any, schedule: Schedule, device: torch.device, **options: A
         vars(scheduler).pop(name, None)
     limit, n = scheduler.config.num_train_timesteps, schedule.steps
     if n is not None and n > limit:
-        raise ValueError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
+        raise UsageError(f"steps is {n}; {type(scheduler).__name__} was trained on {limit}")
     _check_own(scheduler, schedule)
     own: dict[str, Any] = dict(schedule.own)
     if not own and "sigmas" not in options:  # a family may fix levels
@@ -103,7 +105,7 @@ def begin(scheduler: Any, schedule: Schedule, device: torch.device, **options: A
     scheduler.set_timesteps(**{**options, **own}, device=device)
     made = n_steps(scheduler)
     if n is not None and schedule.own and made != n:
-        raise ValueError(f"steps is {n}, but {', '.join(schedule.own)} make {made}; leave steps out")
+        raise UsageError(f"steps is {n}, but {', '.join(schedule.own)} make {made}; leave steps out")
     return scheduler
 
 
@@ -120,9 +122,9 @@ def _check_own(scheduler: Any, schedule: Schedule) -> None:
         if given not in takes or (given == "timesteps" and "FlowMatch" in name):
             other = [o for o in ("timesteps", "sigmas") if o != given and o in takes]
             fix = f"give {other[0]}" if other else "leave it out, or take another scheduler"
-            raise ValueError(f"{name} takes no {given} of one's own, but got {values}; {fix}")
+            raise UsageError(f"{name} takes no {given} of one's own, but got {values}; {fix}")
         if given == "timesteps" and values[0] > limit - 1:
-            raise ValueError(f"timesteps begin at {values[0]}; {name} was trained on 0 to {limit - 1}")
+            raise UsageError(f"timesteps begin at {values[0]}; {name} was trained on 0 to {limit - 1}")
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -185,7 +187,7 @@ def step_kwargs(scheduler: Any, generators: Sequence[torch.Generator], eta: floa
 def check_eta(scheduler: Any, eta: float) -> None:
     """Raise ValueError for an eta that a scheduler does not take."""
     if eta and "eta" not in inspect.signature(type(scheduler).step).parameters:
-        raise ValueError(f"eta is {eta}, but {type(scheduler).__name__} takes none; leave it out")
+        raise UsageError(f"eta is {eta}, but {type(scheduler).__name__} takes none; leave it out")
 
 
 def copied(scheduler: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from ..adapter import Adapter
+from ..errors import UsageError
 from ..guidance.cfg import CFG
 from ..guidance.value import Guidance
 from ..text.options import LongPrompts, Pair, TextOptions
@@ -88,7 +89,7 @@ class Sampling:
     def __post_init__(self) -> None:
         _ = self.schedule  # checks itself
         if isinstance(self.guidance, Guidance) and self.guidance_rescale:
-            raise ValueError(
+            raise UsageError(
                 f"guidance_rescale is {self.guidance_rescale} beside {self.guidance}; it is short for "
                 "guidance=CFG(scale, rescale=...): write it there"
             )
@@ -96,7 +97,7 @@ class Sampling:
             as_guidance(self.guidance, self.guidance_rescale)
         CFG(1.0, rescale=self.guidance_rescale)
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta is {self.eta}; it is a number from 0 (no noise) to 1")
+            raise UsageError(f"eta is {self.eta}; it is a number from 0 (no noise) to 1")
         self._check_sizes()
 
     @property
@@ -125,9 +126,9 @@ class Sampling:
         told, negative = self._given(""), self._given("negative_")
         if (told or negative) and not model.told_sizes:
             name, size = next(iter({**told, **{f"negative_{n}": s for n, s in negative.items()}}.items()))
-            raise ValueError(f"{name} is {size}, but {model.name} takes no {name}; leave it out")
+            raise UsageError(f"{name} is {size}, but {model.name} takes no {name}; leave it out")
         if negative and not any(b.reads == "negative_prompts" for b in self.guided(model).branches(model)):
-            raise ValueError(f"negative sizes {negative} cannot act: the run is not guided; leave them out")
+            raise UsageError(f"negative sizes {negative} cannot act: the run is not guided; leave them out")
         return told, {"crops_coords_top_left": (0, 0), **negative} if negative else told
 
     def _given(self, prefix: str) -> dict[str, Pair]:
@@ -139,9 +140,9 @@ class Sampling:
         for name, size in (*self._given("").items(), *negative.items()):
             least = 0 if name.startswith("crops") else 1
             if len(size) != 2 or any(s != int(s) or s < least for s in size):
-                raise ValueError(f"{name} is {size}; it is a pair of whole numbers from {least} up")
+                raise UsageError(f"{name} is {size}; it is a pair of whole numbers from {least} up")
         if negative and not {"original_size", "target_size"} <= set(negative):
-            raise ValueError(
+            raise UsageError(
                 "negative sizes count only together: give negative_original_size and negative_target_size"
             )
 

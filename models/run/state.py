@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from ..text.prompt import Prompt
 from .context import Branch
 from .levels import Step
@@ -59,7 +60,7 @@ class SamplerState:
             ValueError: unless there is one seed for each sample.
         """
         if len(seeds) != len(self.latents):
-            raise ValueError(f"{len(seeds)} seeds for {len(self.latents)} samples; give one for each")
+            raise UsageError(f"{len(seeds)} seeds for {len(self.latents)} samples; give one for each")
         return replace(self, noise_states=tuple(torch.Generator().manual_seed(s).get_state() for s in seeds))
 
     @staticmethod
@@ -70,7 +71,7 @@ class SamplerState:
             ValueError: for states of different steps.
         """
         if len({p.index for p in parts}) != 1:
-            raise ValueError(f"states are at steps {[p.index for p in parts]}; join those of one step")
+            raise UsageError(f"states are at steps {[p.index for p in parts]}; join those of one step")
         return SamplerState(
             parts[0].index,
             torch.cat([p.latents for p in parts]),
@@ -122,5 +123,5 @@ def _joined(parts: Sequence[Mapping[str, Tensor]], whole: bool = False) -> dict[
     """Join what every part has; with ``whole``, parts that have different things are an error."""
     names = [n for n in parts[0] if all(n in p for p in parts)]
     if whole and any(set(p) != set(names) for p in parts):
-        raise ValueError(f"states remember different things: {[sorted(p) for p in parts]}; join equal runs")
+        raise UsageError(f"states remember different things: {[sorted(p) for p in parts]}; join equal runs")
     return {n: torch.cat([p[n] for p in parts]) for n in names}

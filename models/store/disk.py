@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..errors import FileInTheWayError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file.
@@ -55,7 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         FileExistsError: if there is something under that name.
     """
     if path.exists():
-        raise FileExistsError(f"{path} exists; name a new folder, or delete it")
+        raise FileInTheWayError(f"{path} exists; name a new folder, or delete it")
     part = path.with_name(path.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..base import Model
+from ..errors import NotFoundError, UsageError
 from ..places.blocks import Place
 from ..places.layout import Layout
 from ..run.levels import Step
@@ -95,13 +96,13 @@ class AnalyticDenoiser(nn.Module):
         k, d = means.shape
         if weights.shape != (k,) or covs.shape != (k, d, d) or not bool((weights > 0).all()):
             shapes = [tuple(t.shape) for t in (weights, means, covs)]
-            raise ValueError(
+            raise UsageError(
                 f"weights, means, covs need shapes [k], [k, d], [k, d, d], weights > 0; got {shapes}"
             )
         self.attributes = {name: tuple(values) for name, values in (attributes or {}).items()}
         for name, values in self.attributes.items():
             if len(values) != k:
-                raise ValueError(f"attribute {name!r} has {len(values)} values for {k} components")
+                raise UsageError(f"attribute {name!r} has {len(values)} values for {k} components")
         self.log_weights = _fixed((weights / weights.sum()).log())
         self.components, self.gate, self.mix = Components(means, covs), Gate(), Mix()
 
@@ -163,7 +164,7 @@ class AnalyticDenoiser(nn.Module):
 
     def _names(self, attribute: str) -> tuple[str, ...]:
         if attribute not in self.attributes:
-            raise LookupError(f"there is no attribute {attribute!r}; {near(attribute, self.attributes)}")
+            raise NotFoundError(f"there is no attribute {attribute!r}; {near(attribute, self.attributes)}")
         return self.attributes[attribute]
 
     def _mask(self, condition: Condition) -> Tensor:
@@ -172,18 +173,18 @@ class AnalyticDenoiser(nn.Module):
         for attribute, value in condition.items():
             names = self._names(attribute)
             if value not in names:
-                raise LookupError(f"{attribute} is never {value!r}; {near(value, set(names))}")
+                raise NotFoundError(f"{attribute} is never {value!r}; {near(value, set(names))}")
             off = torch.tensor([n != value for n in names], device=log_weights.device)
             log_weights = log_weights.masked_fill(off, -torch.inf)
         if torch.isinf(log_weights).all():
-            raise LookupError(f"no component has {dict(condition)}")
+            raise NotFoundError(f"no component has {dict(condition)}")
         return log_weights - log_weights.logsumexp(-1)
 
     def _given(self, x: Tensor, conditions: Sequence[Condition] | None) -> Tensor:
         if conditions is None:
             conditions = [{}] * len(x)
         if len(conditions) != len(x):
-            raise ValueError(f"{len(x)} samples but {len(conditions)} conditions; give one for each sample")
+            raise UsageError(f"{len(x)} samples but {len(conditions)} conditions; give one for each sample")
         keys = [tuple(sorted(c.items())) for c in conditions]
         masks = {key: self._mask(dict(key)) for key in set(keys)}
         return torch.stack([masks[key] for key in keys])
@@ -244,7 +245,7 @@ class Analytic(Model):
         owners = {v: name for name, values in self.denoiser.attributes.items() for v in values}
         for word in text.split():
             if word not in owners:
-                raise LookupError(f"{word!r} in {text!r} is no attribute value; {near(word, owners)}")
+                raise NotFoundError(f"{word!r} in {text!r} is no attribute value; {near(word, owners)}")
         return {owners[word]: word for word in text.split()}
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:

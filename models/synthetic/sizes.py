@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from ..base import Model
+from ..errors import NotFoundError
 from ..load import opened
 from ..sites import site_shapes
 from ..suggest import near
@@ -29,7 +30,7 @@ def full_size(name: str) -> Model:
     16
     """
     if name not in PUBLISHED:
-        raise LookupError(f"there is no configuration {name!r}; {near(name, PUBLISHED)}")
+        raise NotFoundError(f"there is no configuration {name!r}; {near(name, PUBLISHED)}")
     with torch.device("meta"):
         model = opened(PUBLISHED[name]())
     model.name = name

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .prompt import Prompt, Words
 
 
@@ -62,7 +63,7 @@ def read(
                 warnings.warn(f"{reader} reads {limit} tokens; {lost!r} is cut off there", stacklevel=3)
                 continue
             first = "with what stands before it, " if before else ""
-            raise ValueError(
+            raise UsageError(
                 f"{first}the prompt {text!r} has {len(ids)} tokens, {name} reads {limit}: "
                 f"{lost!r} would be cut off; shorten the prompt"
             )
@@ -115,7 +116,7 @@ def read_chunks(tokenizer: Any, texts: Sequence[str], n: int, name: str) -> list
         written, places = _written_out(tokenizer, text)
         cut = tokenizer(written, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
         if len(cut.input_ids) > n * room:
-            raise ValueError(
+            raise UsageError(
                 f"the prompt {text!r} has {len(cut.input_ids)} tokens, {n} chunks of {name} hold {n * room}"
             )
         spans = _spans(places, cut.offset_mapping, 0, 0)

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from torch import Tensor
 
+from ..errors import UsageError, WrongTypeError
+
 LongPrompts: TypeAlias = Literal["error", "chunks"] | int
 Pair: TypeAlias = tuple[int, int]
 
@@ -30,14 +32,16 @@ def chosen_options(reader: Callable[..., Any], name: str, given: Mapping[str, An
         TypeError: for one that there is not.
     """
     if unknown := set(given) - set(DEFAULTS):
-        raise TypeError(f"there is no option {sorted(unknown)} of reading text; there are {sorted(DEFAULTS)}")
+        raise WrongTypeError(
+            f"there is no option {sorted(unknown)} of reading text; there are {sorted(DEFAULTS)}"
+        )
     options = {option: value for option, value in given.items() if value != DEFAULTS[option]}
     long = options.get("long_prompts", "chunks")
     if long != "chunks" and (not isinstance(long, int) or long < 1):
-        raise ValueError(f"long_prompts is {long!r}; it is 'error', 'chunks' or a number of chunks")
+        raise UsageError(f"long_prompts is {long!r}; it is 'error', 'chunks' or a number of chunks")
     for option, value in options.items():
         if option not in inspect.signature(reader).parameters:
-            raise ValueError(f"{option} is {value!r}, but {name} takes no {option}; leave it out")
+            raise UsageError(f"{option} is {value!r}, but {name} takes no {option}; leave it out")
     return options
 
 
@@ -54,5 +58,5 @@ def skipped_layer(states: Sequence[Tensor], clip_skip: int, last: int) -> Tensor
     """
     most = len(states) - last
     if not isinstance(clip_skip, int) or not 0 <= clip_skip <= most:
-        raise ValueError(f"clip_skip is {clip_skip!r}; the text encoder can leave out 0 to {most} layers")
+        raise UsageError(f"clip_skip is {clip_skip!r}; the text encoder can leave out 0 to {most} layers")
     return states[-(clip_skip + last)]

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import NotFoundError
 from ..suggest import near
 
 
@@ -78,7 +79,7 @@ class Words:
         places = self._places(words)
         found = [i for i, (a, b) in enumerate(self.spans) if any(a < d and c < b for c, d in places)]
         if not found:
-            raise LookupError(
+            raise NotFoundError(
                 f"no token stands for {words!r}: the prompt {self.text!r} was cut off after "
                 f"{len(self.tokens)} tokens, or the tokenizer does not know the word"
             )
@@ -89,7 +90,7 @@ class Words:
         pattern = rf"(?<!\w){re.escape(words.strip())}(?!\w)"
         places = [m.span() for m in re.finditer(pattern, self.text, re.IGNORECASE)] if words.strip() else []
         if not places:
-            raise LookupError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
+            raise NotFoundError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
         return places
 
 
@@ -129,5 +130,7 @@ class Prompt(Words):
             LookupError: if the model has several text encoders and this is none of them.
         """
         if self.read and component not in self.read:
-            raise LookupError(f"no text encoder {component!r} read this prompt; {near(component, self.read)}")
+            raise NotFoundError(
+                f"no text encoder {component!r} read this prompt; {near(component, self.read)}"
+            )
         return self.read.get(component, self)

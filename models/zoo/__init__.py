@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import NotFoundError
 from ..suggest import near
 
 _HERE = Path(__file__).parent
@@ -28,5 +29,5 @@ def folder(name: str) -> Path:
     'emoji'
     """
     if name not in ZOO:
-        raise LookupError(f"no embedded model is called {name!r}; {near(name, ZOO)}")
+        raise NotFoundError(f"no embedded model is called {name!r}; {near(name, ZOO)}")
     return ZOO[name]

@@ -1,6 +1,6 @@
 """Many interventions at the price of few."""
 
 from .batching import SweepRun
-from .sweeping import Progress, Swept, sweep
+from .sweeping import Swept, sweep
 
-__all__ = ["Progress", "SweepRun", "Swept", "sweep"]
+__all__ = ["SweepRun", "Swept", "sweep"]

@@ -6,7 +6,7 @@ The result always equals one run after another, up to the rounding of batched ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Unpack
 
@@ -14,13 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model, Prompt
+from ...models.errors import UsageError, WrongTypeError
+from ...models.progress import Progress, showing
 from ...models.run.branches import settled
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
 from .batching import SweepExecutor, SweepRun, key_of
 
-Progress = Callable[[int, int], None]
 __all__ = ["Progress", "SweepRun", "Swept", "sweep"]
 
 
@@ -51,7 +52,7 @@ def sweep(
         model: an opened model.
         runs: what to run, in any order.
         batch: samples in one batch, companions included.
-        progress: called with (runs done, runs to make).
+        progress: called with (done, total, what); without it a bar comes by itself.
         **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative (one for all), size.
 
     Raises:
@@ -59,34 +60,33 @@ def sweep(
         LookupError: for unknown sites.
     """
     if not runs:
-        raise ValueError("there is nothing to sweep: runs is empty")
+        raise UsageError("there is nothing to sweep: runs is empty")
     if batch < 1:
-        raise ValueError(f"batch is {batch}; it holds at least 1 sample")
+        raise UsageError(f"batch is {batch}; it holds at least 1 sample")
     how = Sampling(**settings)
     if not isinstance(how.negative, str):
-        raise ValueError(f"negative is {how.negative!r}; the runs of a sweep share one negative text")
+        raise UsageError(f"negative is {how.negative!r}; the runs of a sweep share one negative text")
     model = model.sized(how.size)
     branches, n_steps = model.branch_names(how.guidance), len(model.steps(how))
     for run in runs:
         for i in run.interventions:
             if not isinstance(i, Intervention):
-                raise TypeError(
+                raise WrongTypeError(
                     f"a sweep takes Interventions, one row at a time, and not {type(i).__name__}; "
                     "watch with denoscope.trace(interventions=[...])"
                 )
             model.place(i.site)
             if i.site.component.startswith(TEXT):
-                raise ValueError(
+                raise UsageError(
                     f"{i.site} is in a text encoder, which a sweep runs once for all; change the Prompt, or "
                     "use denoscope.trace(interventions=[...])"
                 )
             i.when.check(n_steps, 1 + len(run.companions), branches)
     encoded = _encode(model, runs, how)
-    work = SweepExecutor(model, settings, batch)
-    if progress:
-        total = len({key_of(r) for r in encoded})
-        work.report = lambda done: progress(done, total)
-    return Swept(work.make(encoded), work.rows)
+    work, total = SweepExecutor(model, settings, batch), len({key_of(r) for r in encoded})
+    with showing(progress) as show:
+        work.report = lambda done: show(done, total, "runs")
+        return Swept(work.make(encoded), work.rows)
 
 
 def _negative(how: Sampling) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...models.progress import called
 from ..opening import check_new, use_threads
 from ..options import AboutOpt, ChangeOpt, GuidanceOpt, ModelOpt, PromptArg, SeedsOpt, StepsOpt
 from ..output import print_frame, progress_bars
@@ -41,7 +42,7 @@ def evaluate(
     use_threads(model)
     with progress_bars() as show:
         case = Case(prompt, about, change_to, model, seeds, steps, guidance)
-        found = run(case, made, lambda n, of: show("before and after", n, of))
+        found = run(case, made, called(show, "before and after"))
     print_frame(found.summary())
     if output is not None:
         write_text(output, found.to_frame().to_csv(index=False))

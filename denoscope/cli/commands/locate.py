@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from ...models.progress import called
 from ..opening import check_new, use_threads
 from ..options import AboutOpt, GuidanceOpt, ModelOpt, PromptArg, SeedsOpt, StepsOpt
 from ..output import out, print_frame, progress_bars
@@ -37,7 +38,7 @@ def locate(
     use_threads(model)
     with progress_bars() as show:
         case = Case(prompt, about, "", model, seeds, steps, guidance)
-        found = find(case, inside, lambda n, of: show("restoring states", n, of))
+        found = find(case, inside, called(show, "restoring states"))
         if output is not None:
             found.save(output)
     total = found.total()

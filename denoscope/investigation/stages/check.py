@@ -10,15 +10,16 @@ from torch import Tensor
 
 from ...analysis.edit_evaluation.evaluate import evaluate_edit
 from ...editing.edit import Edit
+from ...models.progress import Progress
 from ...report.images import to_array
-from ..case import Note, Setup
+from ..case import Setup
 
 
-def check(setup: Setup, edit: Edit, note: Note) -> xr.Dataset:
+def check(setup: Setup, edit: Edit, progress: Progress) -> xr.Dataset:
     """Pictures before and after the edit under the same seeds, and what the judge says about them."""
     prompts = setup.wording.evaluation_prompts()
     judge = setup.judge or _Nobody()
-    found = evaluate_edit(setup.model, edit.applied, prompts, judge=judge, **setup.run, progress=note)
+    found = evaluate_edit(setup.model, edit.applied, prompts, judge=judge, **setup.run, progress=progress)
     pictures = {
         name: to_array(images.flatten(0, 1)).rename(sample="picture") for name, images in found.images.items()
     }

@@ -6,10 +6,11 @@ import xarray as xr
 
 from ...analysis.mediation.corruption import Noise
 from ...analysis.mediation.denoiser_tracing import trace_denoiser
-from ..case import Note, Setup
+from ...models.progress import Progress
+from ..case import Setup
 
 
-def denoiser_cause(setup: Setup, note: Note) -> xr.Dataset:
+def denoiser_cause(setup: Setup, progress: Progress) -> xr.Dataset:
     """Causal map over the denoiser: site x window of steps."""
     q = setup.case
     n = len(setup.model.steps(q.steps))
@@ -22,6 +23,6 @@ def denoiser_cause(setup: Setup, note: Note) -> xr.Dataset:
         corruption=Noise(draws=1),
         windows=halves,
         **setup.run,
-        progress=note,
+        progress=progress,
     )
     return found.data

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from ...analysis.attribution.attention_maps import word_maps
 from ...models.base import State
+from ...models.progress import Progress
 from ...report.images import to_array
-from ..case import Note, Setup
+from ..case import Setup
 
 
-def look(setup: Setup, note: Note) -> xr.Dataset:
+def look(setup: Setup, progress: Progress) -> xr.Dataset:
     """Pictures, what they look like on the way, and where each word was read."""
     model, steps = setup.model, len(setup.model.steps(setup.case.steps))
     noisy: list[Tensor] = []
@@ -20,9 +21,10 @@ def look(setup: Setup, note: Note) -> xr.Dataset:
     def watch(state: State) -> None:
         noisy.append(model.decode(state.model_input))
         clean.append(model.decode(model.to_x0(state.model_input, state.output, state.step)))
-        note(state.step.index + 1, steps)
 
-    maps = word_maps(model, [setup.case.prompt] * len(setup.seeds), **setup.run, progress=watch)
+    maps = word_maps(
+        model, [setup.case.prompt] * len(setup.seeds), **setup.run, on_step=watch, progress=progress
+    )
     return xr.Dataset(
         {
             "pictures": to_array(maps.images),

@@ -11,22 +11,23 @@ import xarray as xr
 from ...analysis.mediation.corruption import Noise
 from ...analysis.mediation.result import Mediation
 from ...analysis.mediation.text_tracing import trace_text
-from ..case import Note, Setup
+from ...models.progress import Progress
+from ..case import Setup
 
 
-def text_cause(setup: Setup, note: Note, encoder: str | None = None) -> xr.Dataset:
+def text_cause(setup: Setup, progress: Progress, encoder: str | None = None) -> xr.Dataset:
     """Causal map over a text encoder: layer x kind x token; of several, over the one that carries most.
 
     Its attribute ``carried`` says how much each of several encoders carries, in JSON.
     """
     encoders, carried = setup.model.text_encoders, {}
     if encoder is None and len(encoders) > 1:
-        carried = {name: _carried(setup, note, name) for name in encoders}
+        carried = {name: _carried(setup, progress, name) for name in encoders}
     chosen = encoder or max(encoders, key=lambda name: carried.get(name, 0.0))
-    return _trace(setup, note, chosen).data.assign_attrs(carried=json.dumps(carried))
+    return _trace(setup, progress, chosen).data.assign_attrs(carried=json.dumps(carried))
 
 
-def _carried(setup: Setup, note: Note, encoder: str) -> float:
+def _carried(setup: Setup, progress: Progress, encoder: str) -> float:
     """Share of the effect that comes back when all that one encoder says is restored."""
     words = setup.model.encode([setup.case.prompt])[0].of(encoder)
     if not words.reads(setup.case.about):
@@ -38,11 +39,11 @@ def _carried(setup: Setup, note: Note, encoder: str) -> float:
         "window": 2 * depth,
         "tokens": [range(len(words.tokens))],
     }
-    share = float(_trace(setup, note, encoder, **everything).normalised.mean().max())
+    share = float(_trace(setup, progress, encoder, **everything).normalised.mean().max())
     return share if math.isfinite(share) else 0.0
 
 
-def _trace(setup: Setup, note: Note, encoder: str, **states: Any) -> Mediation:
+def _trace(setup: Setup, progress: Progress, encoder: str, **states: Any) -> Mediation:
     q = setup.case
     return trace_text(
         setup.model,
@@ -53,5 +54,5 @@ def _trace(setup: Setup, note: Note, encoder: str, **states: Any) -> Mediation:
         encoder=encoder,
         **states,
         **setup.run,
-        progress=note,
+        progress=progress,
     )

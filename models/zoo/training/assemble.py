@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ...errors import UsageError
 from ...quiet import no_bars
 from .data import world
 from .data.compose import BACKGROUNDS
@@ -91,7 +92,7 @@ def assemble(name: str, parts: Mapping[str, Path], out: Path, unseen: Sequence[K
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     if size > LIMIT:
         shutil.rmtree(partial)
-        raise ValueError(f"{out.name} takes {size:,} bytes; at most {LIMIT:,} can ship")
+        raise UsageError(f"{out.name} takes {size:,} bytes; at most {LIMIT:,} can ship")
     _swap(partial, out)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import MissingFileError
+
 
 @dataclass(frozen=True)
 class Part:
@@ -63,7 +65,7 @@ def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str,
         places = [work / part.trained, *([base / part.shipped] if base else [])]
         here = next((place for place in places if place.exists()), None)
         if here is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"there is no {name} in {work / part.trained}; run the step {part.step!r} first, "
                 "or name a model to take it from with --base"
             )

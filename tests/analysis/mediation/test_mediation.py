@@ -465,7 +465,7 @@ def test_saved_and_loaded_is_the_same(tiny: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("tracer", [text, denoiser])
 def test_progress_grows_to_the_end(tiny: Any, tracer: Any) -> None:
     reported: list[tuple[int, int]] = []
-    tracer(tiny, seeds=[0, 1], batch=4, progress=lambda done, of: reported.append((done, of)))
+    tracer(tiny, seeds=[0, 1], batch=4, progress=lambda done, of, _: reported.append((done, of)))
     assert [done for done, _ in reported] == sorted(done for done, _ in reported)
     assert len(reported) > 4 and len({of for _, of in reported}) == 1
     assert reported[-1][0] == reported[-1][1]

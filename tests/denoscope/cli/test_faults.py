@@ -144,3 +144,31 @@ def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     assert not [p for p in tmp_path.rglob("*.part") if p.name not in ("results.zarr.part", "run.json.part")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and (tmp_path / "run" / "report.html").exists(), done.stderr
+
+
+def test_bugs_and_debug_show_where_and_our_own_errors_do_not(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from denoscope.cli.main import app
+    from denoscope.models.errors import UsageError
+
+    for error, debug, shown in (
+        (UsageError("no such thing"), False, False),
+        (UsageError("no such thing"), True, True),
+        (FileNotFoundError(2, "no such file", "x"), False, False),
+        (ValueError("torch says"), False, True),
+        (RuntimeError("torch says"), False, True),
+        (KeyError("x"), False, True),
+        (OSError("a library says"), False, True),
+    ):
+        monkeypatch.setattr("denoscope.cli.commands.sites.open_model", _raising(error))
+        result = CliRunner().invoke(app, [*(["--debug"] if debug else []), "sites"])
+        assert (result.exception is error) == shown, error
+        assert result.exit_code == (1 if shown else 2)
+
+
+def _raising(error):
+    def fail(*_):
+        raise error
+
+    return fail

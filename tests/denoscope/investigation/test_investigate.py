@@ -26,7 +26,7 @@ class Watcher:
     def __init__(self, stop_in="", error=KeyboardInterrupt):
         self.worked, self.stop_in, self.error = set(), stop_in, error
 
-    def __call__(self, stage, done, total):
+    def __call__(self, done, total, stage, /):
         if done > 0 and total > 1:
             self.worked.add(stage)
             if self.stop_in and self.stop_in in stage:

@@ -138,8 +138,8 @@ def test_companions_do_not_change_the_run(tiny):
 
 def test_progress_is_told(tiny):
     told = []
-    sweep(tiny, RUNS, steps=4, batch=2, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (6, 6) and told == sorted(told)
+    sweep(tiny, RUNS, steps=4, batch=2, progress=lambda *told_now: told.append(told_now))
+    assert told[-1] == (6, 6, "runs") and told == sorted(told)
 
 
 @pytest.mark.parametrize(

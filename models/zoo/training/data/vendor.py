@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from rich.progress import track
 
+from ....errors import StateError
 from .captions import concept_of, main_colour
 from .pictures import SIZE, Pictures, Record
 from .unicode import Character, load_characters, slug
@@ -58,7 +59,7 @@ def fetch(package: str, version: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         npm = shutil.which("npm")
         if npm is None:
-            raise RuntimeError("npm is needed to get the artwork; install Node.js")
+            raise StateError("npm is needed to get the artwork; install Node.js")
         command = [npm, "pack", f"{package}@{version}", "--silent"]
         packed = subprocess.run(
             command, cwd=folder, check=True, capture_output=True, text=True

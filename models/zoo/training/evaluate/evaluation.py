@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ....errors import UsageError
 from ....judges.embedded import Judge
 from ..data import world
 from ..data.captions import caption
@@ -54,7 +55,7 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
         ValueError: for fewer than 10 pictures.
     """
     if number < 10:
-        raise ValueError(f"an evaluation needs at least 10 pictures, got {number}")
+        raise UsageError(f"an evaluation needs at least 10 pictures, got {number}")
     train, out = world.split(pictures)
     trained = number - number // 5
     asked = [*draw(train.records, trained), *draw(out.records, number // 5, seed=1)]

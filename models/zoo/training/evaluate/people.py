@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ....errors import UsageError
 from ....judges.embedded import Judge
 from ..data import world
 from ..data.pictures import Pictures, Record
@@ -55,7 +56,7 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
         ValueError: for fewer than 10 pictures.
     """
     if number < 10:
-        raise ValueError(f"an evaluation needs at least 10 pictures, got {number}")
+        raise UsageError(f"an evaluation needs at least 10 pictures, got {number}")
     train, out = (people(part) for part in world.split(pictures))
     made = generate(folder, [""] * number, kept)
     small = Pixels(made.shape[-1])
