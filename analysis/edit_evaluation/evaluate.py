@@ -31,7 +31,7 @@ from ...models.progress import Progress, part, showing
 from ...models.run.sampling import Sampling
 from ...models.store.provenance import provenance
 from ...probes.sweep.sweeping import SweepRun, sweep
-from ..intervals import bootstrap, proportion
+from ..intervals import interval, proportion
 from .prompts import KINDS, EvaluationPrompt
 
 STATES = ("before", "after", "oracle")
@@ -96,8 +96,8 @@ class EditEvaluation:
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table: for each kind, measure and state the mean, with a confidence interval.
 
-        Prompts and seeds are resampled; with one of each there is no interval (NaN). Intervals of proportions
-        (shown, gone) are at least as wide as Wilson's.
+        Prompts and seeds are random samples; with one of each there is no interval (NaN). Those of
+        proportions (shown, gone) are Wilson's; see ``denoscope.analysis.intervals``.
         """
         rows, measures = [], self.measures()
         for kind in [k for k in KINDS if k in measures["kind"].values]:
@@ -106,8 +106,8 @@ class EditEvaluation:
                 for state in STATES:
                     one = values.sel(state=state)
                     if bool(one.notnull().all()):
-                        interval = proportion if name in ("shown", "gone") else bootstrap
-                        found = interval(one, [DIM, "seed"], level)
+                        kind_of = proportion if name in ("shown", "gone") else interval
+                        found = kind_of(one, [DIM, "seed"], level)
                         rows.append((kind, name, state, *(float(found[k]) for k in ("mean", "low", "high"))))
         return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
 
