@@ -18,7 +18,7 @@ from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.store.fingerprint import tensor_hash
 from ..models.suggest import near
-from .lowrank import Delta, dense
+from .lowrank import Delta, rows
 
 
 class Changes(Protocol):
@@ -37,6 +37,9 @@ class Changes(Protocol):
         """Name of the model that it was made for."""
 
 
+BLOCK = 2**20
+"""Numbers of a weight that are changed at once."""
+
 # parameter -> [(edit, the bits before it), ...], oldest first
 _before: MutableMapping[Tensor, list[tuple[Changes, Tensor]]] = WeakTensorKeyDictionary()
 
@@ -51,17 +54,10 @@ def apply(edit: Changes, model: Model) -> None:
     """
     _check(edit, model)
     params = {name: model.parameter(name) for name in edit.deltas}
-    after = {n: p.detach().cpu().double() + dense(edit.deltas[n]) for n, p in params.items()}
-    after = {n: values.to(params[n].dtype) for n, values in after.items()}
-    for name, values in after.items():
-        if not bool(values.isfinite().all()):
-            raise UsageError(
-                f"{name} cannot hold the edited values in {values.dtype}; scale the edit: 0.5 * edit"
-            )
     try:
         for name, p in params.items():
             _before.setdefault(p, []).append((edit, p.detach().clone()))
-            _write(p, after[name])
+            _add(p, name, edit.deltas[name])
     except BaseException:  # Ctrl-C halfway too
         for p in params.values():
             if _on_top(p) is edit:
@@ -139,6 +135,30 @@ def _on_top(parameter: Tensor) -> Changes | None:
 def _pop(parameter: Tensor) -> None:
     _write(parameter, _before[parameter][-1][1])
     _before[parameter].pop()
+
+
+def _add(p: Tensor, name: str, delta: Delta) -> None:
+    """Add a change, some rows at a time: whole weights in float64 would be four times those in float16."""
+    p, wanted, lost = p if p.ndim else p[None], 0.0, 0.0
+    step = max(1, BLOCK * len(p) // max(p.numel(), 1))
+    with torch.no_grad():
+        for i in range(0, len(p), step):
+            part, change = p[i : i + step], rows(delta, slice(i, i + step))
+            before = part.to("cpu", torch.float64)
+            after = (before + change).to(p.dtype)
+            made = after.double()
+            if not bool(made.isfinite().all()):
+                raise UsageError(
+                    f"{name} cannot hold the edited values in {p.dtype}; scale the edit: 0.5 * edit"
+                )
+            _write(part, after)
+            wanted += float(change.square().sum())
+            lost += float((made - before - change).square().sum())
+    if lost > 0.25 * wanted:
+        raise UsageError(
+            f"the edit is too small for {name} in {p.dtype}: rounding takes {(lost / wanted) ** 0.5:.0%} of "
+            "it; open the model in float32 (dtype=torch.float32)"
+        )
 
 
 def _write(parameter: Tensor, values: Tensor) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import NotFoundError, UsageError, WrongTypeError
+from .formats import compute_device, compute_dtype
 from .places.account import Account
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
@@ -242,13 +243,12 @@ class Adapter(ABC):
     @property
     def device(self) -> torch.device:
         """Where the denoiser computes; with offloading its weights may rest elsewhere."""
-        offloaded = getattr(getattr(self.denoiser, "_hf_hook", None), "execution_device", None)
-        return torch.device(offloaded) if offloaded else next(self.denoiser.parameters()).device
+        return compute_device(self.denoiser)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The denoiser's number format."""
-        return next(self.denoiser.parameters()).dtype
+        """The number format that the denoiser computes in, however its weights are stored."""
+        return compute_dtype(self.denoiser)
 
     def encode(
         self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = (), **how: Any

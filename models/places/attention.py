@@ -23,14 +23,18 @@ ATTENTION_KINDS = ("q", "k", "v", "probs", "z")
 def attention_probs(
     q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """Return softmax(q kᵀ · scale + mask), shape [sample, head, query, key]; Vaswani et al. 2017, eq. 1."""
-    scores = (q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    """Return softmax(q kᵀ · scale + mask), shape [sample, head, query, key]; Vaswani et al. 2017, eq. 1.
+
+    Half precision is computed in float32 and rounded at the end, as fused kernels do: q kᵀ overflows float16.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
         past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(~past, float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+    return scores.softmax(-1).to(q.dtype)
 
 
 class AttentionTap(TorchFunctionMode):

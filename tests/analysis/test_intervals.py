@@ -188,7 +188,7 @@ def test_a_proportion_of_independent_answers_is_wilsons(right: int, extra: int, 
 
 
 def test_answers_that_are_alike_count_as_few() -> None:
-    """Eight seeds that always answer alike say no more than one: the interval is near that of four prompts."""
+    """Eight seeds that always answer alike say no more than one: nearly the interval of four prompts."""
     answers = xr.DataArray([1.0, 1.0, 0.0, 1.0], dims="prompt")
     one, eight = proportion(answers, ["prompt"]), proportion(answers.expand_dims(seed=8), BOTH)
     independent = proportion(answers.expand_dims(seed=8).stack(all=BOTH), ["all"])
