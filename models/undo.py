@@ -48,4 +48,5 @@ class Undo:
         self()
 
     def __del__(self) -> None:  # the end of a with block can be interrupted before it begins
-        self()
+        if self._todo:
+            self()

@@ -17,10 +17,13 @@ def moments(run: Callable[[], Any]) -> int:
 
 def interrupt(run: Callable[[], Any], moment: int) -> bool:
     """Interrupt a run at one of its moments; return whether it came to that."""
+    before, sys.unraisablehook = sys.unraisablehook, lambda _: None  # a moment may lie in a destructor
     try:
         _profiled(run, moment)
     except KeyboardInterrupt:
         return True
+    finally:
+        sys.unraisablehook = before
     return False
 
 
