@@ -16,6 +16,7 @@ from ..errors import StateError, UsageError
 from ..site import Site
 from ..undo import Undo
 from .attention import AttentionTap, Handler, put
+from .refuse import check_hooks_act
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
@@ -33,9 +34,10 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
 
     Raises:
         LookupError: if a site is not in the model.
-        RuntimeError: if a component was compiled: hooks would be skipped silently.
+        RuntimeError: if a component was compiled, or is computed again for gradients: hooks would be
+            skipped silently.
     """
-    refuse_compiled(model, {site.component for site, _ in handlers})
+    check_hooks_act(model, {site.component for site, _ in handlers})
     with Undo() as undo:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
         for site, handler in handlers:
@@ -98,7 +100,7 @@ def inputs(model: Adapter, site: Site) -> Iterator[list[Tensor]]:
         LookupError, RuntimeError: as ``hooked``.
     """
     place, seen = model.place(site), list[Tensor]()
-    refuse_compiled(model, {site.component})
+    check_hooks_act(model, {site.component})
     with Undo() as undo:
         _before(undo, place.module, lambda _, args: seen.append(args[0].detach().cpu()))
         yield seen
@@ -221,20 +223,3 @@ def _tap(undo: Undo, model: Adapter, module: nn.Module, pairs: list[tuple[str, H
     _before(undo, module, push)
     _after(undo, module, check)
     _after(undo, module, pop, always_call=True)
-
-
-def refuse_compiled(model: Adapter, components: Iterable[str]) -> None:
-    """Raise RuntimeError if hooks in some components would be skipped silently."""
-    parts: Mapping[str, nn.Module] = model.components
-    for name in set(components) & set(parts):
-        if any(map(_compiled, parts[name].modules())):
-            raise StateError(
-                f"{name} was compiled; hooks inside it would be skipped silently. "
-                "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
-            )
-
-
-def _compiled(module: nn.Module) -> bool:
-    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
-        return True
-    return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
