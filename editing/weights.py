@@ -8,6 +8,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.store.fingerprint import tensor_hash
 from ..models.suggest import near
+from ..models.undo import Undo
 from .lowrank import Delta, rows
 
 
@@ -54,15 +56,12 @@ def apply(edit: Changes, model: Model) -> None:
     """
     _check(edit, model)
     params = {name: model.parameter(name) for name in edit.deltas}
-    try:
+    with Undo() as undo:
         for name, p in params.items():
+            undo.add(partial(_off, edit, p))
             _before.setdefault(p, []).append((edit, p.detach().clone()))
             _add(p, name, edit.deltas[name])
-    except BaseException:  # Ctrl-C halfway too
-        for p in params.values():
-            if _on_top(p) is edit:
-                _pop(p)
-        raise
+        undo.forget()
 
 
 def revert(edit: Changes, model: Model) -> None:
@@ -77,8 +76,9 @@ def revert(edit: Changes, model: Model) -> None:
             raise UsageError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
         if top != edit:
             raise UsageError(f"{top!r} was applied on top of it to {name}; take that one back first")
-    for name in edit.deltas:
-        _pop(model.parameter(name))
+    with Undo() as undo:  # all of it, Ctrl-C halfway or not
+        for p in [model.parameter(name) for name in edit.deltas]:
+            undo.add(partial(_off, edit, p))
 
 
 def unwind(edit: Changes, model: Model) -> None:
@@ -132,9 +132,11 @@ def _on_top(parameter: Tensor) -> Changes | None:
     return done[-1][0] if done else None
 
 
-def _pop(parameter: Tensor) -> None:
-    _write(parameter, _before[parameter][-1][1])
-    _before[parameter].pop()
+def _off(edit: Changes, parameter: Tensor) -> None:
+    """Put back what was there before an edit, if it lies on top."""
+    if _on_top(parameter) == edit:
+        _write(parameter, _before[parameter][-1][1])
+        _before[parameter].pop()
 
 
 def _add(p: Tensor, name: str, delta: Delta) -> None:

@@ -18,6 +18,7 @@ from .places.account import Account
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
 from .places.live import Live
+from .places.parameters import found_parameter
 from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
 from .run.levels import Step
@@ -75,8 +76,8 @@ class Adapter(ABC):
         self.places()
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
-        return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
+        parts = [f"{k}: {type(m).__name__}" for k, m in self.components.items()]
+        return f"{type(self).__name__}({self.name!r}; {', '.join(parts)}; {type(self.scheduler).__name__})"
 
     # what a family fills in ---------------------------------------------------------------------------
 
@@ -186,13 +187,9 @@ class Adapter(ABC):
 
         Raises:
             LookupError: if there is none; the message names near misses.
+            RuntimeError: if it is there, but nobody reads it, since projections were fused.
         """
-        component, _, path = name.partition(".")
-        try:
-            return self.components[component].get_parameter(path)
-        except (KeyError, AttributeError):
-            names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
-            raise NotFoundError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+        return found_parameter(self.components, name, self.name)
 
     def layout(self, site: Site | str) -> Layout:
         """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
@@ -287,8 +284,8 @@ class Adapter(ABC):
         """What the network is told about the time: a scalar, or one for each of so many rows."""
         if not isinstance(step, Step):
             return torch.stack([self.time(s) for s in step])
-        whole = float(step.t).is_integer()
-        t = torch.tensor(step.t, dtype=torch.int64 if whole else torch.float32, device=self.device)
+        kind = torch.int64 if float(step.t).is_integer() else torch.float32
+        t = torch.tensor(step.t, dtype=kind, device=self.device)
         return t if rows is None else t.expand(rows)
 
     def sized(self, size: tuple[int, int] | None) -> Self:

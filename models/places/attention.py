@@ -42,19 +42,26 @@ class AttentionTap(TorchFunctionMode):
 
     Args:
         handlers: (kind, handler) pairs; kind is one of q, k, v, probs, z.
+        acts: whether the call that it was put on for is still going on; after an interrupt it is not.
     """
 
-    def __init__(self, handlers: Iterable[tuple[str, Handler]]) -> None:
+    def __init__(self, handlers: Iterable[tuple[str, Handler]], acts: Callable[[], bool]) -> None:
         super().__init__()
-        self.handlers = list(handlers)
+        self.handlers, self.acts = list(handlers), acts
         self.calls = 0
+
+    def off(self) -> None:
+        """Leave torch's stack of modes, with those that an interrupt left on top; nothing if it is not there."""
+        at, depth = torch._C._get_function_stack_at, torch._C._len_torch_function_stack
+        while any(at(i) is self for i in range(depth())):
+            torch._C._pop_torch_function_stack()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Intercept scaled_dot_product_attention; pass everything else on."""
         kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
+        if func is not F.scaled_dot_product_attention or not self.acts():
             return func(*args, **kwargs)
         self.calls += 1
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
