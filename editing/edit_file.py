@@ -1,8 +1,13 @@
-"""An edit on disk: one safetensors file, with JSON in its header on its base and where it comes from."""
+"""An edit on disk: one safetensors file, with JSON in its header on its base and where it comes from.
+
+The header holds a hash of everything, so that an edit that was damaged is never applied as another one. Equal
+edits with equal notes are equal files.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..models.errors import MissingFileError, UsageError
+from ..models.store.canonical import json_hash
 from ..models.store.disk import write_bytes
+from ..models.store.fingerprint import tensor_hash
+from ..models.store.schema import read_json
 from .lowrank import Delta, LowRank, tensors
 
-FORMAT = "denoscope.edit/1"
+FORMAT = "denoscope.edit/2"
+HASH = re.compile("[0-9a-f]{64}")
+ABOUT = {"base": {str: HASH}, "note": {str: object}, "sha256": HASH}
 
 
 def write(path: Path, deltas: Mapping[str, Delta], base: Mapping[str, str], note: Mapping[str, Any]) -> None:
@@ -27,9 +37,10 @@ def write(path: Path, deltas: Mapping[str, Delta], base: Mapping[str, str], note
     flat = {
         f"{n}/{part}": t.contiguous().clone() for n, d in deltas.items() for part, t in tensors(d).items()
     }
-    header = {"format": FORMAT, "base": json.dumps(dict(base)), "note": json.dumps(dict(note))}
-    data = safetensors.torch.save(flat, header)
-    write_bytes(path, data)
+    about = {"base": dict(base), "note": dict(note), "sha256": _hash(flat, base, note)}
+    # one entry: the order of several is random
+    header = {FORMAT: json.dumps(about, sort_keys=True)}
+    write_bytes(path, safetensors.torch.save(flat, header))
 
 
 def read(path: Path) -> tuple[dict[str, Delta], dict[str, str], dict[str, Any]]:
@@ -37,29 +48,36 @@ def read(path: Path) -> tuple[dict[str, Delta], dict[str, str], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, pickled, or something else than an edit.
+        ValueError: if the file is truncated, damaged, pickled, or something else than an edit.
     """
     if not path.is_file():
         raise MissingFileError(f"there is no edit {str(path)!r}; Edit.save(path) writes one")
     header, flat = _read(path)
-    if header.get("format") != FORMAT:
-        kind = header.get("format", "no denoscope format")
+    if FORMAT not in header:
+        kind = next((k for k in (*header, header.get("format", "")) if k.startswith("denoscope.")), None)
         raise UsageError(
-            f"{str(path)!r} is a safetensors file but no edit ({kind}, expected {FORMAT}); {_FIX}"
+            f"{str(path)!r} is a safetensors file but no edit ({kind or 'no denoscope format'}, expected "
+            f"{FORMAT}); {_FIX}"
         )
     try:
-        base, note = json.loads(header["base"]), json.loads(header["note"])
-        deltas = {
-            name: _delta({p: flat[f"{name}/{p}"] for p in parts}) for name, parts in _group(flat).items()
-        }
-        if set(deltas) != set(base) or not isinstance(note, dict):
+        about = read_json(header[FORMAT], ABOUT, "its header")
+        base, note = about["base"], about["note"]
+        if about["sha256"] != _hash(flat, base, note):
+            raise UsageError("it is not what was written")
+        deltas = {name: _delta(parts) for name, parts in _group(flat).items()}
+        if set(deltas) != set(base):
             raise UsageError(f"it changes {sorted(deltas)}, its header speaks of {sorted(base)}")
-    except (KeyError, ValueError, TypeError) as error:
+    except UsageError as error:
         raise UsageError(f"{str(path)!r} is a damaged edit: {error}; {_FIX}") from error
     return deltas, base, note
 
 
 _FIX = "give a file that Edit.save wrote"
+
+
+def _hash(flat: Mapping[str, Tensor], base: Mapping[str, str], note: Mapping[str, Any]) -> str:
+    arrays = {name: [str(t.dtype), tensor_hash(t)] for name, t in flat.items()}
+    return json_hash({"arrays": arrays, "base": dict(base), "note": dict(note)})
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -77,11 +95,12 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise UsageError(f"{str(path)!r} is no edit: {why}; {_FIX}") from error
 
 
-def _group(flat: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    names: dict[str, list[str]] = {}
-    for key in flat:
+def _group(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The parts of each change, by the name of its weight."""
+    names: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in flat.items():
         name, _, part = key.rpartition("/")
-        names.setdefault(name, []).append(part)
+        names.setdefault(name, {})[part] = tensor
     return names
 
 

@@ -17,6 +17,7 @@ from .places.account import Account
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
 from .places.live import Live
+from .places.parameters import canonical, parameter
 from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
 from .run.levels import Step
@@ -178,20 +179,15 @@ class Adapter(ABC):
         place, component = self.place(site), Site(str(site)).component
         if not place.path:
             return {}
-        return {f"{component}.{place.path}.{n}": p for n, p in place.module.named_parameters()}
+        return {canonical(f"{component}.{place.path}.{n}"): p for n, p in place.module.named_parameters()}
 
     def parameter(self, name: str) -> nn.Parameter:
-        """Return one parameter by the full name that ``weights`` gives.
+        """Return one parameter by the full name that ``weights`` gives, whatever the version of transformers.
 
         Raises:
             LookupError: if there is none; the message names near misses.
         """
-        component, _, path = name.partition(".")
-        try:
-            return self.components[component].get_parameter(path)
-        except (KeyError, AttributeError):
-            names = (f"{c}.{n}" for c, m in self.components.items() for n, _ in m.named_parameters())
-            raise NotFoundError(f"{self.name} has no parameter {name!r}; {near(name, names)}") from None
+        return parameter(self.components, self.name, name)
 
     def layout(self, site: Site | str) -> Layout:
         """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
