@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from ..errors import UsageError
 
@@ -72,9 +72,12 @@ def _names(value: Mapping[str, Any], schema: Mapping[Any, Schema], what: str) ->
 
 
 def _is(value: Any, kind: Any) -> bool:
+    kinds = set(get_args(kind) or (kind,))
+    if float in kinds:
+        kinds.add(int)
     if isinstance(value, bool):  # which Python counts as a number
-        return kind in (bool, object)
-    return isinstance(value, (float, int) if kind is float else kind)
+        return not kinds.isdisjoint((bool, object))
+    return isinstance(value, tuple(kinds))
 
 
 def _wrong(value: Any, what: str, wanted: str) -> UsageError:
