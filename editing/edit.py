@@ -15,14 +15,18 @@ import pandas as pd
 import torch
 
 from ..models.base import Model
-from ..models.errors import UsageError
+from ..models.errors import UsageError, WrongTypeError
 from ..models.html import panel, table
 from ..models.load import opened
+from ..models.places.parameters import canonical
+from ..models.store.canonical import json_hash
 from ..models.store.fingerprint import tensor_hash
 from ..models.store.provenance import provenance
 from ..models.undo import Undo
 from . import edit_file, weights
-from .lowrank import Delta, LowRank, add, dense, tensors
+from .lowrank import Delta, LowRank, add, dense, rank, tensors
+
+FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +34,8 @@ class Edit:
     """A change of some weights of one model. Methods make edits; ``Edit.of`` makes one by hand.
 
     ``e + f``, ``e - f``, ``0.5 * e`` and ``-e`` are edits; two edits are equal if they change the same
-    weights by the same amounts. An edit acts on the very weights it was made for, in any number format, and
-    on no others.
+    weights by the same amounts, held in the same way (factors, or the full tensor); ``e + f == f + e``. An
+    edit acts on the very weights it was made for, in any number format, and on no others.
 
     Args:
         deltas: for each parameter, by full name (``text_encoder.encoder...weight``), what is added to it.
@@ -39,7 +43,8 @@ class Edit:
         note: where the edit comes from: method, requests, model, versions. JSON.
 
     Raises:
-        ValueError: if deltas and base name different weights, or a delta is not finite.
+        ValueError: if deltas and base name different weights, or a delta is empty, not finite or not of
+            floating point numbers of at least 16 bits.
         TypeError: if the note is no JSON.
 
     >>> import torch
@@ -64,12 +69,9 @@ class Edit:
                 f"an edit needs deltas and their base for the same weights; got {sorted(self.deltas)} and "
                 f"{sorted(self.base)}. Edit.of(model, deltas) fills in the base"
             )
-        for name, delta in self.deltas.items():
-            if not all(bool(t.isfinite().all()) for t in tensors(delta).values()):
-                raise UsageError(f"the change of {name} holds NaN or infinite values")
-        object.__setattr__(self, "deltas", {n: _still(d) for n, d in self.deltas.items()})
-        object.__setattr__(self, "base", dict(self.base))
-        object.__setattr__(self, "note", json.loads(json.dumps(dict(self.note))))
+        object.__setattr__(self, "deltas", {canonical(n): _still(n, d) for n, d in self.deltas.items()})
+        object.__setattr__(self, "base", {canonical(n): hash_ for n, hash_ in self.base.items()})
+        object.__setattr__(self, "note", _json(self.note))
 
     @classmethod
     def of(cls, model: Model, deltas: Mapping[str, Delta], **note: Any) -> Edit:
@@ -101,7 +103,8 @@ class Edit:
                 f"{other.model!r}); make both on the same unedited model"
             )
         deltas = {**self.deltas, **other.deltas, **{n: add(self.deltas[n], other.deltas[n]) for n in both}}
-        note = {"method": "sum", "model": self.model, "parts": [*self._parts(), *other._parts()]}
+        parts = sorted([*self._parts(), *other._parts()], key=json_hash)  # e + f is f + e
+        note = {"method": "sum", "model": min(self.model, other.model), "parts": parts}
         return Edit(deltas, {**self.base, **other.base}, note)
 
     def __mul__(self, factor: float) -> Edit:
@@ -149,12 +152,17 @@ class Edit:
         return sum(d.shape.numel() for d in self.deltas.values())
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table of the touched weights: shape, size, rank and Frobenius norm of the change."""
-        rows = [
-            (n, tuple(d.shape), d.shape.numel(), _rank(d), float(torch.linalg.vector_norm(dense(d))))
-            for n, d in self.deltas.items()
-        ]
-        return pd.DataFrame(rows, columns=["weight", "shape", "size", "rank", "norm"]).set_index("weight")
+        """Return a table of the touched weights, by name, and of how each is changed.
+
+        Shape and size of the weight; ``rank`` of the change; ``directions``: how many of them hold 99 % of
+        the square of its Frobenius ``norm``.
+        """
+        rows = []
+        for name, d in self.deltas.items():
+            norm = float(torch.linalg.vector_norm(dense(d)))
+            rows.append((name, tuple(d.shape), d.shape.numel(), rank(d), rank(d, 0.99), norm))
+        columns = ["weight", "shape", "size", "rank", "directions", "norm"]
+        return pd.DataFrame(rows, columns=columns).set_index("weight")
 
     def __repr__(self) -> str:
         requests = ", ".join(f"{a} -> {b}" for p in self._parts() for a, b in p.get("requests", {}).items())
@@ -226,11 +234,25 @@ class Edit:
         return cls(deltas, base, note)
 
 
-def _still(delta: Delta) -> Delta:
-    if isinstance(delta, LowRank):
-        return LowRank(delta.left.detach().cpu(), delta.right.detach().cpu())
-    return delta.detach().cpu()
+def _still(name: str, delta: Delta) -> Delta:
+    """The change in main memory, as nobody else holds it; half precision is kept in float32."""
+    kept = {}
+    for part, t in tensors(delta).items():
+        if t.dtype not in FORMATS or not t.numel():
+            raise UsageError(
+                f"the change of {name} has {part} of {t.dtype}, shape {tuple(t.shape)}; give one that is "
+                "not empty, of floating point numbers of at least 16 bits: delta.double()"
+            )
+        if not bool(t.isfinite().all()):
+            raise UsageError(f"the change of {name} holds NaN or infinite values")
+        kept[part] = t.detach().cpu().to(torch.float64 if t.dtype == torch.float64 else torch.float32)
+    return LowRank(**kept) if isinstance(delta, LowRank) else kept["delta"]
 
 
-def _rank(delta: Delta) -> int:
-    return delta.right.shape[0] if isinstance(delta, LowRank) else min(delta.shape)
+def _json(note: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(json.loads(json.dumps(dict(note), allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WrongTypeError(
+            f"the note is no JSON: {error}; give text, finite numbers, lists or mappings of them"
+        ) from error

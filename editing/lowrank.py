@@ -50,9 +50,15 @@ class LowRank:
         return self if self.left.numel() + self.right.numel() < self.shape.numel() else self.dense()
 
     def __add__(self, other: LowRank) -> LowRank:
-        if self.right.shape == other.right.shape and torch.equal(self.right, other.right):
-            return LowRank(self.left + other.left, self.right)  # so that e - e is exactly nothing
-        return LowRank(torch.cat([self.left, other.left], 1), torch.cat([self.right, other.right], 0))
+        """Join the terms; in an order of their own, so that the order of the sum does not matter."""
+        a, b = self._terms(), other._terms()
+        return LowRank(torch.cat([a.left, b.left], 1), torch.cat([a.right, b.right], 0))._terms()
+
+    def _terms(self) -> LowRank:
+        """Sort by the rows of the right factor, and add up what shares a row: e - e is exactly nothing."""
+        right, place = torch.unique(self.right + 0.0, dim=0, return_inverse=True)  # no -0.0
+        left = self.left.new_zeros(len(self.left), len(right)).index_add(1, place, self.left)
+        return LowRank(left, right)
 
     def __mul__(self, factor: float) -> LowRank:
         return LowRank(factor * self.left, self.right)
@@ -80,6 +86,24 @@ def add(a: Delta, b: Delta) -> Delta:
 def dense(delta: Delta) -> Tensor:
     """Return the full tensor, in float64."""
     return delta.dense() if isinstance(delta, LowRank) else delta.double()
+
+
+def singular_values(delta: Delta) -> Float[Tensor, " directions"]:
+    """Return the singular values, the largest first, in float64; more axes than two count as [out, rest]."""
+    if isinstance(delta, LowRank):
+        left, right = (torch.linalg.qr(t.double()).R for t in (delta.left, delta.right.T))
+        return torch.linalg.svdvals(left @ right.T)
+    rows = delta.shape[0] if delta.ndim else 1
+    return torch.linalg.svdvals(delta.double().reshape(rows, -1))
+
+
+def rank(delta: Delta, share: float = 1.0) -> int:
+    """Return how many directions hold a share of the squared norm; all that are more than rounding, for 1."""
+    values = singular_values(delta)
+    dtype = delta.left.dtype if isinstance(delta, LowRank) else delta.dtype
+    least = max(delta.shape, default=1) * torch.finfo(dtype).eps * float(values.max())
+    kept = values[values > least].square()
+    return int((kept.cumsum(0) < share * kept.sum()).sum() + 1) if share < 1 and len(kept) else len(kept)
 
 
 def tensors(delta: Delta) -> dict[str, Tensor]:

@@ -101,8 +101,13 @@ def _check(edit: Changes, model: Model) -> None:
     if carries(model, edit):
         raise UsageError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
     for name, base in edit.base.items():
-        p = model.parameter(name)
+        p, delta = model.parameter(name), edit.deltas[name]
         if tensor_hash(p) == base:
+            if delta.shape != p.shape:  # torch would stretch some
+                raise UsageError(
+                    f"the change of {name} has shape {tuple(delta.shape)}, the weight has {tuple(p.shape)}; "
+                    "make the edit again"
+                )
             continue
         top = _on_top(p)
         if top is not None:

@@ -18,7 +18,7 @@ from .places.account import Account
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
 from .places.live import Live
-from .places.parameters import found_parameter
+from .places.parameters import canonical, parameter
 from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
 from .run.levels import Step
@@ -180,16 +180,16 @@ class Adapter(ABC):
         place, component = self.place(site), Site(str(site)).component
         if not place.path:
             return {}
-        return {f"{component}.{place.path}.{n}": p for n, p in place.module.named_parameters()}
+        return {canonical(f"{component}.{place.path}.{n}"): p for n, p in place.module.named_parameters()}
 
     def parameter(self, name: str) -> nn.Parameter:
-        """Return one parameter by the full name that ``weights`` gives.
+        """Return one parameter by the full name that ``weights`` gives, whatever the version of transformers.
 
         Raises:
             LookupError: if there is none; the message names near misses.
             RuntimeError: if it is there, but nobody reads it, since projections were fused.
         """
-        return found_parameter(self.components, name, self.name)
+        return parameter(self.components, self.name, name)
 
     def layout(self, site: Site | str) -> Layout:
         """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..models.adapter import Adapter
@@ -21,11 +18,11 @@ from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.html import panel, table
 from ..models.run.context import CallContext, When
 from ..models.site import Site
-from ..models.store.disk import write_bytes
+from ..models.store.tensor_file import TensorFile
 from ..models.suggest import near
 from .intervene import Intervention, Spec
 
-FORMAT = "denoscope.direction/1"
+FILE = TensorFile("direction", 2, {"axes": {str: int | None}, "sites": [str]}, "Direction.save")
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -236,9 +233,9 @@ class Direction:
         Raises:
             OSError: if it cannot be written; an older file stays as it was.
         """
-        flat = {str(s): v.detach().cpu().contiguous().clone() for s, v in self.vectors.items()}
-        axes = json.dumps({str(s): a for s, a in self.axes.items()})
-        write_bytes(Path(path), safetensors.torch.save(flat, {"format": FORMAT, "axes": axes}))
+        axes = {str(site): axis for site, axis in self.axes.items()}
+        flat = {str(site): v for site, v in self.vectors.items()}
+        FILE.write(Path(path), flat, {"axes": axes, "sites": list(flat)})
 
     @staticmethod
     def load(path: str | Path) -> Direction:
@@ -248,16 +245,11 @@ class Direction:
             FileNotFoundError: if there is no such file.
             ValueError: if the file is damaged, or something else than a direction.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                header, names = file.metadata() or {}, list(file.keys())
-                vectors = {Site(name): file.get_tensor(name) for name in names if header.get("axes")}
-            axes = json.loads(header["axes"])
-            return _placed({Site(s): vectors[Site(s)] for s in axes}, {Site(s): a for s, a in axes.items()})
-        except (SafetensorError, LookupError, ValueError, TypeError) as error:
-            raise UsageError(
-                f"{str(path)!r} is no direction: {error}; give a file that Direction.save wrote"
-            ) from error
+        flat, about = FILE.read(Path(path))
+        if not set(flat) == set(about["axes"]) == set(about["sites"]):
+            raise FILE.damaged(Path(path), f"it holds {sorted(flat)} and tells of {about['sites']}")
+        axes = {Site(site): axis for site, axis in about["axes"].items()}
+        return _placed({Site(site): flat[site] for site in about["sites"]}, axes)
 
 
 def _placed(vectors: Mapping[Site, Tensor], axes: Mapping[Site, int | None]) -> Direction:

@@ -2,57 +2,82 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import xarray as xr
 import zarr
 
-from ..models.errors import UsageError
 from ..models.run.levels import Step
 from ..models.site import Site
-from ..models.store.disk import new_folder
+from ..models.store.disk import new_folder, write_bytes
+from ..models.store.sealed import seal, unseal
 from ..models.text.prompt import Prompt, Words
+from .stored import DIMENSIONS, StoredArray, as_array, dimensions, variable
 
+KIND = "trace"
+PROMPTS = "prompts.safetensors"
 _PROMPT_TENSORS = ("embeds", "pooled", "mask")
+_LATENT_AXES = {1: ("channel",), 2: ("token", "channel"), 3: ("channel", "height", "width")}
+_NUMBER = float | str  # JSON has no infinity
+_WORDS = {"text": str, "tokens": [str], "spans": [(int, int)]}
+_ARRAY = {"shape": [int], "dtype": str}
+SCHEMA = {
+    "sites": {str: _ARRAY},
+    "order": [str],
+    "axes": {str: [str]},
+    "latents": _ARRAY,
+    "steps": [{"index": int, "t": _NUMBER, "sigma": _NUMBER}],
+    "kept_steps": [int],
+    "samples?": [int],
+    "seeds": [int],
+    "prompts": [{**_WORDS, "read": {str: _WORDS}, "sizes": {str: (int, int)}}],
+    "about": {str: object},
+}
 
 
 def trace_to_xarray(trace: Any) -> xr.Dataset:
-    """Return one variable for each site with dims (step, sample, ...), plus ``latents`` (sample, ...)."""
-    data = {str(site): (_dims(site, trace[site].ndim), trace[site].cpu().numpy()) for site in trace}
-    latents = trace.latents
-    data["latents"] = (("sample", *_axes("latents", latents.ndim - 1)), latents.cpu().numpy())
-    coords: dict[str, Any] = {
-        "sample": range(len(trace.seeds)),
-        "seed": ("sample", list(trace.seeds)),
-        "prompt": ("sample", [p.text for p in trace.prompts]),
-    }
-    if any("step" in dims for dims, _ in data.values()):
+    """Return one variable for each site with dims (step, sample, ...), plus ``latents`` (sample, ...).
+
+    Names and attributes are such that NetCDF and zarr carry them: ``unet__mid.attn.0.0__mlp.out`` is the site
+    ``unet/mid.attn.0.0/mlp.out``, which is also its attribute ``site``.
+    """
+    dims = dimensions({s: trace[s].shape for s in trace}, trace.axes, len(_kept(trace)))
+    sites = {variable(s): (dims[s], as_array(trace[s]), {"site": str(s)}) for s in trace}
+    return _base(trace).assign(sites)
+
+
+def _kept(trace: Any) -> list[int]:
+    """Which samples of the run the rows of its arrays are."""
+    if trace.samples is not None:
+        return list(trace.samples)
+    rows = [trace.acts[s].shape[not s.component.startswith("text_encoder")] for s in trace]
+    return list(range(len(trace.latents) or max(rows, default=0)))
+
+
+def _base(trace: Any) -> xr.Dataset:
+    """All but the sites: latents, coordinates, provenance."""
+    rows, latents, data = _kept(trace), trace.latents, {}
+    coords: dict[str, Any] = {"sample": rows}
+    last = max(rows, default=-1)
+    if len(trace.seeds) > last:
+        coords["seed"] = ("sample", [int(trace.seeds[r]) for r in rows])
+    if len(trace.prompts) > last:
+        coords["prompt"] = ("sample", [trace.prompts[r].text for r in rows])
+    if any(not s.component.startswith("text_encoder") for s in trace):
         coords["step"] = [s.index for s in trace.kept_steps]
         coords["sigma"] = ("step", [s.sigma for s in trace.kept_steps])
-    flat = {k: v for k, v in trace.about.items() if isinstance(v, (str, int, float))}
-    sizes = {len(v[1]) for v in data.values() if "sample" in v[0][:1]}
-    if sizes - {len(trace.seeds)}:
-        coords = {k: v for k, v in coords.items() if k in ("step", "sigma")}
+    if len(latents) > last:
+        axes = _LATENT_AXES.get(latents.ndim - 1, [f"axis{i}" for i in range(1, latents.ndim)])
+        data["latents"] = (("sample", *(f"latent_{a}" for a in axes)), as_array(latents[rows]))
+    told = {k: v for k, v in trace.about.items() if isinstance(v, str | int | float)}
+    flat = {k: str(v) if isinstance(v, bool) else v for k, v in told.items()}
     return xr.Dataset(data, coords=coords, attrs=flat)
-
-
-def _dims(site: Site, ndim: int) -> tuple[str, ...]:
-    lead = ("sample",) if site.component.startswith("text_encoder") else ("step", "sample")
-    return (*lead, *_axes(str(site), ndim - len(lead)))
-
-
-def _axes(name: str, n: int) -> list[str]:
-    """Name the axes of one sample; sizes differ between sites, so each name carries its site."""
-    known = {3: ("channel", "height", "width"), 2: ("token", "channel"), 1: ("channel",)}
-    if name.endswith(".probs"):
-        known[3] = ("head", "query", "key")
-    elif name.endswith((".q", ".k", ".v", ".z")):
-        known[3] = ("head", "token", "channel")
-    return [f"{axis} of {name}" for axis in known.get(n, [f"axis{i}" for i in range(n)])]
 
 
 def save_trace(trace: Any, path: Path) -> None:
@@ -62,68 +87,99 @@ def save_trace(trace: Any, path: Path) -> None:
         FileExistsError: if the folder is there already.
     """
     with new_folder(path) as part:
-        group = zarr.open_group(str(part), mode="w")
-        _write(group, "latents", trace.latents)
+        group = zarr.open_group(str(part), mode="w", zarr_format=2)
         for site in trace:
-            _write(group, f"sites/{site}", trace[site])
-        for i, prompt in enumerate(trace.prompts):
-            for name in _PROMPT_TENSORS:
-                if (tensor := getattr(prompt, name)) is not None:
-                    _write(group, f"prompts/{i}/{name}", tensor)
-        group.attrs["denoscope trace"] = {
-            "sites": [str(s) for s in trace],
-            "steps": [asdict(s) for s in trace.steps],
-            "kept_steps": [s.index for s in trace.kept_steps],
-            "seeds": list(trace.seeds),
-            "prompts": [
-                {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}} for p in trace.prompts
-            ],
-            "about": dict(trace.about),
-        }
+            array = as_array(trace[site])
+            chunks = array.shape if site.component.startswith("text_encoder") else (1, *array.shape[1:])
+            group.create_array(variable(site), data=array, chunks=chunks)
+        finish(trace, part)
+
+
+def finish(trace: Any, folder: Path) -> None:
+    """Write what is told of a trace into the folder that holds its sites' arrays, and the manifest last."""
+    shapes = {s: trace.acts[s].shape for s in trace}
+    dims = dimensions(shapes, trace.axes, len(_kept(trace)))
+    group: Any = zarr.open_group(str(folder), mode="a", zarr_format=2)
+    for site in trace:
+        group[variable(site)].attrs.update({DIMENSIONS: list(dims[site]), "site": str(site)})
+    _base(trace).to_zarr(folder, mode="a", zarr_format=2, consolidated=False)
+    if len(trace.latents) != len(_kept(trace)):  # the dataset is about the samples that were kept
+        dims_of_all = [f"all_latents_axis{i}" for i in range(trace.latents.ndim)]
+        group.create_array("all_latents", data=as_array(trace.latents), attributes={DIMENSIONS: dims_of_all})
+    zarr.consolidate_metadata(str(folder), zarr_format=2)
+    tensors = {
+        f"{i}/{name}": tensor.detach().cpu().contiguous().clone()
+        for i, prompt in enumerate(trace.prompts)
+        for name in _PROMPT_TENSORS
+        if (tensor := getattr(prompt, name)) is not None
+    }
+    write_bytes(folder / PROMPTS, safetensors.torch.save(tensors))
+    seal(folder, KIND, _told(trace, shapes))
+
+
+def _told(trace: Any, shapes: Mapping[Site, Any]) -> dict[str, Any]:
+    return {
+        "sites": {str(s): _array(shapes[s], trace.acts[s].dtype) for s in trace},
+        "order": [str(s) for s in trace],
+        "axes": {str(s): list(trace.axes[s]) for s in trace.axes},
+        "latents": _array(trace.latents.shape, trace.latents.dtype),
+        "steps": [{k: _number(v) for k, v in asdict(s).items()} for s in trace.steps],
+        "kept_steps": [s.index for s in trace.kept_steps],
+        **({} if trace.samples is None else {"samples": list(trace.samples)}),
+        "seeds": [int(seed) for seed in trace.seeds],
+        "prompts": [
+            {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}, "sizes": dict(p.sizes)}
+            for p in trace.prompts
+        ],
+        "about": dict(trace.about),
+    }
+
+
+def _array(shape: Any, dtype: torch.dtype) -> dict[str, Any]:
+    return {"shape": [int(n) for n in shape], "dtype": str(dtype).removeprefix("torch.")}
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
 
 
 def load_trace(path: Path) -> dict[str, Any]:
     """Read what ``save_trace`` wrote: the fields of a Trace, activations left on disk until asked for.
 
     Raises:
-        ValueError: if the folder holds no trace.
+        ValueError: if the folder holds no trace, or a damaged one.
     """
-    try:
-        group = zarr.open_group(str(path), mode="r")
-        about: Any = group.attrs["denoscope trace"]
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UsageError(f"{path} holds no trace; give a folder written by Trace.save()") from error
-    prompts = tuple(_prompt(group, f"prompts/{i}", p) for i, p in enumerate(about["prompts"]))
-    steps = tuple(Step(**s) for s in about["steps"])
+    home = unseal(path, KIND, SCHEMA)
+    told = home.about
+
+    def stored(name: str, array: Mapping[str, Any]) -> StoredArray:
+        return StoredArray(home, name, tuple(array["shape"]), getattr(torch, array["dtype"]))
+
+    steps = tuple(Step(s["index"], float(s["t"]), float(s["sigma"])) for s in told["steps"])
+    tensors = safetensors.torch.load((path / PROMPTS).read_bytes())
+    latents = stored("all_latents" if "all_latents" in home.arrays else "latents", told["latents"])
     return {
-        "acts": {Site(s): group[f"sites/{s}"] for s in about["sites"]},
-        "kept_steps": tuple(steps[i] for i in about["kept_steps"]),
+        "acts": {Site(s): stored(variable(s), told["sites"][s]) for s in told["order"]},
+        "axes": {Site(s): tuple(axes) for s, axes in told["axes"].items()},
+        "kept_steps": tuple(s for s in steps if s.index in told["kept_steps"]),
         "steps": steps,
-        "prompts": prompts,
-        "seeds": tuple(about["seeds"]),
-        "latents": _read(group, "latents"),
-        "about": about["about"],
+        "samples": tuple(told["samples"]) if "samples" in told else None,
+        "prompts": tuple(_prompt(tensors, i, p) for i, p in enumerate(told["prompts"])),
+        "seeds": tuple(told["seeds"]),
+        "latents": latents.read(),
+        "about": told["about"],
     }
 
 
 def _words(words: Words) -> dict[str, Any]:
-    return {"text": words.text, "tokens": words.tokens, "spans": words.spans}
+    return {"text": words.text, "tokens": list(words.tokens), "spans": list(words.spans)}
 
 
-def _prompt(group: Any, path: str, kept: Mapping[str, Any]) -> Prompt:
+def _prompt(tensors: Mapping[str, torch.Tensor], i: int, kept: Mapping[str, Any]) -> Prompt:
     def words(w: Mapping[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
         return w["text"], tuple(w["tokens"]), tuple((a, b) for a, b in w["spans"])
 
-    tensors: dict[str, Any] = {
-        n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group
-    }
-    return Prompt(*words(kept), read={k: Words(*words(w)) for k, w in kept["read"].items()}, **tensors)
-
-
-def _write(group: Any, name: str, x: torch.Tensor) -> None:
-    x = (x.float() if x.dtype == torch.bfloat16 else x).detach().cpu()  # numpy has no bfloat16
-    group.create_array(name, data=x.numpy())
-
-
-def _read(group: Any, name: str) -> torch.Tensor:
-    return torch.from_numpy(group[name][:])
+    own: dict[str, Any] = {n: tensors[f"{i}/{n}"] for n in _PROMPT_TENSORS if f"{i}/{n}" in tensors}
+    read = {k: Words(*words(w)) for k, w in kept["read"].items()}
+    sizes = {k: (a, b) for k, (a, b) in kept["sizes"].items()}
+    return Prompt(*words(kept), read=read, sizes=sizes, **own)

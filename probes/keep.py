@@ -14,6 +14,9 @@ from torch import Tensor
 from ..models.errors import UsageError
 from ..models.site import Site
 from ..models.store.disk import new_folder
+from ..models.store.sealed import Sealed
+from .export import finish, load_trace
+from .stored import StoredArray, as_array, variable
 
 log = logging.getLogger("denoscope")
 WARN_BYTES = 1_000_000_000  # bytes from which a run says loudly how much it keeps
@@ -75,6 +78,13 @@ class Keeper:
             len(self.buffers),
         )
 
+    def kept(self) -> Mapping[Site, Any]:
+        """Return the activations, before the run is over."""
+        return self.buffers
+
+    def complete(self, trace: Any) -> None:
+        """The run is over, and this is its trace."""
+
     def result(self) -> Mapping[Site, Any]:
         """Return the activations."""
         return self.buffers
@@ -98,27 +108,35 @@ class StoreKeeper(Keeper):
     def __init__(self, n_steps: int, dtype: torch.dtype | None, path: Path) -> None:
         super().__init__(n_steps, dtype)
         self.path, self.folder = path, new_folder(path)
+        self.dtypes: dict[Site, torch.dtype] = {}
 
     def __enter__(self) -> StoreKeeper:
-        self.group = zarr.open_group(str(self.folder.__enter__()), mode="w")
+        self.part = self.folder.__enter__()
+        self.group = zarr.open_group(str(self.part), mode="w", zarr_format=2)
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.folder.__exit__(*error)
-        if error[0] is None:
-            self.group = zarr.open_group(str(self.path), mode="r")
 
     def _buffer(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:
         shape, chunks = (*steps, *x.shape), (*(1 for _ in steps), *x.shape)
-        return self.group.create_array(str(site), shape=shape, chunks=chunks, dtype=str(self._array(x).dtype))
+        self.dtypes[site] = self.dtype or x.dtype
+        name, dtype = variable(site), str(as_array(x[:0].to(self.dtypes[site])).dtype)
+        return self.group.create_array(name, shape=shape, chunks=chunks, dtype=dtype)
 
     def _put(self, buffer: Any, at: Any, x: Tensor) -> None:
-        buffer[at] = self._array(x)
+        buffer[at] = as_array(x.to(self.dtype or x.dtype))
 
-    def _array(self, x: Tensor) -> Any:
-        x = x.to(self.dtype or x.dtype)
-        return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()  # numpy has no bfloat16
+    def kept(self) -> Mapping[Site, Any]:
+        """Return what is known of the activations; they can be read when the folder has its name."""
+        home = Sealed(self.part, {}, {})
+        return {s: StoredArray(home, variable(s), b.shape, self.dtypes[s]) for s, b in self.buffers.items()}
+
+    def complete(self, trace: Any) -> None:
+        """Write what is told of the trace, and the manifest last."""
+        finish(trace, self.part)
 
     def result(self) -> Mapping[Site, Any]:
-        """Return the arrays on disk, opened for reading."""
-        return {s: self.group[str(s)] for s in self.buffers}
+        """Return the arrays on disk, read when asked for."""
+        acts: Mapping[Site, Any] = load_trace(self.path)["acts"]
+        return acts

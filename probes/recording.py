@@ -18,7 +18,7 @@ from ..models.store.provenance import provenance
 from .call_state import Running
 from .call_texts import texts_of
 from .intervene import Intervention
-from .trace import Trace
+from .trace import Trace, known_axes
 
 
 class Recorder:
@@ -82,7 +82,10 @@ class Recorder:
         prompts = tuple(run.prompts.get("cond", ()))
         kept = tuple(s for s in steps if s in self.when)
         seeds, account = _seeds(arguments), self.account
-        self.traces.append(Trace(acts, kept, steps, prompts, seeds, latents, about, model.decode, account))
+        axes, rows = known_axes(model, list(acts)), self.when.rows
+        self.traces.append(
+            Trace(acts, kept, steps, prompts, seeds, latents, about, model.decode, account, axes, rows)
+        )
         self.failed()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -38,7 +39,7 @@ class Trace(Mapping[Site, Tensor]):
     """What a run left behind: ``trace[site]`` is [step, sample, ...] ([sample, ...] in text encoders).
 
     Args:
-        acts: the kept activations; tensors, or arrays on disk that are read when asked for.
+        acts: the kept activations; tensors, or arrays on disk that are read and checked when asked for.
         kept_steps: the steps kept at denoiser sites.
         steps: all steps of the run.
         prompts: the encoded prompts, one for each sample.
@@ -46,6 +47,8 @@ class Trace(Mapping[Site, Tensor]):
         latents: the final latents, [sample, ...].
         about: provenance: model, scheduler, guidance, versions.
         account: which interventions and traced sites met which steps and rows; None for loaded traces.
+        axes: names of the axes of one sample, at the sites where they are known and were not reduced.
+        samples: which samples of the run the rows of the activations are; None is all, in order.
     """
 
     acts: Mapping[Site, Any]
@@ -57,13 +60,15 @@ class Trace(Mapping[Site, Tensor]):
     about: Mapping[str, Any]
     _decode: Callable[[Tensor], Tensor]
     account: Account | None = None
+    axes: Mapping[Site, tuple[str, ...]] = field(default_factory=dict)
+    samples: tuple[int, ...] | None = None
 
     def __getitem__(self, site: Site | str) -> Tensor:
         site = Site(str(site))
         if site not in self.acts:
             raise NotFoundError(f"{site} was not traced; {near(str(site), map(str, self.acts))}")
         value = self.acts[site]
-        return value if isinstance(value, Tensor) else torch.from_numpy(value[:])
+        return value if isinstance(value, Tensor) else value.read()
 
     def __contains__(self, site: object) -> bool:
         return isinstance(site, Site | str) and Site(str(site)) in self.acts
@@ -100,14 +105,20 @@ class Trace(Mapping[Site, Tensor]):
             return self._decode(self.latents)
 
     def to_xarray(self) -> xr.Dataset:
-        """Return a labelled dataset: one variable for each site, plus latents."""
+        """Return a labelled dataset: one variable for each site, plus latents, of the samples that were kept.
+
+        The variable of ``unet/mid.attn.0.0/mlp.out`` is ``unet__mid.attn.0.0__mlp.out``, so that NetCDF and
+        zarr carry it. Sites share dimensions: step, sample, head, token, channel, ...; those that come in
+        several sizes carry their size (``token_64``).
+        """
         return trace_to_xarray(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the trace to a new folder (a zarr store).
+        """Write the trace to a new folder (a zarr store, which ``xarray.open_zarr`` opens too).
 
         Raises:
             FileExistsError: if the folder is there already.
+            StateError: if another process is writing it.
         """
         save_trace(self, Path(path))
 
@@ -115,8 +126,10 @@ class Trace(Mapping[Site, Tensor]):
     def load(path: str | Path, model: Model | None = None) -> Trace:
         """Read a saved trace; pictures need the model that made it.
 
+        What is read is compared with what was written, activations when they are asked for.
+
         Raises:
-            ValueError: if the folder holds no trace.
+            ValueError: if the folder holds no trace, or a damaged one.
         """
 
         def no_model(_: Tensor) -> Tensor:
@@ -153,7 +166,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
         interventions: what to change on the way; they act before anything is kept.
         reduce: applied to each activation [sample, ...] as it comes, to keep less of it.
         dtype: number format to keep, for example ``torch.float16``.
-        store: a new folder for a zarr store; activations stream there instead of into memory.
+        store: a new folder; activations stream there instead of into memory, and ``Trace.load`` reads it.
         on_step: called with each State, for example to decode what is there so far.
         progress: called with (done, total, what); without it a bar comes by itself.
         **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative, size.
@@ -196,17 +209,30 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
             if on_step:
                 on_step(state)
             show(done, len(plan), "sampling")
-    return Trace(
-        keeper.result(),
-        kept_steps,
-        tuple(plan),
-        state.prompts,
-        tuple(seeds),
-        state.latents,
-        provenance(model, **how.described(model), **_acting(model, interventions)),
-        model.decode,
-        state.account,
-    )
+        found = Trace(
+            keeper.kept(),
+            kept_steps,
+            tuple(plan),
+            state.prompts,
+            tuple(seeds),
+            state.latents,
+            provenance(model, **how.described(model), **_acting(model, interventions)),
+            model.decode,
+            state.account,
+            {} if reduce else known_axes(model, wanted),
+            when.rows,
+        )
+        keeper.complete(found)
+    return replace(found, acts=keeper.result())
+
+
+def known_axes(model: Model, sites: Sequence[Site]) -> dict[Site, tuple[str, ...]]:
+    """Return the axes of one sample at each site where they are known."""
+    axes = {}
+    for site in sites:
+        with suppress(LookupError, ValueError):  # an adapter need not know
+            axes[site] = model.layout(site).axes
+    return axes
 
 
 def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FileInTheWayError
+from .lock import making
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -55,14 +56,22 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: if there is something under that name.
+        StateError: if another process is writing it; the message says which.
     """
+    _check_free(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with making(path):
+        _check_free(path)
+        part = path.with_name(path.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)  # of one that was killed
+        try:
+            yield part
+            part.rename(path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def _check_free(path: Path) -> None:
     if path.exists():
         raise FileInTheWayError(f"{path} exists; name a new folder, or delete it")
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        yield part
-        part.rename(path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise

@@ -37,9 +37,33 @@ def writing(folder: Path, what: str, wait: float) -> Iterator[str | None]:
         StateError: if another writer still holds it after that time (the message names its process), or the
             file system knows no locks.
     """
-    path, left = folder / NAME, []
+    path = folder / NAME
+    with _locked(path, folder, what, wait) as left:
+        yield left
+        path.write_bytes(b"")  # came to its end
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder that is being made; the lock's file lies beside it, and goes with it.
+
+    Raises:
+        StateError: if another writer is making it (the message names its process), or as in ``writing``.
+    """
+    lock = path.with_name(f".{path.name}{NAME}")
+    with _locked(lock, path, str(path), 0.0):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path, target: Path, what: str, wait: float) -> Iterator[str | None]:
+    left, mine = [], []
 
     def sign(handle: int) -> None:
+        mine.append(path.exists() and os.path.samestat(os.fstat(handle), path.stat()))
         left.append(_what(os.read(handle, 10_000)))
         _note(handle, {"pid": os.getpid(), "host": socket.gethostname(), "what": what})
 
@@ -47,22 +71,28 @@ def writing(folder: Path, what: str, wait: float) -> Iterator[str | None]:
     try:
         lock.acquire()
     except Timeout:
-        raise StateError(
-            f"{folder} is being written by {_holder(path)}, and was for {wait:g} s; wait until that one is "
-            "done, stop it, or name another folder"
-        ) from None
+        raise _busy(target, _holder(path), wait) from None
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
             raise StateError(
-                f"the file system of {folder} cannot lock files ({error.strerror}), so two writers could "
+                f"the file system of {target} cannot lock files ({error.strerror}), so two writers could "
                 "mix; name a folder on another disk"
             ) from error
         raise
     try:
+        if not mine[-1]:  # its file was taken away, by one that came to its end just now
+            raise _busy(target, "another process", wait)
         yield left[-1]
-        path.write_bytes(b"")  # came to its end
     finally:
         lock.release()
+
+
+def _busy(target: Path, holder: str, wait: float) -> StateError:
+    waited = f", and was for {wait:g} s" if wait else ""
+    return StateError(
+        f"{target} is being written by {holder}{waited}; wait until that one is done, stop it, or "
+        "name another folder"
+    )
 
 
 def _note(handle: int, owner: Mapping[str, Any]) -> None:

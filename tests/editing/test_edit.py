@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 import denoscope
 from denoscope import Direction, Edit, Site, When, intervening
@@ -375,28 +373,10 @@ def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
-def test_foreign_and_damaged_files_are_refused(model: Any, tmp_path: Path) -> None:
-    path, edit = tmp_path / "x.safetensors", some(model)
-    save_file({"lora": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="safetensors file but no edit"):
-        Edit.load(path)
-    save_file(
-        {"lora": torch.ones(2)},
-        path,
-        {"format": "denoscope.edit/1", "base": json.dumps(dict(edit.base)), "note": "{}"},
-    )
-    with pytest.raises(ValueError, match="is a damaged edit"):
-        Edit.load(path)
-    save_file({"w/delta": torch.ones(2)}, path, {"format": "denoscope.edit/1", "base": "{}", "note": "{"})
-    with pytest.raises(ValueError, match="is a damaged edit"):
-        Edit.load(path)
-    save_file({"w/delta": torch.ones(2)}, path, {"format": "denoscope.edit/2", "base": "{}", "note": "{}"})
-    with pytest.raises(ValueError, match="denoscope.edit/2, expected denoscope.edit/1"):
-        Edit.load(path)
-    with pytest.raises(FileNotFoundError, match="there is no edit"):
-        Edit.load(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="there is no edit"):
-        Edit.load(tmp_path)
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(FileNotFoundError, match="there is no edit"):
+            Edit.load(path)
 
 
 def test_a_full_disk_leaves_the_old_file(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import math
 from functools import cache
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -221,6 +222,24 @@ def test_a_round_trip_is_exact(tmp_path, dtype):
     assert all(torch.equal(back[s].vector, d[s].vector) and back[s].vector.dtype == dtype for s in d.sites)
 
 
+def test_a_flipped_bit_is_never_another_direction(tmp_path):
+    path, d = tmp_path / "d.safetensors", both()
+    d.save(path)
+    data = path.read_bytes()
+    for i in range(0, 8 * len(data), 13):
+        flipped = bytearray(data)
+        flipped[i // 8] ^= 1 << i % 8
+        path.write_bytes(flipped)
+        try:
+            back = Direction.load(path)
+        except ValueError:
+            continue
+        assert back.axes == d.axes and all(torch.equal(back[s].vector, d[s].vector) for s in d.sites)
+    for _ in range(5):
+        d.save(path)
+        assert path.read_bytes() == data
+
+
 def test_other_files_are_refused(tmp_path, tiny):
     path = tmp_path / "d.safetensors"
     with pytest.raises(FileNotFoundError):
@@ -229,8 +248,6 @@ def test_other_files_are_refused(tmp_path, tiny):
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match="is no direction"):
         Direction.load(path)
-    import safetensors.torch
-
     path.write_bytes(safetensors.torch.save({"a": torch.zeros(2)}))
     with pytest.raises(ValueError, match="is no direction"):
         Direction.load(path)

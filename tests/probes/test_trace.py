@@ -155,9 +155,10 @@ def test_save_and_load(tiny, tmp_path):
 def test_the_dataset_is_labelled(tiny):
     run = trace(tiny, PROMPTS, sites=[OUT, PROBS], **RUN)
     data = run.to_xarray()
-    assert data[OUT].dims[:2] == ("step", "sample") and data[PROBS].sizes["step"] == 3
+    out, probs = (str(s).replace("/", "__") for s in (OUT, PROBS))
+    assert data[out].dims[:2] == ("step", "sample") and data[probs].sizes["step"] == 3
     assert list(data["prompt"].values) == PROMPTS and list(data["seed"].values) == [4, 9]
-    np.testing.assert_array_equal(data[PROBS].values, run[PROBS].numpy())
+    np.testing.assert_array_equal(data[probs].values, run[PROBS].numpy())
     assert data["sigma"].values[0] > data["sigma"].values[-1]
 
 
