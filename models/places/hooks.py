@@ -36,8 +36,8 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
     refuse_compiled(model, {site.component for site, _ in handlers})
     with ExitStack() as stack:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
-        for site, handler in handlers:
-            place = model.place(site)
+        places = model.places_of([site for site, _ in handlers])
+        for (site, handler), place in zip(handlers, places, strict=True):
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
             else:
