@@ -40,8 +40,8 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
     check_hooks_act(model, {site.component for site, _ in handlers})
     with Undo() as undo:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
-        for site, handler in handlers:
-            place = model.place(site)
+        places = model.places_of([site for site, _ in handlers])
+        for (site, handler), place in zip(handlers, places, strict=True):
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
             else:

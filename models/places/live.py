@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from torch import nn
 
 from ..run.context import Call
 from ..site import Site
 from .account import Account
-from .blocks import Place, is_fused
+from .blocks import ATTENTION, Place, is_fused
+
+Modules: TypeAlias = tuple[list[str], list[nn.Module | None]]
+
+
+def structure_of(components: Mapping[str, nn.Module]) -> Modules:
+    """Return the names and modules of some components, level by level; equal as long as they are the same.
+
+    It is asked at every lookup, and so it is a plain walk. The modules are kept, not their ids, which Python
+    gives again to others.
+    """
+    names, modules = list(components), list[nn.Module | None](components.values())
+    for module in modules:  # which grows meanwhile
+        if module is not None and module._modules:
+            names.extend(module._modules)
+            modules.extend(module._modules.values())
+    return names, modules
 
 
 class Live:
@@ -22,7 +39,9 @@ class Live:
         self.network: nn.Module | None = None
         self.suspended = False
         self._accounts: list[Account] = []
-        self._structure: tuple[object, ...] = ()
+        self._structure: Modules = ([], [])
+        self._attentions: list[nn.Module] = []
+        self._fused: list[bool] | None = None
         self._places: dict[Site, Place] = {}
 
     def places(
@@ -34,13 +53,16 @@ class Live:
         """
         if self.call is not None and self._places:
             return self._places
-        structure = tuple(
-            (name, id(m), is_fused(m)) for part in components.values() for name, m in part.named_modules()
-        )
+        structure = structure_of(components)
         if structure != self._structure:
+            self._structure = structure
+            self._attentions = [m for m in structure[1] if isinstance(m, ATTENTION)]
+            self._fused = None
+        fused = [is_fused(m) for m in self._attentions]
+        if fused != self._fused:
             for part in components.values():
                 part.eval()
-            self._structure, self._places, self.shapes = structure, resolve(), {}
+            self._fused, self._places, self.shapes = fused, resolve(), {}
         return self._places
 
     @contextmanager
