@@ -111,7 +111,10 @@ def test_equal_outputs_give_the_plain_ddim_step_to_the_bit(prediction):
 
     plain = final(model, guidance=1.0)
     torch.testing.assert_close(final(model, guidance=Same(1.0)).latents, plain.latents, rtol=1e-5, atol=1e-5)
-    for steps in (1, 3):  # the last one goes to the end of the schedule, the others to the next time
+    model.pipe.scheduler = type(model.scheduler).from_config(
+        model.scheduler.config, set_alpha_to_one=True, steps_offset=0
+    )
+    for steps in (1, 4):  # to times within, to time 0 and to the end of the schedule, which has no time
         scheduler, x = model._begin(Schedule(steps)), model.start(SEEDS, steps).latents
         for state in model.sample(PROMPTS, seeds=SEEDS, steps=steps, guidance=Same(2.0)):
             t = scheduler.timesteps[state.step.index]
