@@ -75,8 +75,7 @@ def read(
     branches = guidance.branches(model)
     of = dict(zip(names(branches), branches, strict=True))
     text = text or {}
-    given = any(negative) if isinstance(negative, str) else any(not isinstance(n, str) or n for n in negative)
-    if given and not any(b.reads == "negative_prompts" for b in branches):
+    if any(negative) and not any(b.reads == "negative_prompts" for b in branches):
         raise UsageError(
             f"the negative prompt {negative!r} cannot act: {guidance} of {model.name} has no branch that "
             "reads it; set guidance above 1 (on models told theirs: CFG(scale, true_scale)), or leave it out"

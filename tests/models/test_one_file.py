@@ -125,6 +125,56 @@ def test_a_path_to_nothing_is_never_a_hub_id(name, monkeypatch, tmp_path):
         load(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("./owner", True),
+        ("../owner/name", True),
+        ("/owner", True),
+        ("~owner", True),
+        (".\\owner", True),
+        ("..\\owner", True),
+        ("owner/name.SafeTensors", True),
+        ("x.pth", True),
+        ("owner/name", False),
+        (".owner/name", False),
+        ("owner/safetensors", False),
+        ("name.pt.x", False),
+    ],
+)
+def test_names_that_can_only_be_paths(name, path):
+    assert one_file.looks_like_path(name) == path
+
+
+def test_paths_are_looked_up_from_home_and_in_folders_that_are_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    assert one_file.checked_path("~/empty") == tmp_path / "empty"
+    with pytest.raises(LookupError, match=r"no file 'm\.pt' in '.*empty'; that folder is empty"):
+        one_file.checked_path("~/empty/m.pt")
+    with pytest.raises(LookupError, match=r"no file '~/none/m\.pt': its folder '.*none' does not exist"):
+        one_file.checked_path("~/none/m.pt")
+
+
+def test_the_config_is_looked_up_from_home_and_is_of_a_pipeline_that_has_such_files(
+    saved, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HOME", str(saved))
+    assert load(saved / "model.safetensors", config="~/config").conditional
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    with pytest.raises(
+        ValueError, match="DDPMPipeline of config .* has no layout of one file; give the whole"
+    ):
+        load(saved / "model.safetensors", config=tmp_path)
+
+
+def test_a_config_with_weights_of_both_kinds_is_taken(saved, tmp_path):
+    shutil.copytree(saved / "config", tmp_path / "config")
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        (tmp_path / "config" / "text_encoder" / name).write_bytes(b"never read")
+    assert load(saved / "model.safetensors", config=tmp_path / "config").conditional
+
+
 def test_a_missing_file_names_near_misses(saved):
     with pytest.raises(LookupError, match=r"did you mean 'model\.safetensors'"):
         load(saved / "modle.safetensors")

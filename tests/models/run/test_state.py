@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import diffusers
 import pytest
 import torch
@@ -63,3 +65,38 @@ def test_what_does_not_fit_is_refused(model):
     start = model.start([0], 5)
     with pytest.raises(ValueError, match=r"states are at steps \[2, 0\]"):
         SamplerState.join([state, start])
+
+
+def test_what_is_known_and_remembered_goes_with_its_rows(tiny):
+    start = tiny.start([0, 1, 2], 2)
+    known, mean = tiny.noise([3, 4, 5]), tiny.noise([6, 7, 8])
+    state = replace(start, index=1, known={"cond": known}, memory={"mean": mean})
+    taken = state.rows([2, 0, 2])
+    assert taken.index == 1 and torch.equal(taken.latents, start.latents[[2, 0, 2]])
+    assert torch.equal(taken.known["cond"], known[[2, 0, 2]])
+    assert torch.equal(taken.memory["mean"], mean[[2, 0, 2]])
+    assert all(map(torch.equal, taken.noise_states, [start.noise_states[i] for i in (2, 0, 2)]))
+    joined = SamplerState.join([state.rows([2]), state.rows([0, 1])])
+    assert joined.index == 1 and torch.equal(joined.latents, start.latents[[2, 0, 1]])
+    assert torch.equal(joined.known["cond"], known[[2, 0, 1]])
+    assert torch.equal(joined.memory["mean"], mean[[2, 0, 1]])
+    assert all(map(torch.equal, joined.noise_states, [start.noise_states[i] for i in (2, 0, 1)]))
+
+
+def test_what_only_some_know_is_computed_and_what_only_some_remember_is_refused(tiny):
+    plain = tiny.start([0], 2)
+    knows, remembers = (replace(plain, **{k: {"a": plain.latents}}) for k in ("known", "memory"))
+    for parts in ([plain, knows], [knows, plain]):
+        assert SamplerState.join(parts).known == {}
+    for parts in ([plain, remembers], [remembers, plain]):
+        with pytest.raises(ValueError, match=r"states remember different things: .*\['a'\]"):
+            SamplerState.join(parts)
+
+
+def test_a_state_of_the_middle_is_kept_while_the_run_goes_on(model):
+    run = model.sample(["a cat", "a dog"], seeds=[0, 1], **SETTINGS)
+    with torch.no_grad():
+        state = [next(run) for _ in range(3)][-1].sampler_state()
+        *_, last = run
+    assert state.index == 3
+    assert torch.equal(end(model, state, ["a cat", "a dog"]), last.latents)
