@@ -21,28 +21,35 @@ _PROMPT_TENSORS = ("embeds", "pooled", "mask")
 
 
 def trace_to_xarray(trace: Any) -> xr.Dataset:
-    """Return one variable for each site with dims (step, sample, ...), plus ``latents`` (sample, ...)."""
-    data = {str(site): (_dims(site, trace[site].ndim), trace[site].cpu().numpy()) for site in trace}
+    """Return one variable for each site with dims (step, sample, ...), plus ``latents`` (sample, ...).
+
+    Where not all samples were kept, the dim is ``sample of`` the site.
+    """
+    n = len(trace.seeds) or len(trace.prompts) or len(trace.latents)
+    data = {str(site): (_dims(site, trace[site], n), trace[site].cpu().numpy()) for site in trace}
     latents = trace.latents
-    data["latents"] = (("sample", *_axes("latents", latents.ndim - 1)), latents.cpu().numpy())
-    coords: dict[str, Any] = {
-        "sample": range(len(trace.seeds)),
-        "seed": ("sample", list(trace.seeds)),
-        "prompt": ("sample", [p.text for p in trace.prompts]),
-    }
+    rest = _axes("latents", latents.ndim - 1)
+    data["latents"] = ((_samples("latents", len(latents), n), *rest), latents.cpu().numpy())
+    coords: dict[str, Any] = {"sample": range(n)}
+    each = {"seed": list(trace.seeds), "prompt": [p.text for p in trace.prompts]}
+    coords |= {name: ("sample", values) for name, values in each.items() if len(values) == n}
     if any("step" in dims for dims, _ in data.values()):
         coords["step"] = [s.index for s in trace.kept_steps]
         coords["sigma"] = ("step", [s.sigma for s in trace.kept_steps])
     flat = {k: v for k, v in trace.about.items() if isinstance(v, (str, int, float))}
-    sizes = {len(v[1]) for v in data.values() if "sample" in v[0][:1]}
-    if sizes - {len(trace.seeds)}:
-        coords = {k: v for k, v in coords.items() if k in ("step", "sigma")}
     return xr.Dataset(data, coords=coords, attrs=flat)
 
 
-def _dims(site: Site, ndim: int) -> tuple[str, ...]:
-    lead = ("sample",) if site.component.startswith("text_encoder") else ("step", "sample")
-    return (*lead, *_axes(str(site), ndim - len(lead)))
+def _dims(site: Site, x: torch.Tensor, n: int) -> tuple[str, ...]:
+    lead = () if site.component.startswith("text_encoder") else ("step",)
+    if x.ndim == len(lead):  # reduced to one number
+        return lead
+    samples = _samples(str(site), x.shape[len(lead)], n)
+    return (*lead, samples, *_axes(str(site), x.ndim - len(lead) - 1))
+
+
+def _samples(name: str, kept: int, n: int) -> str:
+    return "sample" if kept == n else f"sample of {name}"
 
 
 def _axes(name: str, n: int) -> list[str]:
@@ -76,7 +83,8 @@ def save_trace(trace: Any, path: Path) -> None:
             "kept_steps": [s.index for s in trace.kept_steps],
             "seeds": list(trace.seeds),
             "prompts": [
-                {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}} for p in trace.prompts
+                {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}, "sizes": dict(p.sizes)}
+                for p in trace.prompts
             ],
             "about": dict(trace.about),
         }
@@ -117,7 +125,9 @@ def _prompt(group: Any, path: str, kept: Mapping[str, Any]) -> Prompt:
     tensors: dict[str, Any] = {
         n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group
     }
-    return Prompt(*words(kept), read={k: Words(*words(w)) for k, w in kept["read"].items()}, **tensors)
+    read = {k: Words(*words(w)) for k, w in kept["read"].items()}
+    sizes = {k: (int(a), int(b)) for k, (a, b) in kept.get("sizes", {}).items()}  # older files have none
+    return Prompt(*words(kept), read=read, sizes=sizes, **tensors)
 
 
 def _write(group: Any, name: str, x: torch.Tensor) -> None:

@@ -98,23 +98,36 @@ def test_a_time_that_the_scheduler_does_not_have_is_refused():
         pipe.unet(torch.zeros(1, 4, 8, 8), 17, encoder_hidden_states=torch.zeros(1, 32, 16))
 
 
+def off(pipe, i, _t, values):
+    """Turn guidance off after step 1, as diffusers' own example does."""
+    if i == 1:
+        pipe._guidance_scale = 0.0
+        values["prompt_embeds"] = values["prompt_embeds"].chunk(2)[-1]
+    return values
+
+
+OFF = {"callback_on_step_end": off, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+
+
 def test_a_callback_that_turns_guidance_off():
-    """diffusers' own example: from some step on there is one row a sample, and the pipeline says so."""
+    """From some step on there is one row a sample, and the pipeline says so."""
     pipe = tiny.tiny_sd()
-
-    def off(pipe, i, _t, values):
-        if i == 1:
-            pipe._guidance_scale = 0.0
-            values["prompt_embeds"] = values["prompt_embeds"].chunk(2)[-1]
-        return values
-
     seen, look = looking()
     with attached(pipe, look, trace=MID) as run:
-        call(pipe, callback_on_step_end=off, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+        call(pipe, **OFF)
     assert [(c.step.index, c.branch) for c, _ in seen] == [
         (0, "uncond"), (0, "cond"), (1, "uncond"), (1, "cond"), (2, "cond"), (3, "cond"),
     ]  # fmt: skip
     assert run.trace[MID].shape[:2] == (4, 1)
+
+
+def test_steps_are_kept_as_long_as_there_is_the_branch():
+    pipe = tiny.tiny_sd()
+    with attached(pipe, trace=MID, when=When(branch="uncond")) as run:
+        call(pipe, **OFF)
+    made = run.trace
+    assert [s.index for s in made.steps] == [0, 1, 2, 3] and [s.index for s in made.kept_steps] == [0, 1]
+    assert made[MID].shape[:2] == (2, 1) and torch.equal(made.at(MID, 1), made[MID][1])
 
 
 def test_a_callback_that_changes_the_latents_is_seen_in_the_trace():
