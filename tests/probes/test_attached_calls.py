@@ -190,9 +190,11 @@ def test_texts_outside_a_call_count_as_the_prompt():
         ids = pipe.tokenizer("a dog", padding="max_length", max_length=32, return_tensors="pt").input_ids
         pipe.text_encoder(ids)
         with run.assigning("uncond"):
+            with run.assigning("cond"):
+                pipe.text_encoder(ids)
             pipe.text_encoder(ids)
-    assert [c.branch for c, _ in seen] == ["cond", "cond", "uncond", "cond", "uncond"]
-    assert [[w.text for w in c.prompts] for c, _ in seen] == [["a cat"], ["a cat"], ["a dog"], [], []]
+    assert [c.branch for c, _ in seen] == ["cond", "cond", "uncond", "cond", "cond", "uncond"]
+    assert [[w.text for w in c.prompts] for c, _ in seen] == [["a cat"], ["a cat"], ["a dog"], [], [], []]
 
 
 @pytest.mark.parametrize("make", [tiny.tiny_sd, tiny_families.tiny_ldm])
@@ -213,6 +215,60 @@ def test_a_negative_text_beside_embeddings():
     with attached(pipe, look):
         pipe(prompt_embeds=embeds, negative_prompt="a dog", num_inference_steps=1, output_type="latent")
     assert [c.branch for c, _ in seen] == ["uncond"]
+
+
+def test_a_second_encoder_may_read_other_texts():
+    pipe = tiny_families.tiny_sdxl()
+    first, look = looking(TEXT)
+    second, look_too = looking(TEXT.replace("encoder", "encoder_2"))
+    rows, look_on = looking()
+    with attached(pipe, look, look_too, look_on):
+        call(pipe, "a cat", prompt_2="a dog", negative_prompt="a cook", negative_prompt_2="red", steps=1)
+    told = [[(c.branch, c.prompts[0].text) for c, _ in seen] for seen in (first, second)]
+    assert told == [[("cond", "a cat"), ("uncond", "a cook")], [("cond", "a dog"), ("uncond", "red")]]
+    assert [c.prompts for c, _ in rows] == [(), ()]  # no one text is what they read
+
+
+def test_one_negative_text_for_several_prompts():
+    pipe = tiny_families.tiny_sdxl()
+    seen, look = looking(TEXT)
+    given = [torch.Generator().manual_seed(i) for i in range(2)]
+    with attached(pipe, look):
+        call(pipe, ["a cat", "a red dog"], negative_prompt="a cook", steps=1, generator=given)
+    assert [(c.branch, [w.text for w in c.prompts]) for c, _ in seen] == [
+        ("cond", ["a cat", "a red dog"]),
+        ("uncond", ["a cook", "a cook"]),
+    ]
+
+
+def test_embeddings_in_place_of_the_negative_text_are_not_taken_for_the_empty_text():
+    pipe = tiny.tiny_sd()
+    embeds, _ = pipe.encode_prompt("a dog", "cpu", 1, False)
+    seen, look = looking()
+    with attached(pipe, look):
+        call(pipe, negative_prompt_embeds=embeds, steps=1)
+    assert [(c.branch, [p.text for p in c.prompts]) for c, _ in seen] == [("uncond", []), ("cond", ["a cat"])]
+
+
+def test_flux_may_read_one_text_as_prompt_and_as_negative_prompt():
+    pipe, text = tiny_families.tiny_flux(), "a cat"
+    seen, look = looking("transformer/block.0/mlp.out@img")
+    short = {"max_sequence_length": 24, "height": 16, "width": 16, "true_cfg_scale": 2.0}
+    with torch.no_grad(), attached(pipe, look):
+        call(pipe, text, negative_prompt=text, steps=1, **short)
+    assert [c.branch for c, _ in seen] == ["cond", "uncond"]
+
+
+def test_texts_are_read_again_only_where_somebody_is_told_of_them():
+    pipe, calls = tiny.tiny_sd(), []
+    watch = pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    with attached(pipe):
+        call(pipe, steps=1)
+    plain = len(calls)
+    with attached(pipe, zero(MID)):
+        call(pipe, steps=1)
+    watch.remove()
+    assert plain == 2 and len(calls) - plain == 4
 
 
 def test_tokens_of_neither_text_are_refused():
@@ -259,7 +315,7 @@ def own_loop(pipe, steps=3, together=True, run=None):
     return x
 
 
-ROWS = {"uncond": slice(0, 1), "cond": slice(1, 2)}
+ROWS = {"uncond": slice(None, 1), "cond": slice(-1, None)}
 
 
 def test_a_loop_of_ones_own_says_whose_the_rows_are():
@@ -285,7 +341,11 @@ def test_passes_of_a_loop_of_ones_own():
 
 def test_rows_that_do_not_share_out_the_batch_are_refused():
     pipe = tiny.tiny_sd()
-    for rows in ({"cond": slice(0, 1)}, {"cond": slice(0, 2), "uncond": slice(1, 2)}):
+    for rows in (
+        {"cond": slice(0, 1)},
+        {"cond": slice(0, 2), "uncond": slice(1, 2)},
+        {"cond": slice(0, 2), "uncond": slice(2, 2)},
+    ):
         with (
             pytest.raises(AccountError, match="do not share out a batch of 2"),
             attached(pipe, zero(MID), rows=rows),
@@ -381,6 +441,23 @@ def test_a_failing_call_leaves_nothing_and_the_next_is_whole(watch):
         call(model.pipe)
     assert len(run.trace[MID]) == 4 and before.changes() == []
     assert type(model.pipe) is kind
+
+
+def test_a_trace_keeps_what_interventions_made():
+    pipe = tiny.tiny_sd()
+    change = scale(MID, 3.0, When({0}))
+    with attached(pipe, change, trace=MID) as run:
+        call(pipe)
+    ours = trace(load(pipe), ["a cat"], seeds=[0], steps=4, guidance=7.5, sites=MID, interventions=[change])
+    assert torch.equal(run.trace[MID], ours[MID])
+
+
+def test_a_trace_of_all_branches_is_refused():
+    with (
+        pytest.raises(ValueError, match="one guidance branch"),
+        attached(tiny.tiny_sd(), trace=MID, when=When(branch=None)),
+    ):
+        pass
 
 
 def test_attached_twice_each_has_its_trace():
@@ -482,3 +559,12 @@ def test_prompts_hold_what_the_denoiser_is_given():
         call(pipe, steps=1)
     first, second = (c.prompts[0].embeds for c, _ in seen)
     assert torch.equal(first, plain.embeds) and not torch.equal(second, plain.embeds)
+
+
+def test_prompts_hold_the_pooled_text_that_the_denoiser_is_given():
+    pipe = tiny_families.tiny_sdxl()
+    plain = load(pipe).encode(["a cat"])[0]
+    (seen, look), change = looking(branch="cond"), scale("text_encoder_2/layer.0/mlp.out", 3.0)
+    with attached(pipe, change, look):
+        call(pipe, steps=1)
+    assert plain.pooled is not None and not torch.equal(seen[0][0].prompts[0].pooled, plain.pooled)

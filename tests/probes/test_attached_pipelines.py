@@ -211,3 +211,5 @@ def test_prompts_of_the_rows_are_known(name):
     dog = seen["cond"][1]
     assert "dog" in "".join(dog.tokens[i] for i in dog.find("dog")).lower()
     assert dog.embeds.shape[0] == len(dog.tokens)
+    with torch.no_grad():
+        assert dog.tokens == shortened(run.model).encode(TEXTS)[1].tokens
