@@ -289,7 +289,7 @@ def test_tokens_of_neither_text_are_refused():
 # calls that are not the pipeline's --------------------------------------------------------------------
 
 
-def own_loop(pipe, steps=3, together=True, run=None):
+def own_loop(pipe, steps=3, together=True, run=None, first=0):
     """As many notebooks write it."""
     ids = [
         pipe.tokenizer(
@@ -301,7 +301,7 @@ def own_loop(pipe, steps=3, together=True, run=None):
         embeds = [pipe.text_encoder(i.input_ids)[0] for i in ids]
         pipe.scheduler.set_timesteps(steps)
         x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        for t in pipe.scheduler.timesteps:
+        for t in pipe.scheduler.timesteps[first:]:
             if together:
                 uncond, cond = pipe.unet(
                     torch.cat([x, x]), t, encoder_hidden_states=torch.cat(embeds)
@@ -337,6 +337,32 @@ def test_passes_of_a_loop_of_ones_own():
         own_loop(pipe, together=False, run=run)
     ours = trace(load(pipe), ["a cat"], seeds=[0], steps=3, guidance=4.0, sites=MID)
     torch.testing.assert_close(run.trace[MID], ours[MID], atol=1e-5, rtol=1e-4)
+    assert [s.index for s in run.trace.steps] == [0, 1, 2]  # both passes are of one step
+
+
+def test_a_loop_of_ones_own_may_begin_later():
+    pipe = tiny.tiny_sd()
+    with attached(pipe, trace=MID, rows=ROWS) as run:
+        own_loop(pipe, first=1)
+    assert [(s.index, s.t) for s in run.trace.steps] == [
+        (i, float(pipe.scheduler.timesteps[i])) for i in (1, 2)
+    ]
+
+
+def test_a_step_that_is_made_twice_is_refused():
+    pipe = tiny.tiny_sd()
+    pipe.scheduler.set_timesteps(4)
+    with (
+        torch.no_grad(),
+        pytest.raises(AccountError, match=f"{MID} was traced twice at step 1 of one run"),
+        attached(pipe, trace=MID, rows={"cond": slice(None)}),
+    ):
+        for _ in range(2):
+            pipe.unet(
+                torch.zeros(1, 4, 8, 8),
+                pipe.scheduler.timesteps[1],
+                encoder_hidden_states=torch.zeros(1, 32, 16),
+            )
 
 
 def test_rows_that_do_not_share_out_the_batch_are_refused():
@@ -381,6 +407,10 @@ def test_a_pipeline_that_is_not_in_the_table_says_how_to_give_the_rows():
         call(pipe, pag_scale=3.0)
     assert [c.branch for c, _ in seen] == [*rows] * 4
     assert [s.index for s in run.trace.steps] == [0, 1, 2, 3]
+    texts, look = looking(TEXT)
+    with attached(pipe, look, rows=rows):
+        call(pipe, pag_scale=3.0, steps=1)
+    assert [c.branch for c, _ in texts] == ["cond", "uncond"]
 
 
 def test_a_subclass_is_known_by_the_call_that_it_inherits():
@@ -450,6 +480,43 @@ def test_a_trace_keeps_what_interventions_made():
         call(pipe)
     ours = trace(load(pipe), ["a cat"], seeds=[0], steps=4, guidance=7.5, sites=MID, interventions=[change])
     assert torch.equal(run.trace[MID], ours[MID])
+
+
+def test_what_is_kept_is_a_copy():
+    pipe, seen = tiny.tiny_sd(), []
+    with attached(pipe, trace=MID) as run:
+        call(pipe)
+
+    def spoil(x, _):
+        for old in seen:
+            old.zero_()
+        seen.append(x)
+
+    with attached(pipe, Intervention(MID, spoil), trace=MID) as spoilt:
+        call(pipe)
+    assert torch.equal(spoilt.trace[MID], run.trace[MID])
+
+
+def test_the_scale_of_guidance_is_known_meanwhile():
+    pipe, told = tiny.tiny_sd(), []
+    look = Intervention(MID, lambda *_: told.append(run.model.call.guidance_scale))
+    with attached(pipe, look) as run:
+        call(pipe, steps=1, guidance_scale=3.0)
+    assert told == [3.0]
+
+
+def test_a_place_that_a_call_leaves_out_is_named_at_once():
+    pipe, steps = tiny.tiny_sd(), []
+    whole = pipe.unet.mid_block.forward
+
+    def later_nothing(hidden, *args, **kwargs):
+        steps.append(1)
+        return whole(hidden, *args, **kwargs) if len(steps) == 1 else hidden
+
+    pipe.unet.mid_block.forward = later_nothing
+    with pytest.raises(AccountError, match=f"{MID} was not reached at step 1"), attached(pipe, trace=MID):
+        call(pipe)
+    assert len(steps) == 2
 
 
 def test_a_trace_of_all_branches_is_refused():
@@ -532,7 +599,10 @@ def test_word_maps_of_a_picture_that_is_changed():
     pipe = diffusers.StableDiffusionImg2ImgPipeline(**tiny.tiny_sd().components)
     pipe.set_progress_bar_config(disable=True)
     with attached(pipe, trace="unet/**/cross_attn.probs") as run:
-        call(pipe, "a red cat", image=PICTURE, strength=0.5)
+        call(pipe, "a red cat", image=PICTURE, strength=0.5, negative_prompt="a dog")
+    about = run.trace.about
+    assert (about["strength"], about["guidance_scale"], about["negative"]) == (0.5, 7.5, "a dog")
+    assert (about["pipeline"], about["steps"]) == ("StableDiffusionImg2ImgPipeline", 2)
     maps = maps_from_trace(run.trace, run.model, ["cat"], size=(16, 16)).maps
     assert maps.shape == (1, 1, 16, 16) and float(maps.max()) > 0
 
