@@ -4,6 +4,7 @@ import diffusers
 import pytest
 import torch
 import xarray as xr
+from diffusers.callbacks import SDCFGCutoffCallback
 from PIL import Image
 
 from denoscope.analysis import maps_from_trace, word_maps
@@ -137,6 +138,24 @@ def test_a_callback_that_changes_the_latents_is_seen_in_the_trace():
     assert torch.equal(run.trace.latents, made)
 
 
+@pytest.mark.parametrize("names", [None, ["prompt_embeds"]])
+def test_a_callback_gets_what_it_asks_for(names):
+    pipe, given = tiny.tiny_sd(), []
+    asked = {} if names is None else {"callback_on_step_end_tensor_inputs": names}
+    with attached(pipe) as run:
+        made = call(pipe, callback_on_step_end=lambda _p, _i, _t, v: given.append(list(v)) or {}, **asked)
+    assert given == [names or ["latents"]] * 4 and torch.equal(run.trace.latents, made)
+
+
+def test_a_callback_of_diffusers_says_itself_what_it_needs():
+    pipe = tiny.tiny_sd()
+    cut = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
+    plain, (seen, look) = call(pipe, callback_on_step_end=cut), looking()
+    with attached(pipe, look):
+        assert torch.equal(call(pipe, callback_on_step_end=cut), plain)
+    assert [c.branch for c, _ in seen] == ["uncond", "cond"] * 2 + ["cond"] * 2
+
+
 # rows -------------------------------------------------------------------------------------------------
 
 
@@ -204,8 +223,9 @@ def test_equal_texts_are_read_in_the_order_of_the_table(make):
     with torch.no_grad(), attached(pipe, look):
         pipe("", guidance_scale=4.0, num_inference_steps=1, output_type="np")
         pipe("", guidance_scale=1.0, num_inference_steps=1, output_type="np")
-    order = ["cond", "uncond"] if make is tiny.tiny_sd else ["uncond", "cond"]
-    assert [c.branch for c, _ in seen] == [*order, "cond"]
+        pipe("", guidance_scale=0.5, num_inference_steps=1, output_type="np")
+    sd, ldm = ["cond", "uncond", "cond", "cond"], ["uncond", "cond", "cond", "uncond", "cond"]
+    assert [c.branch for c, _ in seen] == (sd if make is tiny.tiny_sd else ldm)
 
 
 def test_a_negative_text_beside_embeddings():
@@ -257,6 +277,15 @@ def test_flux_may_read_one_text_as_prompt_and_as_negative_prompt():
     with torch.no_grad(), attached(pipe, look):
         call(pipe, text, negative_prompt=text, steps=1, **short)
     assert [c.branch for c, _ in seen] == ["cond", "uncond"]
+
+
+def test_a_negative_prompt_of_flux_without_a_scale_is_not_read():
+    pipe = tiny_families.tiny_flux()
+    seen, look = looking("transformer/block.0/mlp.out@img")
+    short = {"max_sequence_length": 24, "height": 16, "width": 16, "true_cfg_scale": 1.0}
+    with torch.no_grad(), attached(pipe, look):
+        call(pipe, negative_prompt="a dog", steps=1, **short)
+    assert [c.branch for c, _ in seen] == ["cond"]
 
 
 def test_texts_are_read_again_only_where_somebody_is_told_of_them():
@@ -329,6 +358,29 @@ def test_a_loop_of_ones_own_says_whose_the_rows_are():
         assert [s.index for s in one.steps] == [0, 1, 2]
         assert torch.equal(one.latents, made) and torch.equal(made, ours.latents)
     assert len(run.traces) == 2
+
+
+def test_a_loop_of_ones_own_ends_where_a_call_begins():
+    pipe = tiny.tiny_sd()
+    with attached(pipe, trace=MID, rows=ROWS) as run:
+        own_loop(pipe)
+        call(pipe, steps=2)
+    assert [len(one[MID]) for one in run.traces] == [3, 2]
+
+
+def test_a_call_without_a_call_of_the_network_is_refused():
+    class StableDiffusionIdle(diffusers.StableDiffusionPipeline):
+        def __call__(self):
+            """Make nothing."""
+
+    pipe = StableDiffusionIdle(**tiny.tiny_sd().components, requires_safety_checker=False)
+    with (
+        pytest.raises(
+            AccountError, match="call of StableDiffusionIdle came to its end without a call of unet"
+        ),
+        attached(pipe, rows=ROWS),
+    ):
+        pipe()
 
 
 def test_passes_of_a_loop_of_ones_own():
@@ -428,6 +480,12 @@ def test_a_subclass_is_known_by_the_call_that_it_inherits():
     assert len(run.trace.steps) == 4
     with (
         pytest.raises(ValueError, match="StableDiffusionLoop is not known"),
+        attached(StableDiffusionLoop(**parts)),
+    ):
+        pass
+    StableDiffusionLoop.__name__ = "StableDiffusionPipeline"  # the name alone says nothing
+    with (
+        pytest.raises(ValueError, match="StableDiffusionPipeline is not known"),
         attached(StableDiffusionLoop(**parts)),
     ):
         pass
@@ -605,6 +663,13 @@ def test_word_maps_of_a_picture_that_is_changed():
     assert (about["pipeline"], about["steps"]) == ("StableDiffusionImg2ImgPipeline", 2)
     maps = maps_from_trace(run.trace, run.model, ["cat"], size=(16, 16)).maps
     assert maps.shape == (1, 1, 16, 16) and float(maps.max()) > 0
+
+
+def test_a_size_is_rounded_as_the_pipeline_rounds_it():
+    pipe = tiny_families.tiny_flux()
+    with torch.no_grad(), attached(pipe) as run:
+        call(pipe, height=18, width=33, max_sequence_length=24, steps=1)
+    assert run.trace.about["size"] == list(run.trace.images.shape[-2:]) == [16, 32]
 
 
 def test_word_maps_of_other_rows_are_refused():
