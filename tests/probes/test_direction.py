@@ -149,6 +149,10 @@ def test_what_leads_nowhere_is_refused():
         Direction({TOKENS: [1.0, 2.0]})
     with pytest.raises(ValueError, match=f"differ at {TOKENS}: 16 and 8 channels"):
         d + Direction(TOKENS, vector(8))
+    one, last = (Direction(TOKENS, vector(), axis=a) for a in (1, -1))
+    with pytest.raises(ValueError, match="16 and 16 channels, on axes 1 and -1"):
+        one + last
+    assert last[TOKENS].axes == (last + last).axes == (2 * last).axes == {TOKENS: -1}
 
 
 # several sites ---------------------------------------------------------------------------------------------

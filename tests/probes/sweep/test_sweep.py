@@ -127,6 +127,11 @@ def test_settings_are_those_of_a_plain_run(tiny):
     assert swept.latents.shape == (2, 4, 12, 8)
 
 
+def test_prompts_are_as_long_as_a_long_negative_one(tiny):
+    how = {"steps": 2, "negative": "a red cat " * 15, "long_prompts": "chunks"}
+    close(sweep(tiny, RUNS[:1], **how).latents, serial(tiny, RUNS[:1], **how))
+
+
 def test_prompts_may_be_encoded_already(tiny):
     """One of them beside texts, and as a companion."""
     with torch.no_grad():
@@ -191,7 +196,8 @@ def test_an_intervention_may_be_in_one_row_alone(tiny):
 
 def test_progress_is_told(tiny):
     told = []
-    sweep(tiny, RUNS, steps=4, batch=2, progress=lambda *told_now: told.append(told_now))
+    runs = [*RUNS, RUNS[1]]  # the same run twice is one
+    sweep(tiny, runs, steps=4, batch=2, progress=lambda *told_now: told.append(told_now))
     assert told[-1] == (6, 6, "runs") and told == sorted(told)
 
 
