@@ -15,6 +15,7 @@ from torch import nn
 
 from denoscope.models.errors import StateError, UsageError
 from denoscope.models.fit import fit, seeded
+from denoscope.models.fit_state import Checkpoints
 
 STEPS = 12
 OPTIMIZERS = {
@@ -170,6 +171,14 @@ def test_a_killed_fit_goes_on(tmp_path):
     assert equal(bits(net), bits(other)) and np.array_equal(whole.losses, again.losses)
 
 
+@pytest.mark.parametrize(("how", "at"), [({"every": 3}, [3, 6, 7]), ({"every": 100}, [7])])
+def test_checkpoints_are_as_far_apart_as_asked(tmp_path, monkeypatch, how, at):
+    kept = []
+    monkeypatch.setattr(Checkpoints, "save", lambda _, state: kept.append(len(state.losses)))
+    trained(tmp_path, steps=7, **how)
+    assert kept == at
+
+
 def test_a_damaged_checkpoint_begins_anew(tmp_path, caplog):
     with pytest.raises(Stop):
         trained(tmp_path, 11)
@@ -209,7 +218,7 @@ def test_each_step_has_randomness_of_its_own_and_torchs_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
-    seen = [draws(seed, step) for seed in (0, 1) for step in (0, 1, 10)]
+    seen = [draws(seed, step) for seed in (0, 1, 11) for step in (0, 1, 10)]
     assert torch.equal(torch.rand(2), expected)
     numbers = [x for row in seen for x in row]
     assert len(set(numbers)) == len(numbers)

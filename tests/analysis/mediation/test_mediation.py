@@ -168,6 +168,16 @@ def test_denoiser_tracing_equals_the_oracle(tiny: Any, source: Any, window: list
     assert max(effects) > 100 * ROUNDING
 
 
+@pytest.mark.parametrize("source", ["trajectory", "in_place"])
+def test_several_windows_are_traced_as_each_alone(tiny: Any, source: Any) -> None:
+    how = {"sites": [CROSS], "source": source, "corruption": Noise(draws=1)}
+    both = denoiser(tiny, windows=[[0], [1, 2]], **how).restored.values
+    assert list(both["window"].values) == ["0-0", "1-2"]
+    for window, name in (([0], "0-0"), ([1, 2], "1-2")):
+        alone = denoiser(tiny, windows=[window], **how).restored.values
+        assert float(both.sel(window=name).squeeze()) == pytest.approx(float(alone.squeeze()), abs=ROUNDING)
+
+
 # laws (specification, section 8) --------------------------------------------------------------------------
 
 
