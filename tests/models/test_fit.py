@@ -76,7 +76,7 @@ def test_least_squares_is_solved():
     assert done.steps == 400 and done.losses[0] > 10 and done.losses[-1] < 1e-6
     frame = done.to_frame()
     assert list(frame.columns) == ["step", "loss"] and frame["loss"].to_numpy() == pytest.approx(done.losses)
-    assert "400 steps" in repr(done)
+    assert repr(done) == f"Fitted(400 steps; loss {done.losses[0]:.4g} -> {done.losses[-1]:.4g})"
 
 
 def test_it_equals_a_loop_written_by_hand():
@@ -239,6 +239,7 @@ def test_another_seed_is_another_fit():
         ({"seed": 3}, "seed was 0, is 3"),
         ({"about": {"data": "b"}}, r"about was \{\}, is \{\"data\": \"b\"\}"),
         ({"schedule": None}, "schedule was .*, is null"),
+        ({"schedule": lambda i: 1 / (2 + i)}, "schedule was .*, is"),
         ({"optimizer": partial(torch.optim.AdamW, lr=0.1)}, "optimizer settings was .*0.05.*, is .*0.1"),
         ({"optimizer": OPTIMIZERS["sgd, momentum"]}, 'optimizer was "AdamW", is "SGD"'),
     ],

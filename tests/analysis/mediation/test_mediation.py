@@ -249,6 +249,8 @@ def test_rows_of_denoiser_tracing(tiny: Any) -> None:
     late = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]])
     # restored runs make the last step alone, and of it the conditional row alone
     assert late.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2)
+    beside = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]], source="in_place")
+    assert beside.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2 * 2)  # the clean prompt's rows too
 
 
 @pytest.mark.parametrize("tracer", [text, denoiser])
