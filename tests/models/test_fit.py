@@ -267,6 +267,16 @@ def test_other_starting_values_or_frozen_ones_are_another_fit(tmp_path):
         trained(tmp_path, net=net)
 
 
+def test_another_number_format_is_another_fit(tmp_path):
+    def run(dtype):
+        w = torch.ones(3, dtype=dtype, requires_grad=True)
+        fit([w], lambda step, rng: w.float().square().sum(), steps=2, folder=tmp_path)
+
+    run(torch.bfloat16)
+    with pytest.raises(UsageError, match="another fit: start was"):
+        run(torch.float32)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path, value):
     w = torch.ones(2, requires_grad=True)
@@ -290,6 +300,7 @@ def test_parameters_that_are_not_finite_stop_at_once():
 BAD = [
     ({"what": []}, "it is empty"),
     ({"what": [torch.zeros(2)]}, r"cannot be trained \(0\); set requires_grad_"),
+    ({"what": {"w": torch.ones(2, requires_grad=True), "x": torch.zeros(2)}}, r"cannot be trained \(x\)"),
     ({"what": {"w": torch.zeros(2, requires_grad=True) * 2}}, "w is computed from others"),
     ({"loss": lambda step, rng: torch.zeros(())}, "step 0 has shape .* does not depend on what is trained"),
     ({"loss": lambda step, rng: W * 2}, r"step 0 has shape \(2,\) and depends"),
@@ -312,7 +323,18 @@ def test_nothing_is_left_on_what_is_not_trained(caplog):
     net, idle = small(), torch.ones(2, requires_grad=True)
     fit({"w": net[4].weight, "idle": idle}, noisy(net), steps=2)
     assert all(p.grad is None for p in net.parameters())
-    assert "does not depend on idle" in caplog.text
+    assert [r.getMessage() for r in caplog.records] == ["the loss of the first step does not depend on idle"]
+
+
+def test_a_step_that_fails_leaves_no_gradient():
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None):
+            raise Stop
+
+    w = torch.ones(2, requires_grad=True)
+    with pytest.raises(Stop):
+        fit([w], lambda step, rng: w.sum(), steps=1, optimizer=partial(Failing, lr=0.1))
+    assert w.grad is None and w.tolist() == [1, 1]
 
 
 def test_progress_is_told():
