@@ -112,6 +112,27 @@ def test_half_an_edit_is_never_left(model: Any, monkeypatch: pytest.MonkeyPatch)
         edit.revert(model)
 
 
+def test_an_edit_that_stops_at_once_leaves_the_one_below(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second weight was not reached; what it carries is not this edit."""
+    below = some(model, OTHER)
+    with below.applied(model):
+        edit, before = some(model) + some(model, OTHER, seed=1), bits(model)
+        write, written = weights._write, []
+
+        def failing(p: torch.Tensor, values: torch.Tensor) -> None:
+            written.append(p)
+            if len(written) == 1:
+                raise KeyboardInterrupt
+            write(p, values)
+
+        monkeypatch.setattr(weights, "_write", failing)
+        with pytest.raises(KeyboardInterrupt):
+            edit.apply(model)
+        monkeypatch.undo()
+        assert same(bits(model), before) and weights.carries(model, below)
+        assert not weights.carries(model, edit)
+
+
 def test_apply_and_revert_by_an_equal_edit(model: Any, tmp_path: Path) -> None:
     edit, before = some(model), bits(model)
     edit.save(tmp_path / "e.safetensors")

@@ -206,6 +206,21 @@ def test_half_precision_goes_on_too(tmp_path):
     assert torch.equal(run(tmp_path), run(None))
 
 
+def test_an_optimizer_may_remember_plain_numbers(tmp_path):
+    class Slowing(torch.optim.SGD):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                count = self.state[p]["count"] = self.state[p].get("count", 0) + 1
+                p.data -= 0.1 / count * p.grad
+
+    how = {"optimizer": partial(Slowing, lr=1.0)}
+    whole, net = trained(**how)
+    with pytest.raises(Stop):
+        trained(tmp_path, 7, **how)
+    _, other = trained(tmp_path, **how)
+    assert equal(bits(net), bits(other))
+
+
 # randomness ----------------------------------------------------------------------------------------------
 
 
@@ -265,6 +280,28 @@ def test_other_starting_values_or_frozen_ones_are_another_fit(tmp_path):
     net[0].weight.requires_grad_(False)
     with pytest.raises(UsageError, match="another fit: .*frozen parameters was"):
         trained(tmp_path, net=net)
+
+
+def test_other_frozen_values_are_another_fit(tmp_path):
+    def frozen(change):
+        net = small()
+        net[0].weight.requires_grad_(False).data[0, 0] += change
+        return net
+
+    with pytest.raises(Stop):
+        trained(tmp_path, 7, net=frozen(0))
+    with pytest.raises(UsageError, match="another fit: frozen parameters was"):
+        trained(tmp_path, net=frozen(1))
+
+
+def test_after_going_on_a_stop_puts_back_the_checkpoint(tmp_path):
+    ends = []
+    for stop in (7, 6, 8):  # the checkpoint is before step 5
+        net = small()
+        with pytest.raises(Stop):
+            trained(tmp_path, stop, net=net)
+        ends.append(bits(net))
+    assert equal(ends[0], ends[1]) and equal(ends[0], ends[2]) and not equal(ends[0], bits(small()))
 
 
 def test_another_number_format_is_another_fit(tmp_path):

@@ -85,6 +85,13 @@ def test_without_a_whole_the_strongest_place_wins_and_nothing_is_half_of_it():
     assert CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]])).scale == ("share of the effect", 1.0)
 
 
+def test_the_whole_effect_has_its_interval():
+    planted = cause([[0.6, 0.9], [0.2, 0.1]], corrupted=0.5, spread=0.1)
+    total = planted.total()
+    assert CausalMap.of(planted).total == tuple(float(total[k]) for k in ("mean", "low", "high"))
+    assert float(total["low"]) < float(total["high"])
+
+
 def test_a_single_run_is_told_without_an_interval():
     found = CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]]))
     one = found.ranked().iloc[0].copy()
