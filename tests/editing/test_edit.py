@@ -356,6 +356,8 @@ def test_bad_deltas_are_named(model: Any) -> None:
         Edit.of(model, {name: torch.full_like(p, float("nan"))})
     with pytest.raises(ValueError, match="Edit.of"):
         Edit({name: torch.zeros_like(p)}, {})
+    with pytest.raises(ValueError, match="Edit.of"):
+        Edit({}, {})
     with pytest.raises(TypeError, match="JSON"):
         Edit.of(model, {name: torch.zeros_like(p)}, method=model)
 

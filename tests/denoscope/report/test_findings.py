@@ -10,7 +10,7 @@ import xarray as xr
 from denoscope.analysis.mediation.result import Mediation
 from denoscope.report import findings
 from denoscope.report.causal_map import CausalMap, sure
-from denoscope.report.plain import plain_window
+from denoscope.report.plain import amount, plain_window
 
 SITES = ["text_encoder/layer.0/self_attn.out", "text_encoder/layer.1/self_attn.out"]
 TOKENS = {"token": ["3:cat", "4:end"], "role": ("token", ["subject", "end"])}
@@ -119,7 +119,7 @@ def test_of_several_encoders_the_one_that_carries_most_is_named():
 
 
 def test_the_unet_sentence_counts_what_restores_more_than_half():
-    found = CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]], columns={"window": ["0-5", "6-11"]}))
+    found = CausalMap.of(cause([[0.6, 0.9], [0.4, 0.1]], columns={"window": ["0-5", "6-11"]}))
     first, second = findings.tell_denoiser(found)
     assert (
         "steps 7–12" in first.text
@@ -163,6 +163,10 @@ def test_what_moved_is_told_of_both(edited, others, weak):
     told = findings.tell_moved(pd.Series({"efficacy": edited, "specificity": others}))
     assert told.weak == weak
     assert f"edited prompt by {edited:.1%}" in told.text and f"other things by {others:.1%}" in told.text
+
+
+def test_nothing_is_not_told_as_less_than_nothing():
+    assert [amount(x, True) for x in (-0.0001, 0.0001, -0.03, -0.3)] == ["0.0%", "0.0%", "-3.0%", "-30%"]
 
 
 @pytest.mark.parametrize(("label", "words"), [("0-5", "steps 1–6"), ("3", "step 4")])
