@@ -453,6 +453,27 @@ def test_effect_share_and_total_are_what_they_say(tiny: Any) -> None:
     assert got.normalised.interval()["low"].notnull().all()
 
 
+def test_the_metric_is_given_few_pictures_and_the_clean_prompt(tiny: Any) -> None:
+    sizes = []
+
+    def length(outcome: Outcome) -> Tensor:
+        sizes.append(len(outcome.latents))
+        return torch.tensor([float(len(p.text)) for p in outcome.prompts])
+
+    got = denoiser(tiny, ["a red cat", "a cat"], "cat", sites=[CROSS], metric=length, batch=2)
+    assert got.clean.values.tolist() == [[9], [5]]
+    assert (got.corrupted == got.clean).all() and (got.restored.values == got.clean).all()
+    assert max(sizes) == 2 and sum(sizes) == 2 * (1 + 2 + 2)
+
+
+def test_places_are_told_by_block_and_kind(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "default_guidance", 3.0)
+    data = denoiser(tiny, sites=[CROSS, "unet/mid.res.0/resnet.out"], steps=1).data
+    assert data["block"].values.tolist() == ["up.0.attn.0.0", "mid.res.0"]
+    assert data["kind"].values.tolist() == ["cross_attn.out", "resnet.out"]
+    assert data.attrs["guidance"] == 3.0
+
+
 def test_provenance_says_what_was_done(tiny: Any) -> None:
     about = denoiser(tiny, sites=CROSS, source="in_place").indirect_effect.values.attrs
     assert about["corruption"] == "Noise(sd=3.0, draws=2, seed=0)"
