@@ -33,7 +33,8 @@ def tell_total(found: CausalMap, about: str) -> Finding:
     mean, low, high = found.total
     text = f"Taking “{about}” out of the prompt changes the {found.metric} by {abs(mean):.3f}"
     if found.share:
-        return Finding(f"{text} (95% interval {abs(low):.3f} to {abs(high):.3f}).")
+        least, most = sorted((abs(low), abs(high)))
+        return Finding(f"{text} (95% interval {least:.3f} to {most:.3f}).")
     return Finding(
         f"{text}, which is not clearly different from 0: read the causal maps as noise.", weak=True
     )

@@ -57,6 +57,12 @@ def test_more_texts_than_one_batch_holds(tiny: Any) -> None:
     texts = [f"a {a}{b}" for a in "bcdfghkl" for b in "aeiouvwxy"]
     assert len(texts) > 64
     found, read = layer_inputs(tiny, texts, SITE), token_states(tiny, texts)
+    site = Site("text_encoder/layer.1/resid.post")
+    passed = site_states(tiny, texts, [site])[site]
+    assert len(passed) == len(texts)
+    torch.testing.assert_close(
+        passed[64:66], site_states(tiny, texts[64:66], [site])[site], rtol=0, atol=1e-5
+    )
     for text in (texts[0], texts[63], texts[64], texts[-1]):
         torch.testing.assert_close(found[text].values, given(tiny, text, SITE), rtol=0, atol=1e-5)
         assert found[text].words.text == read[text].words.text == text

@@ -11,6 +11,7 @@ from denoscope.analysis.mediation.corruption import EMBEDDINGS, Noise, Swap, cor
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.probes.intervene import Intervention
+from tests.models.families.test_families import opened
 
 
 def made(model: Any, texts: list[str], subjects: list[str], how: Noise | Swap) -> Any:
@@ -87,6 +88,24 @@ def test_other_seeds_give_other_noise(tiny: Any) -> None:
     assert a.ne(b).all()
 
 
+def test_noise_is_that_of_rome_unless_said_otherwise() -> None:
+    assert Noise() == Noise(sd=3.0, draws=10, seed=0)
+
+
+def test_a_draw_is_the_same_for_each_prompt_token_by_token(tiny: Any) -> None:
+    long, short = made(tiny, ["a red cat", "a cat"], ["red cat", "cat"], Noise(draws=2))
+    for a, b in zip(long, short, strict=True):
+        assert len(added(a)) == 2 and torch.equal(added(a)[:1], added(b))
+
+
+def test_each_text_encoder_has_noise_of_its_own() -> None:
+    ((draw,),) = made(opened("sdxl"), ["a red cat"], ["cat"], Noise(draws=1))
+    assert set(draw.added) == {"text_encoder", "text_encoder_2"}
+    first, second = (noise[0] / noise[0].norm() for _, noise in draw.added.values())
+    n = min(len(first), len(second))
+    assert not torch.allclose(first[:n] / first[:n].norm(), second[:n] / second[:n].norm(), atol=0.1)
+
+
 def test_rows_feel_their_own_interventions_only(tiny: Any) -> None:
     """More rows than one batch holds, each with noise of its own, equal one after another."""
     (draws,) = made(tiny, ["a red cat"], ["cat"], Noise(draws=70))
@@ -98,9 +117,9 @@ def test_rows_feel_their_own_interventions_only(tiny: Any) -> None:
 
 
 def test_swap_writes_other_words(tiny: Any) -> None:
-    texts = ["a Red cat, red cats", "a cat"]
+    texts = ["a Red cat, red cats", "a cat, two cats"]
     swapped = made(tiny, texts, ["red", "cat"], Swap(r"d\1og"))
-    assert [draws[0].text for draws in swapped] == [r"a d\1og cat, d\1og cats", r"a d\1og"]
+    assert [draws[0].text for draws in swapped] == [r"a d\1og cat, d\1og cats", r"a d\1og, two cats"]
     assert swapped[0][0].interventions() == () and len(swapped[0]) == 1
 
 
@@ -109,6 +128,7 @@ def test_swap_writes_other_words(tiny: Any) -> None:
     [
         (lambda: Noise(sd=-1), "sd is -1"),
         (lambda: Noise(sd=float("nan")), "sd is nan"),
+        (lambda: Noise(sd=float("inf")), "sd is inf"),
         (lambda: Noise(draws=0), "draws is 0; give at least 1"),
         (lambda: Swap("  "), r"like Swap\('cook'\)"),
     ],

@@ -168,6 +168,16 @@ def test_denoiser_tracing_equals_the_oracle(tiny: Any, source: Any, window: list
     assert max(effects) > 100 * ROUNDING
 
 
+@pytest.mark.parametrize("source", ["trajectory", "in_place"])
+def test_several_windows_are_traced_as_each_alone(tiny: Any, source: Any) -> None:
+    how = {"sites": [CROSS], "source": source, "corruption": Noise(draws=1)}
+    both = denoiser(tiny, windows=[[0], [1, 2]], **how).restored.values
+    assert list(both["window"].values) == ["0-0", "1-2"]
+    for window, name in (([0], "0-0"), ([1, 2], "1-2")):
+        alone = denoiser(tiny, windows=[window], **how).restored.values
+        assert float(both.sel(window=name).squeeze()) == pytest.approx(float(alone.squeeze()), abs=ROUNDING)
+
+
 # laws (specification, section 8) --------------------------------------------------------------------------
 
 
@@ -239,6 +249,8 @@ def test_rows_of_denoiser_tracing(tiny: Any) -> None:
     late = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]])
     # restored runs make the last step alone, and of it the conditional row alone
     assert late.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2)
+    beside = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]], source="in_place")
+    assert beside.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2 * 2)  # the clean prompt's rows too
 
 
 @pytest.mark.parametrize("tracer", [text, denoiser])
@@ -439,6 +451,27 @@ def test_effect_share_and_total_are_what_they_say(tiny: Any) -> None:
     assert float(interval["mean"]) == pytest.approx(total.mean())
     assert interval["low"] <= interval["mean"] <= interval["high"]
     assert got.normalised.interval()["low"].notnull().all()
+
+
+def test_the_metric_is_given_few_pictures_and_the_clean_prompt(tiny: Any) -> None:
+    sizes = []
+
+    def length(outcome: Outcome) -> Tensor:
+        sizes.append(len(outcome.latents))
+        return torch.tensor([float(len(p.text)) for p in outcome.prompts])
+
+    got = denoiser(tiny, ["a red cat", "a cat"], "cat", sites=[CROSS], metric=length, batch=2)
+    assert got.clean.values.tolist() == [[9], [5]]
+    assert (got.corrupted == got.clean).all() and (got.restored.values == got.clean).all()
+    assert max(sizes) == 2 and sum(sizes) == 2 * (1 + 2 + 2)
+
+
+def test_places_are_told_by_block_and_kind(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "default_guidance", 3.0)
+    data = denoiser(tiny, sites=[CROSS, "unet/mid.res.0/resnet.out"], steps=1).data
+    assert data["block"].values.tolist() == ["up.0.attn.0.0", "mid.res.0"]
+    assert data["kind"].values.tolist() == ["cross_attn.out", "resnet.out"]
+    assert data.attrs["guidance"] == 3.0
 
 
 def test_provenance_says_what_was_done(tiny: Any) -> None:
