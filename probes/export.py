@@ -76,7 +76,8 @@ def save_trace(trace: Any, path: Path) -> None:
             "kept_steps": [s.index for s in trace.kept_steps],
             "seeds": list(trace.seeds),
             "prompts": [
-                {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}} for p in trace.prompts
+                {**_words(p), "clip_skip": p.clip_skip, "read": {k: _words(w) for k, w in p.read.items()}}
+                for p in trace.prompts
             ],
             "about": dict(trace.about),
         }
@@ -117,7 +118,8 @@ def _prompt(group: Any, path: str, kept: Mapping[str, Any]) -> Prompt:
     tensors: dict[str, Any] = {
         n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group
     }
-    return Prompt(*words(kept), read={k: Words(*words(w)) for k, w in kept["read"].items()}, **tensors)
+    read = {k: Words(*words(w)) for k, w in kept["read"].items()}
+    return Prompt(*words(kept), read=read, clip_skip=kept.get("clip_skip"), **tensors)
 
 
 def _write(group: Any, name: str, x: torch.Tensor) -> None:
