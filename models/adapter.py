@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -22,6 +23,7 @@ from .run.noise import gaussian
 from .run.schedule import Schedule, begin
 from .site import Site
 from .structure import Structure
+from .text.encoders import Reading, read
 from .text.options import chosen_options
 from .text.prompt import Prompt, Words
 
@@ -177,9 +179,34 @@ class Adapter(Structure):
         """
         if isinstance(texts, str):
             raise WrongTypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
-        read = {branch: [Words(t, ()) for t in texts]}
-        with self.calling(Call(TEXT, {branch: slice(0, len(texts))}, prompts=read, samples=tuple(samples))):
-            return self._encode(list(texts), **chosen_options(self._encode, self.name, how))
+        options = chosen_options(self._encode, self.name, how)
+        call = Call(
+            TEXT,
+            {branch: slice(0, len(texts))},
+            prompts={branch: [Words(t, ()) for t in texts]},
+            samples=tuple(samples),
+            layers_read=self.layers_read(options.get("clip_skip")),
+        )
+        with self.calling(call):
+            made = self._encode(list(texts), **options)
+        return [replace(p, clip_skip=options.get("clip_skip")) for p in made] if options else made
+
+    def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - some take it
+        """How many layers of its text encoders the denoiser reads, by component, where it is not all.
+
+        Args:
+            clip_skip: as in ``Sampling``.
+        """
+        return {}
+
+    def _read(self, encoder: str, texts: Sequence[str], limit: int, **how: Any) -> Reading:
+        """Cut texts into the tokens of an encoder that is called next; see ``text.encoders.read``."""
+        reading = read(self._tokenizer(encoder), texts, limit, self.name, **how)
+        self.live.reading(encoder, reading.words)
+        return reading
+
+    def _tokenizer(self, encoder: str) -> Any:
+        return getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
 
     def negative(
         self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any

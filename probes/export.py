@@ -36,7 +36,7 @@ SCHEMA = {
     "kept_steps": [int],
     "samples?": [int],
     "seeds": [int],
-    "prompts": [{**_WORDS, "read": {str: _WORDS}, "sizes": {str: (int, int)}}],
+    "prompts": [{**_WORDS, "read": {str: _WORDS}, "sizes": {str: (int, int)}, "clip_skip": int | None}],
     "about": {str: object},
 }
 
@@ -128,7 +128,12 @@ def _told(trace: Any, shapes: Mapping[Site, Any]) -> dict[str, Any]:
         **({} if trace.samples is None else {"samples": list(trace.samples)}),
         "seeds": [int(seed) for seed in trace.seeds],
         "prompts": [
-            {**_words(p), "read": {k: _words(w) for k, w in p.read.items()}, "sizes": dict(p.sizes)}
+            {
+                **_words(p),
+                "read": {k: _words(w) for k, w in p.read.items()},
+                "sizes": dict(p.sizes),
+                "clip_skip": p.clip_skip,
+            }
             for p in trace.prompts
         ],
         "about": dict(trace.about),
@@ -182,4 +187,4 @@ def _prompt(tensors: Mapping[str, torch.Tensor], i: int, kept: Mapping[str, Any]
     own: dict[str, Any] = {n: tensors[f"{i}/{n}"] for n in _PROMPT_TENSORS if f"{i}/{n}" in tensors}
     read = {k: Words(*words(w)) for k, w in kept["read"].items()}
     sizes = {k: (a, b) for k, (a, b) in kept["sizes"].items()}
-    return Prompt(*words(kept), read=read, sizes=sizes, **own)
+    return Prompt(*words(kept), read=read, sizes=sizes, clip_skip=kept["clip_skip"], **own)

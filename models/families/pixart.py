@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..run.prediction import Steps
-from ..text.encoders import read
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
 from ._transformer import TransformerModel
@@ -28,7 +27,7 @@ class PixArt(TransformerModel):
     """How many tokens of text are read; None is what the pipeline reads by default."""
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        reading = read(self.pipe.tokenizer, texts, self._tokens, self.name, lower=True)
+        reading = self._read("text_encoder", texts, self._tokens, lower=True)
         mask = reading.mask.to(self.device)
         embeds = self.pipe.text_encoder(reading.ids.to(self.device), attention_mask=mask)[0].to(self.dtype)
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..run.context import Branch
 from ..run.prediction import Steps
-from ..text.encoders import clip, read
+from ..text.encoders import clip
 from ..text.options import skipped_layer
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
@@ -32,11 +32,11 @@ class StableDiffusionXL(UNetModel):
     def _encode(self, texts: Sequence[str], *, clip_skip: int | None = None) -> list[Prompt]:
         parts, readings = [], {}
         for suffix in ("", "_2"):
-            tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
-            reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
-            out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
+            encoder = f"text_encoder{suffix}"
+            reading = self._read(encoder, texts, self._tokenizer(encoder).model_max_length)
+            out = clip(getattr(self.pipe, encoder), reading, self.device, hidden=True)
             parts.append(skipped_layer(out.hidden_states, clip_skip or 0, last=2))
-            readings[f"text_encoder{suffix}"] = reading.words
+            readings[encoder] = reading.words
             pooled: Tensor = out[0]
         embeds = torch.cat(parts, -1).to(self.dtype)
         return [
@@ -50,6 +50,11 @@ class StableDiffusionXL(UNetModel):
             )
             for i, text in enumerate(texts)
         ]
+
+    def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
+        """How many layers of the first text encoder the UNet reads; the second's last one is read pooled."""
+        layers: int = self.pipe.text_encoder.config.num_hidden_layers
+        return {"text_encoder": layers - 1 - (clip_skip or 0)}
 
     def negative(
         self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any

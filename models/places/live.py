@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeAlias
 
 from torch import nn
 
 from ..run.context import Call
 from ..site import Site
+from ..text.prompt import Words
 from .account import Account
 from .blocks import ATTENTION, Place, is_fused
 
@@ -82,6 +84,11 @@ class Live:
         self.call = call
         for account in () if self.suspended else self._accounts:
             account.begin(call)
+
+    def reading(self, encoder: str, words: Sequence[Words]) -> None:
+        """A text encoder is about to read the texts of the call, cut up like this."""
+        if self.call is not None:
+            self.call = replace(self.call, words={**self.call.words, encoder: tuple(words)})
 
     def end(self, call: Call) -> None:
         """A call has come to its end; raises AccountError for what it did not reach."""

@@ -106,6 +106,7 @@ class Prompt(Words):
         pooled: pooled text embedding, where the family has one, [pooled].
         mask: 1 for tokens that the denoiser may look at, where the family has one, [token].
         read: the words as each text encoder cut them up, by component; for several encoders.
+        clip_skip: how many of the text encoder's last layers were left out; None is the family's choice.
         sizes: of pictures, as the denoiser is told them by name, where the family has such conditions.
     """
 
@@ -113,6 +114,7 @@ class Prompt(Words):
     pooled: Float[Tensor, " pooled"] | None = None
     mask: Int[Tensor, " token"] | None = None
     read: Mapping[str, Words] = field(default_factory=dict)
+    clip_skip: int | None = None
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @cached_property

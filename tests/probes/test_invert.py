@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from denoscope.models.load import load
+from denoscope.models.run.prediction import scales
 from denoscope.models.run.schedule import Schedule
 from denoscope.models.synthetic import tiny as tiny_models
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
@@ -89,6 +90,32 @@ def test_with_the_true_noise_the_error_falls_with_the_number_of_steps():
     model = Analytic(two_by_two())
     points = torch.tensor([[1.7, -2.2], [-2.3, 1.9]], dtype=torch.float64)
     errors = [round_trip(model, points, ["circle red", "square"], n) for n in (10, 40, 160)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+class PredictsClean(Analytic):
+    """The same mixture, whose network says the clean point in place of the noise."""
+
+    def __init__(self, mixture):
+        super().__init__(mixture)
+        config = self.scheduler.config
+        self.pipe.scheduler = diffusers.DDIMScheduler.from_config(config, prediction_type="sample")
+
+    def predict(self, x, step, prompts):
+        a, s = scales(self.scheduler, step, x)
+        return (x - s * super().predict(x, step, prompts)) / a
+
+
+def test_a_network_that_predicts_the_clean_picture_is_inverted_as_one_that_predicts_its_noise():
+    """An output that stays is no guide here: a clean picture at hand says nothing of its noise, and what its
+    prediction lacks would be blown up by the ratio of two noise levels (errors of 21 at 4 steps)."""
+    points = torch.tensor([[1.7, -2.2], [-2.3, 1.9]], dtype=torch.float64)
+    texts, noise, clean = ["circle red", "square"], Analytic(two_by_two()), PredictsClean(two_by_two())
+    for n in (4, 10, 40):
+        run = {"steps": n}
+        starts = [invert_latents(m, points, texts, **run).latents for m in (noise, clean)]
+        torch.testing.assert_close(*starts, rtol=1e-6, atol=1e-6)
+    errors = [round_trip(clean, points, texts, n) for n in (10, 40, 160)]
     assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
