@@ -7,17 +7,17 @@ from random import Random
 import diffusers
 import pytest
 import torch
-from tests.interrupting import interrupt, moments
 
 from denoscope.analysis.attribution.attention_maps import word_maps
 from denoscope.editing.edit import Edit
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.attach import attached
-from denoscope.probes.intervene import Intervention, scale, zero
+from denoscope.probes.intervene import scale, zero
 from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
+from tests.interrupting import interrupt, moments
 
 ATTENTION = "unet/mid.attn.0.0/cross_attn"
 READS = "text_encoder/layer.0/self_attn"
@@ -66,7 +66,9 @@ def swept(model):
 
 
 SITUATIONS = {
-    "trace": lambda m: trace(m, ["a cat"], sites=f"{ATTENTION}.*", interventions=CHANGES, guidance=4.0, **RUN),
+    "trace": lambda m: trace(
+        m, ["a cat"], sites=f"{ATTENTION}.*", interventions=CHANGES, guidance=4.0, **RUN
+    ),
     "word_maps": lambda m: word_maps(m, ["a cat"], seeds=[0], steps=1),
     "observer": observed,
     "sweep": swept,
