@@ -24,6 +24,7 @@ from .families.stable_diffusion_xl import StableDiffusionXL
 from .families.unconditional import Unconditional
 from .formats import is_finite
 from .one_file import checked_path, looks_like_path, read_file
+from .places.refuse import refuse_absent
 from .quiet import no_bars
 from .run.schedule import check_scheduler
 from .suggest import near
@@ -97,7 +98,7 @@ def load(
     check_scheduler(pipe.scheduler)
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
-            _check_present(part, module)
+            refuse_absent(part, module)
             _check_finite(part, module)
     return adapter(pipe, name, guidance, size)
 
@@ -197,15 +198,6 @@ def _adapter(pipe: Any) -> type[Model]:
             "For another family write an adapter: subclass denoscope.Model (docs/adapters.md)"
         )
     return ADAPTERS[name]
-
-
-def _check_present(part: str, module: nn.Module) -> None:
-    if any(parameter.is_meta for parameter in module.parameters()):
-        raise UsageError(
-            f"the weights of {part} are not in memory but come and go one by one "
-            "(enable_sequential_cpu_offload), so they can neither be checked nor edited; "
-            "use pipe.enable_model_cpu_offload(), which moves whole components"
-        )
 
 
 def _check_finite(part: str, module: nn.Module) -> None:
