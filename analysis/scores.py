@@ -17,7 +17,7 @@ from ..models.site import Site
 from ..models.store.disk import new_folder
 from ..models.store.schema import Schema
 from ..models.store.sealed import seal, unseal
-from .intervals import bootstrap
+from .intervals import interval
 
 KIND = "dataset"
 UNITS = ("prompt", "seed", "draw")
@@ -51,20 +51,17 @@ class Scores:
 
     def mean(self) -> xr.DataArray:
         """Mean over the repetitions, as an array over places."""
-        mean = self.values.mean(_units(self.values))
-        return mean if self.denominator is None else mean / self.denominator.mean(_units(self.denominator))
+        mean = self.values.mean(_units(self.values), skipna=False)
+        below = self.denominator
+        return mean if below is None else mean / below.mean(_units(below), skipna=False)
 
-    def interval(
-        self, level: float = 0.95, over: Sequence[str] | None = None, n_resamples: int = 2000, seed: int = 0
-    ) -> xr.Dataset:
-        """Return ``mean``, ``low`` and ``high`` over places: a bootstrap over the repetitions.
+    def interval(self, level: float = 0.95, over: Sequence[str] | None = None) -> xr.Dataset:
+        """Return ``mean``, ``low`` and ``high`` over places, as ``denoscope.analysis.intervals`` has them.
 
         Args:
-            level: proportion of bootstrap means inside the interval.
-            over: which repetitions to resample; None is all: prompts, seeds and noise draws. The mean is
-                always over all; those not resampled are taken as fixed.
-            n_resamples: number of bootstrap samples.
-            seed: of the resampling.
+            level: how often such intervals hold the true mean.
+            over: which repetitions are random samples; None is all: prompts, seeds and noise draws. The mean
+                is always over all; the others are taken as fixed.
 
         Raises:
             LookupError: for a dimension that the scores do not have.
@@ -72,8 +69,9 @@ class Scores:
         over = _units(self.values) if over is None else list(over)
         fixed = [d for d in _units(self.values) if d not in over]
         below = self.denominator
-        below = None if below is None else below.mean([d for d in fixed if d in below.dims])
-        return bootstrap(self.values.mean(fixed), over, level, n_resamples, seed, denominator=below)
+        below = None if below is None else below.mean([d for d in fixed if d in below.dims], skipna=False)
+        values = self.values.mean(fixed, skipna=False)
+        return interval(values, over, level, denominator=below)
 
     def top(self, k: int) -> list[Site]:
         """Return the k sites of highest mean score; a site with tokens or windows counts by its best one."""

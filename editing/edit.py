@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..models.places.parameters import canonical
 from ..models.store.canonical import json_hash
 from ..models.store.fingerprint import tensor_hash
 from ..models.store.provenance import provenance
+from ..models.undo import Undo
 from . import edit_file, weights
 from .lowrank import Delta, LowRank, add, dense, rank, tensors
 
@@ -185,11 +186,11 @@ class Edit:
         Edits that were put on top of the same weights inside the block, and not taken back, go as well.
         """
         model = opened(model)
-        self.apply(model)
-        try:
+        with Undo() as undo:
+            if not weights.carries(model, self):  # else it is not ours to take off
+                undo.add(partial(weights.unwind, self, model))
+            self.apply(model)
             yield
-        finally:
-            weights.unwind(self, model)
 
     def apply(self, model: Model | Any) -> None:
         """Change the model's weights: all of the edit, or nothing.

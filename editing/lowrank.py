@@ -69,6 +69,13 @@ class LowRank:
 Delta = LowRank | Tensor
 
 
+def rows(delta: Delta, some: slice) -> Tensor:
+    """Return some rows (of the first dimension) of the full tensor, in float64."""
+    if isinstance(delta, LowRank):
+        return delta.left[some].double() @ delta.right.double()
+    return (delta if delta.ndim else delta[None])[some].double()
+
+
 def add(a: Delta, b: Delta) -> Delta:
     """Return the sum: joined factors while they are smaller than the full tensor."""
     if isinstance(a, LowRank) and isinstance(b, LowRank):

@@ -8,6 +8,7 @@ order.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -18,7 +19,8 @@ from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.store.fingerprint import tensor_hash
 from ..models.suggest import near
-from .lowrank import Delta, dense
+from ..models.undo import Undo
+from .lowrank import Delta, rows
 
 
 class Changes(Protocol):
@@ -37,6 +39,9 @@ class Changes(Protocol):
         """Name of the model that it was made for."""
 
 
+BLOCK = 2**20
+"""Numbers of a weight that are changed at once."""
+
 # parameter -> [(edit, the bits before it), ...], oldest first
 _before: MutableMapping[Tensor, list[tuple[Changes, Tensor]]] = WeakTensorKeyDictionary()
 
@@ -51,22 +56,12 @@ def apply(edit: Changes, model: Model) -> None:
     """
     _check(edit, model)
     params = {name: model.parameter(name) for name in edit.deltas}
-    after = {n: p.detach().cpu().double() + dense(edit.deltas[n]) for n, p in params.items()}
-    after = {n: values.to(params[n].dtype) for n, values in after.items()}
-    for name, values in after.items():
-        if not bool(values.isfinite().all()):
-            raise UsageError(
-                f"{name} cannot hold the edited values in {values.dtype}; scale the edit: 0.5 * edit"
-            )
-    try:
+    with Undo() as undo:
         for name, p in params.items():
+            undo.add(partial(_off, edit, p))
             _before.setdefault(p, []).append((edit, p.detach().clone()))
-            _write(p, after[name])
-    except BaseException:  # Ctrl-C halfway too
-        for p in params.values():
-            if _on_top(p) is edit:
-                _pop(p)
-        raise
+            _add(p, name, edit.deltas[name])
+        undo.forget()
 
 
 def revert(edit: Changes, model: Model) -> None:
@@ -81,8 +76,9 @@ def revert(edit: Changes, model: Model) -> None:
             raise UsageError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
         if top != edit:
             raise UsageError(f"{top!r} was applied on top of it to {name}; take that one back first")
-    for name in edit.deltas:
-        _pop(model.parameter(name))
+    with Undo() as undo:  # all of it, Ctrl-C halfway or not
+        for p in [model.parameter(name) for name in edit.deltas]:
+            undo.add(partial(_off, edit, p))
 
 
 def unwind(edit: Changes, model: Model) -> None:
@@ -141,9 +137,35 @@ def _on_top(parameter: Tensor) -> Changes | None:
     return done[-1][0] if done else None
 
 
-def _pop(parameter: Tensor) -> None:
-    _write(parameter, _before[parameter][-1][1])
-    _before[parameter].pop()
+def _off(edit: Changes, parameter: Tensor) -> None:
+    """Put back what was there before an edit, if it lies on top."""
+    if _on_top(parameter) == edit:
+        _write(parameter, _before[parameter][-1][1])
+        _before[parameter].pop()
+
+
+def _add(p: Tensor, name: str, delta: Delta) -> None:
+    """Add a change, some rows at a time: whole weights in float64 would be four times those in float16."""
+    p, wanted, lost = p if p.ndim else p[None], 0.0, 0.0
+    step = max(1, BLOCK * len(p) // max(p.numel(), 1))
+    with torch.no_grad():
+        for i in range(0, len(p), step):
+            part, change = p[i : i + step], rows(delta, slice(i, i + step))
+            before = part.to("cpu", torch.float64)
+            after = (before + change).to(p.dtype)
+            made = after.double()
+            if not bool(made.isfinite().all()):
+                raise UsageError(
+                    f"{name} cannot hold the edited values in {p.dtype}; scale the edit: 0.5 * edit"
+                )
+            _write(part, after)
+            wanted += float(change.square().sum())
+            lost += float((made - before - change).square().sum())
+    if lost > 0.25 * wanted:
+        raise UsageError(
+            f"the edit is too small for {name} in {p.dtype}: rounding takes {(lost / wanted) ** 0.5:.0%} of "
+            "it; open the model in float32 (dtype=torch.float32)"
+        )
 
 
 def _write(parameter: Tensor, values: Tensor) -> None:

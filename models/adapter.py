@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import NotFoundError, UsageError, WrongTypeError
+from .formats import compute_device, compute_dtype
 from .places.account import Account
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
@@ -75,8 +76,8 @@ class Adapter(ABC):
         self.places()
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{k}: {type(m).__name__}" for k, m in self.components.items())
-        return f"{type(self).__name__}({self.name!r}; {parts}; {type(self.scheduler).__name__})"
+        parts = [f"{k}: {type(m).__name__}" for k, m in self.components.items()]
+        return f"{type(self).__name__}({self.name!r}; {', '.join(parts)}; {type(self.scheduler).__name__})"
 
     # what a family fills in ---------------------------------------------------------------------------
 
@@ -186,6 +187,7 @@ class Adapter(ABC):
 
         Raises:
             LookupError: if there is none; the message names near misses.
+            RuntimeError: if it is there, but nobody reads it, since projections were fused.
         """
         return parameter(self.components, self.name, name)
 
@@ -238,13 +240,12 @@ class Adapter(ABC):
     @property
     def device(self) -> torch.device:
         """Where the denoiser computes; with offloading its weights may rest elsewhere."""
-        offloaded = getattr(getattr(self.denoiser, "_hf_hook", None), "execution_device", None)
-        return torch.device(offloaded) if offloaded else next(self.denoiser.parameters()).device
+        return compute_device(self.denoiser)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The denoiser's number format."""
-        return next(self.denoiser.parameters()).dtype
+        """The number format that the denoiser computes in, however its weights are stored."""
+        return compute_dtype(self.denoiser)
 
     def encode(
         self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = (), **how: Any
@@ -283,8 +284,8 @@ class Adapter(ABC):
         """What the network is told about the time: a scalar, or one for each of so many rows."""
         if not isinstance(step, Step):
             return torch.stack([self.time(s) for s in step])
-        whole = float(step.t).is_integer()
-        t = torch.tensor(step.t, dtype=torch.int64 if whole else torch.float32, device=self.device)
+        kind = torch.int64 if float(step.t).is_integer() else torch.float32
+        t = torch.tensor(step.t, dtype=kind, device=self.device)
         return t if rows is None else t.expand(rows)
 
     def sized(self, size: tuple[int, int] | None) -> Self:

@@ -23,6 +23,7 @@ from .families.stable_diffusion_3 import StableDiffusion3
 from .families.stable_diffusion_xl import StableDiffusionXL
 from .families.unconditional import Unconditional
 from .folder import INDEX, read_folder, read_index, variants
+from .formats import is_finite
 from .one_file import checked_path, looks_like_path, read_file
 from .quiet import no_bars
 from .run.schedule import check_scheduler
@@ -204,5 +205,5 @@ def _check_present(part: str, module: nn.Module) -> None:
 
 def _check_finite(part: str, module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
-        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+        if not is_finite(parameter):
             raise UsageError(f"{part}.{name} holds NaN or infinite values; the weights are damaged")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.places.account import AccountError
+from ..models.undo import Undo
 
 
 def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = None) -> int:
@@ -47,10 +47,9 @@ def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = Non
     return int(later[0] if later else nearest[-1])
 
 
-@contextmanager
-def stepping(scheduler: Any, after: Callable[[Tensor], None]) -> Iterator[None]:
-    """Hand over the latents after each step of a scheduler."""
-    method, own = scheduler.step, vars(scheduler).get("step")
+def stepping(scheduler: Any, after: Callable[[Tensor], None], undo: Undo) -> None:
+    """Hand over the latents after each step of a scheduler, until that is put back."""
+    method = scheduler.step
 
     @functools.wraps(method)  # pipelines look at the signature
     def step(*args: Any, **kwargs: Any) -> Any:
@@ -58,11 +57,8 @@ def stepping(scheduler: Any, after: Callable[[Tensor], None]) -> Iterator[None]:
         after(result[0])
         return result
 
+    if "step" in vars(scheduler):
+        undo.add(functools.partial(setattr, scheduler, "step", method))
+    else:
+        undo.add(functools.partial(vars(scheduler).pop, "step", None))
     scheduler.step = step
-    try:
-        yield
-    finally:
-        if own is None:
-            del scheduler.step
-        else:
-            scheduler.step = own

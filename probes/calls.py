@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +14,7 @@ from ..models.run.context import TEXT, Branch, Call
 from ..models.run.levels import Step
 from ..models.run.schedule import noise_level
 from ..models.text.prompt import Words
+from ..models.undo import Undo
 from .call_state import Rows, Running, TextCall, checked
 from .call_steps import place_of, stepping
 from .call_texts import as_given, branch_of, texts_of
@@ -59,7 +59,7 @@ class Follower:
         self.assigned: Rows | Branch | None = None
         self.encoding: Arguments | None = None
         self._call: Call | None = None
-        self.wrapped = ExitStack()
+        self.wrapped = Undo()
         self._schedulers: list[Any] = []
 
     def end_of_loop(self) -> None:
@@ -72,6 +72,7 @@ class Follower:
 
     def denoise(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """The denoiser is called."""
+        self.leave()  # an earlier call that was interrupted
         if self.model.call is not None and self.running.arguments is None:
             return  # denoscope's own loop
         self._follow(self.model.pipe.scheduler)
@@ -93,6 +94,7 @@ class Follower:
 
     def read(self, part: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """A text encoder is called."""
+        self.leave()  # an earlier call that was interrupted
         if self.model.call is not None:
             return
         ids = args[0] if args else kwargs["input_ids"]
@@ -109,9 +111,10 @@ class Follower:
             self.model.live.end(self._call)
 
     def leave(self) -> None:
-        """A call is over, error or not."""
+        """A call is over, error or not; nothing if none is on."""
         if self._call is not None and self.model.call is self._call:
-            self.model.live.call = self._call = None
+            self.model.live.call = None
+        self._call = None
 
     def _begin(self, call: Call) -> None:
         self._call = call
@@ -120,7 +123,7 @@ class Follower:
     def _follow(self, scheduler: Any) -> None:
         if not any(scheduler is s for s in self._schedulers):
             self._schedulers.append(scheduler)
-            self.wrapped.enter_context(stepping(scheduler, self._stepped))
+            stepping(scheduler, self._stepped, self.wrapped)
 
     def _stepped(self, latents: Tensor) -> None:
         rows, whole = self.running.rows, max((r.stop for r in self.running.rows.values()), default=0)

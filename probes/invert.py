@@ -14,6 +14,7 @@ from torch import Tensor
 from ..models.base import Model, Prompt, SamplerState
 from ..models.errors import UsageError
 from ..models.guidance.value import Guidance
+from ..models.progress import Progress, showing
 from ..models.run.levels import OUTSIDE, Step
 from ..models.run.noising import in_own_scale
 from ..models.run.prediction import scales, to_eps
@@ -35,6 +36,7 @@ def invert(
     *,
     steps: int,
     guidance: float | Guidance = 1.0,
+    progress: Progress | None = None,
 ) -> SamplerState:
     """Return the start of a run that leads back to given pictures, for ``model.sample(start=...)``.
 
@@ -50,12 +52,14 @@ def invert(
         steps: of the whole run.
         guidance: a scale or a Guidance; above 1 the inversion is rarely close. Models that are told their
             guidance are told this one.
+        progress: called with (done, total, what); without it a bar comes by itself.
 
     Raises:
         ValueError: for stochastic schedulers, those that clip what they predict, and pictures or prompts that
             do not fit.
     """
-    return invert_latents(model, model.encode_image(images), prompts, steps=steps, guidance=guidance)
+    latents = model.encode_image(images)
+    return invert_latents(model, latents, prompts, steps=steps, guidance=guidance, progress=progress)
 
 
 @torch.no_grad()
@@ -66,15 +70,18 @@ def invert_latents(
     *,
     steps: int,
     guidance: float | Guidance = 1.0,
+    progress: Progress | None = None,
 ) -> SamplerState:
     """Return the start of a run that leads back to clean latents [sample, ...]; see ``invert``."""
     _check(model, latents, prompts)
     scheduler = model._begin(Schedule(steps))
     x, read = latents, model.prompts(prompts)
     made = _undone(model, scheduler, steps)
-    for step, after in reversed(made):
-        output = model.denoise(x, step, read, guidance=guidance)
-        x = _backwards(scheduler, x, output, step, after)
+    with showing(progress) as show:
+        for done, (step, after) in enumerate(reversed(made), 1):
+            output = model.denoise(x, step, read, guidance=guidance)
+            x = _backwards(scheduler, x, output, step, after)
+            show(done, len(made), "inverting")
     start = model.start(range(len(x)), steps)
     return replace(start, latents=in_own_scale(scheduler, x, made[0][0]).to(start.latents.dtype))
 

@@ -11,6 +11,7 @@ import torch
 import zarr
 from torch import Tensor
 
+from ..models.errors import UsageError
 from ..models.site import Site
 from ..models.store.disk import new_folder
 from ..models.store.sealed import Sealed
@@ -48,6 +49,7 @@ class Keeper:
         None is for sites that are seen once, in text encoders.
         """
         x = x.detach()
+        _check_holds(site, x, self.dtype)
         if site not in self.buffers:
             self.buffers[site] = self._buffer(site, () if position is None else (self.n_steps,), x)
         self._put(self.buffers[site], ... if position is None else position, x)
@@ -86,6 +88,18 @@ class Keeper:
     def result(self) -> Mapping[Site, Any]:
         """Return the activations."""
         return self.buffers
+
+
+def _check_holds(site: Site, x: Tensor, dtype: torch.dtype | None) -> None:
+    """Raise UsageError if finite values would be kept as infinite ones."""
+    if dtype is None or not (x.is_floating_point() and dtype.is_floating_point):
+        return
+    most, largest = torch.finfo(dtype).max, torch.finfo(x.dtype).max
+    if most < largest and (beyond := (x.abs() > most) & x.isfinite()).any():
+        raise UsageError(
+            f"{int(beyond.sum())} values at {site} are beyond the {most:g} that {dtype} holds; keep "
+            "torch.bfloat16, or what comes (dtype=None)"
+        )
 
 
 class StoreKeeper(Keeper):

@@ -36,13 +36,12 @@ class PipelineCalls:
         for name, wrap in (("__call__", self._called), ("encode_prompt", self._encoded)):
             if hasattr(kind, name):
                 methods[name] = _wrapping(getattr(kind, name), wrap)
-        with self.calls.wrapped:
+        with self.calls.wrapped as undo:
+            undo.add(functools.partial(setattr, pipe, "__class__", kind))
+            undo.add(self.calls.leave)
             pipe.__class__ = type(kind.__name__, (kind,), methods)  # Python looks up __call__ there alone
-            try:
-                yield
-                self.calls.end_of_loop()
-            finally:
-                pipe.__class__ = kind
+            yield
+            self.calls.end_of_loop()
 
     def _called(self, method: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
         """A call of the pipeline: everything in it belongs to one run."""
@@ -63,6 +62,7 @@ class PipelineCalls:
                 )
             self.calls.listener.finished(self.calls.running)
         except BaseException:
+            self.calls.leave()  # torch calls no hook after an interrupt
             self.calls.listener.failed()
             raise
         finally:

@@ -212,7 +212,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
             state.prompts,
             tuple(seeds),
             state.latents,
-            provenance(model, **how.described(model)),
+            provenance(model, **how.described(model), **_acting(model, interventions)),
             model.decode,
             state.account,
             {} if reduce else known_axes(model, wanted),
@@ -246,6 +246,11 @@ def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]
         if site not in places:
             model.place(site)  # raises, with near misses
     return list(dict.fromkeys(found))
+
+
+def _acting(model: Model, interventions: Sequence[Probe]) -> dict[str, Any]:
+    found = [i.described for probe in interventions for i in probe.parts(model)]
+    return {"interventions": found} if found else {}
 
 
 def _watch(

@@ -28,9 +28,10 @@ from torch import Tensor
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.progress import Progress, part, showing
+from ...models.run.sampling import Sampling
 from ...models.store.provenance import provenance
 from ...probes.sweep.sweeping import SweepRun, sweep
-from ..intervals import bootstrap, proportion
+from ..intervals import interval, proportion
 from .prompts import KINDS, EvaluationPrompt
 
 STATES = ("before", "after", "oracle")
@@ -95,8 +96,8 @@ class EditEvaluation:
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table: for each kind, measure and state the mean, with a confidence interval.
 
-        Prompts and seeds are resampled; with one of each there is no interval (NaN). Intervals of proportions
-        (shown, gone) are at least as wide as Wilson's.
+        Prompts and seeds are random samples; with one of each there is no interval (NaN). Those of
+        proportions (shown, gone) are Wilson's; see ``denoscope.analysis.intervals``.
         """
         rows, measures = [], self.measures()
         for kind in [k for k in KINDS if k in measures["kind"].values]:
@@ -105,8 +106,8 @@ class EditEvaluation:
                 for state in STATES:
                     one = values.sel(state=state)
                     if bool(one.notnull().all()):
-                        interval = proportion if name in ("shown", "gone") else bootstrap
-                        found = interval(one, [DIM, "seed"], level)
+                        kind_of = proportion if name in ("shown", "gone") else interval
+                        found = kind_of(one, [DIM, "seed"], level)
                         rows.append((kind, name, state, *(float(found[k]) for k in ("mean", "low", "high"))))
         return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
 
@@ -153,6 +154,7 @@ def evaluate_edit(
     for name, values in (("prompts", prompts), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise UsageError(f"{name} is {list(values)!r}; give at least one, each once")
+    how = Sampling(steps=steps, guidance=guidance)
     texts = list(dict.fromkeys(p.prompt for p in prompts))
     wanted = [p.template.replace("{}", p.target) for p in prompts]
     more = [text for text in dict.fromkeys(wanted) if text not in texts]
@@ -169,7 +171,15 @@ def evaluate_edit(
         "after": torch.stack([after[p.prompt] for p in prompts]),
         "oracle": torch.stack([oracle[text] for text in wanted]),
     }
-    return judged(images, prompts, judge, seeds, about=provenance(model, steps=steps, guidance=guidance))
+    about = provenance(model, **how.described(model), change=_described(change))
+    return judged(images, prompts, judge, seeds, about)
+
+
+def _described(change: Callable[..., Any]) -> dict[str, str]:
+    """Say which change it is: an edit's hash where it has one."""
+    owner = getattr(change, "__self__", change)
+    id_ = {"id": str(owner.id)} if hasattr(owner, "id") else {}
+    return {"what": repr(owner) if id_ else getattr(owner, "__qualname__", type(owner).__name__), **id_}
 
 
 @dataclass
@@ -250,6 +260,6 @@ def judged(
             "candidate": candidates,
             **{c: (DIM, [getattr(p, c) for p in prompts]) for c in ("kind", "prompt", "word", "target")},
         },
-        attrs={k: v for k, v in (about or {}).items() if isinstance(v, (str, int, float))},
+        attrs=dict(about or {}),
     )
     return EditEvaluation(data, images)

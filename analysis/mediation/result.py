@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from ...models.errors import UsageError
-from ..intervals import bootstrap
+from ..intervals import interval
 from ..scores import UNITS, Scores, load_store, save_store
 
 ATTRIBUTES = {"metric", "corruption", "rows", "reference_rows"}
@@ -76,7 +76,7 @@ class Mediation:
 
         Where this interval holds 0, ``normalised`` divides by noise: read ``indirect_effect`` instead.
         """
-        return bootstrap(self.clean - self.corrupted, UNITS, level)
+        return interval(self.clean - self.corrupted, UNITS, level)
 
     def causal(self, above: float = 0.5) -> pd.DataFrame:
         """Return the places whose normalised mean exceeds a threshold, the best first, with intervals.

@@ -23,14 +23,18 @@ ATTENTION_KINDS = ("q", "k", "v", "probs", "z")
 def attention_probs(
     q: Tensor, k: Tensor, mask: Tensor | None = None, causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """Return softmax(q kᵀ · scale + mask), shape [sample, head, query, key]; Vaswani et al. 2017, eq. 1."""
-    scores = (q @ k.transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    """Return softmax(q kᵀ · scale + mask), shape [sample, head, query, key]; Vaswani et al. 2017, eq. 1.
+
+    Half precision is computed in float32 and rounded at the end, as fused kernels do: q kᵀ overflows float16.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = (q.to(wide) @ k.to(wide).transpose(-1, -2)) * (q.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
         past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(~past, float("-inf"))
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1)
+    return scores.softmax(-1).to(q.dtype)
 
 
 class AttentionTap(TorchFunctionMode):
@@ -38,19 +42,26 @@ class AttentionTap(TorchFunctionMode):
 
     Args:
         handlers: (kind, handler) pairs; kind is one of q, k, v, probs, z.
+        acts: whether the call that it was put on for is still going on; after an interrupt it is not.
     """
 
-    def __init__(self, handlers: Iterable[tuple[str, Handler]]) -> None:
+    def __init__(self, handlers: Iterable[tuple[str, Handler]], acts: Callable[[], bool]) -> None:
         super().__init__()
-        self.handlers = list(handlers)
+        self.handlers, self.acts = list(handlers), acts
         self.calls = 0
+
+    def off(self) -> None:
+        """Leave torch's stack of modes, with those that an interrupt left on top; nothing if it is not there."""
+        at, depth = torch._C._get_function_stack_at, torch._C._len_torch_function_stack
+        while any(at(i) is self for i in range(depth())):
+            torch._C._pop_torch_function_stack()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Intercept scaled_dot_product_attention; pass everything else on."""
         kwargs = kwargs or {}
-        if func is not F.scaled_dot_product_attention:
+        if func is not F.scaled_dot_product_attention or not self.acts():
             return func(*args, **kwargs)
         self.calls += 1
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")

@@ -62,9 +62,11 @@ def attention(block: Block, kind: str, sub: str) -> Found:
     )
     joint = getattr(module, "add_q_proj", None) is not None
     stream = "@img" if joint else ""
-    for p in "" if is_fused(module) else "qkv":  # fused, these never run
-        yield from block(f"{kind}.{p}_proj{stream}", f"{dot}to_{p}")
-        if joint:
+    idle = unread(module)
+    for p in "qkv":
+        if f"to_{p}" not in idle:
+            yield from block(f"{kind}.{p}_proj{stream}", f"{dot}to_{p}")
+        if joint and f"add_{p}_proj" not in idle:
             yield from block(f"{kind}.{p}_proj@txt", f"{dot}add_{p}_proj")
     for p in ATTENTION_KINDS:
         yield from block(f"{kind}.{p}", sub, "sdpa", p)
@@ -79,6 +81,14 @@ def is_fused(module: nn.Module) -> bool:
     if isinstance(module, Attention):  # its flag stays when projections are taken apart again
         return "Fused" in type(module.processor).__name__
     return bool(getattr(module, "fused_projections", False))
+
+
+def unread(module: nn.Module) -> frozenset[str]:
+    """Return the projections of an attention module that never run, since they were fused into one."""
+    if not isinstance(module, ATTENTION) or not is_fused(module):
+        return frozenset()
+    alone = {"q"} if getattr(module, "to_qkv", None) is None else set()  # cross-attention fuses k and v
+    return frozenset(f for p in set("qkv") - alone for f in (f"to_{p}", f"add_{p}_proj"))
 
 
 def transformer_block(block: Block) -> Found:

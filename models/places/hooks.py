@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from ..errors import StateError, UsageError
 from ..site import Site
+from ..undo import Undo
 from .attention import AttentionTap, Handler, put
+from .refuse import check_hooks_act
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
@@ -31,45 +34,40 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
 
     Raises:
         LookupError: if a site is not in the model.
-        RuntimeError: if a component was compiled: hooks would be skipped silently.
+        RuntimeError: if a component was compiled, or is computed again for gradients: hooks would be
+            skipped silently.
     """
-    refuse_compiled(model, {site.component for site, _ in handlers})
-    with ExitStack() as stack:
+    check_hooks_act(model, {site.component for site, _ in handlers})
+    with Undo() as undo:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
         for site, handler in handlers:
             place = model.place(site)
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
             else:
-                stack.callback(_attach(place.module, site, place.port, place.item, handler).remove)
+                _attach(undo, place.module, site, place.port, place.item, handler)
         for module, pairs in taps.items():
-            _tap(stack, module, pairs)
+            _tap(undo, model, module, pairs)
         yield
 
 
 @contextmanager
 def before_calls(module: nn.Module, before: Callable[[Any, Any], None]) -> Iterator[None]:
     """Call ``before(args, kwargs)`` ahead of each call of a module, and of all other hooks."""
-
-    def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
-        before(args, kwargs)
-
-    hook = module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
-    try:
+    with Undo() as undo:
+        _before(undo, module, lambda _, args, kwargs: before(args, kwargs), with_kwargs=True, prepend=True)
         yield
-    finally:
-        hook.remove()
 
 
 @contextmanager
 def after_calls(module: nn.Module, done: Callable[[], None], always: Callable[[], None]) -> Iterator[None]:
     """Call ``done()`` after each call of a module that succeeds, and then ``always()``, error or not.
 
-    Hooks that are there already come first.
+    Hooks that are there already come first. An interrupt is no error to torch: ``always`` is not called then.
     """
-    with ExitStack() as stack:
-        stack.callback(module.register_forward_hook(lambda *_: done()).remove)
-        stack.callback(module.register_forward_hook(lambda *_: always(), always_call=True).remove)
+    with Undo() as undo:
+        _after(undo, module, lambda *_: done())
+        _after(undo, module, lambda *_: always(), always_call=True)
         yield
 
 
@@ -81,15 +79,12 @@ def suspended(modules: nn.Module | Sequence[nn.Module]) -> Iterator[None]:
         modules: a module; or a list of all that are meant, where they are known.
     """
     every = list(modules.modules()) if isinstance(modules, nn.Module) else modules
-    kept = [(own, {k: own[k] for k in _HOOKS}) for m in every if _is_watched(own := vars(m))]
-    for own, hooks in kept:
-        own.update({k: OrderedDict() for k in hooks})
-    try:
+    with Undo() as undo:
+        for own in (own for m in every if _is_watched(own := vars(m))):
+            undo.add(partial(own.update, {k: own[k] for k in _HOOKS}))
+            own.update({k: OrderedDict() for k in _HOOKS})
         with torch._C.DisableTorchFunction():
             yield
-    finally:
-        for own, hooks in kept:
-            own.update(hooks)
 
 
 def _is_watched(own: Mapping[str, Any]) -> bool:
@@ -105,15 +100,33 @@ def inputs(model: Adapter, site: Site) -> Iterator[list[Tensor]]:
         LookupError, RuntimeError: as ``hooked``.
     """
     place, seen = model.place(site), list[Tensor]()
-    refuse_compiled(model, {site.component})
-    hook = place.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().cpu()))
-    try:
+    check_hooks_act(model, {site.component})
+    with Undo() as undo:
+        _before(undo, place.module, lambda _, args: seen.append(args[0].detach().cpu()))
         yield seen
-    finally:
-        hook.remove()
 
 
-def _attach(module: nn.Module, site: Site, port: str, item: Item, handler: Handler) -> Any:
+def _before(undo: Undo, module: nn.Module, hook: Callable[..., Any], **how: bool) -> None:
+    undo.add(partial(_take_off, module, hook))
+    module.register_forward_pre_hook(hook, **how)
+
+
+def _after(undo: Undo, module: nn.Module, hook: Callable[..., Any], **how: bool) -> None:
+    undo.add(partial(_take_off, module, hook))
+    module.register_forward_hook(hook, **how)
+
+
+def _take_off(module: nn.Module, hook: Callable[..., Any]) -> None:
+    """Take a hook off, found by itself: its handle is lost if an interrupt comes while it is made."""
+    for name in ("_forward_hooks", "_forward_pre_hooks"):
+        hooks = getattr(module, name)
+        for key in [k for k, other in hooks.items() if other is hook]:
+            for marks in (f"{name}_with_kwargs", f"{name}_always_called"):
+                getattr(module, marks, {}).pop(key, None)
+            del hooks[key]  # last, so that what is interrupted here is found again
+
+
+def _attach(undo: Undo, module: nn.Module, site: Site, port: str, item: Item, handler: Handler) -> None:
     def change(x: Any) -> Any:
         return put(x, handler(x)) if isinstance(x, Tensor) else _several(site, x)
 
@@ -128,7 +141,7 @@ def _attach(module: nn.Module, site: Site, port: str, item: Item, handler: Handl
             i = parameters(module).index(name)
             return (*args[:i], {**args[i], entry: new} if entry else new, *args[i + 1 :]), kwargs
 
-        return module.register_forward_pre_hook(before, with_kwargs=True)
+        return _before(undo, module, before, with_kwargs=True)
 
     def after(_module: nn.Module, _args: Any, out: Any) -> Any:
         if not isinstance(out, tuple):
@@ -136,13 +149,13 @@ def _attach(module: nn.Module, site: Site, port: str, item: Item, handler: Handl
         i = item if isinstance(item, int) else (0 if len(out) == 1 else None)
         return _several(site, out) if i is None else (*out[:i], change(out[i]), *out[i + 1 :])
 
-    hook = module.register_forward_hook(after)
+    _after(undo, module, after)
     for key, other in list(module._forward_hooks.items()):
         # transformers records hidden states by hooks of its own, there from the first call on: they go last,
         # or what the denoiser reads of them would be the states before the change
         if getattr(other, "__module__", "") == "transformers.utils.output_capturing":
-            module._forward_hooks[key] = module._forward_hooks.pop(key)
-    return hook
+            module._forward_hooks.move_to_end(key)  # type: ignore[attr-defined]
+    return None
 
 
 def parameters(module: nn.Module) -> list[str]:
@@ -185,43 +198,28 @@ def _several(site: Site, values: Any) -> Any:
     raise UsageError(f"{site} carries several values of shapes {shapes}; name one, with @img or @txt")
 
 
-def _tap(stack: ExitStack, module: nn.Module, pairs: list[tuple[str, Handler]]) -> None:
-    active: list[tuple[AttentionTap, ExitStack]] = []
+def _tap(undo: Undo, model: Adapter, module: nn.Module, pairs: list[tuple[str, Handler]]) -> None:
+    active: list[AttentionTap] = []
 
     def push(*_: Any) -> None:
-        tap, inside = AttentionTap(pairs), ExitStack()
-        inside.enter_context(tap)
-        active.append((tap, inside))
+        call = model.call
+        active.append(AttentionTap(pairs, lambda: model.call is call))
+        active[-1].__enter__()
 
     def pop(*_: Any) -> None:
         if active:
-            active.pop()[1].close()
+            active[-1].off()
+            active.pop()
 
     def check(*_: Any) -> None:
-        if active and not active[-1][0].calls:
+        if active and not active[-1].calls:
             raise StateError(
                 f"{type(module).__name__} did not use fused attention, so its inside cannot be seen; "
                 "turn off attention slicing and custom attention processors"
             )
 
-    # pop runs even if the module fails; check runs first, while the tap is still there
-    stack.callback(module.register_forward_pre_hook(push).remove)
-    stack.callback(module.register_forward_hook(check).remove)
-    stack.callback(module.register_forward_hook(pop, always_call=True).remove)
-
-
-def refuse_compiled(model: Adapter, components: Iterable[str]) -> None:
-    """Raise RuntimeError if hooks in some components would be skipped silently."""
-    parts: Mapping[str, nn.Module] = model.components
-    for name in set(components) & set(parts):
-        if any(map(_compiled, parts[name].modules())):
-            raise StateError(
-                f"{name} was compiled; hooks inside it would be skipped silently. "
-                "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
-            )
-
-
-def _compiled(module: nn.Module) -> bool:
-    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
-        return True
-    return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    # pop runs even if the module fails, but for an interrupt; check runs first, while the tap is still there
+    undo.add(lambda: [tap.off() for tap in reversed(active)])
+    _before(undo, module, push)
+    _after(undo, module, check)
+    _after(undo, module, pop, always_call=True)

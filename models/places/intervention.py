@@ -90,6 +90,15 @@ class Intervention:
         return (self,)
 
     @property
+    def described(self) -> dict[str, Any]:
+        """What it does, where and when, as JSON for provenance; a function without a spec by its name."""
+        name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
+        does = {"does": self.spec.kind, "digest": self.spec.digest} if self.spec else {"does": name}
+        when = {n: v for n in ("branch", "rows") if (v := getattr(self.when, n)) is not None}
+        steps = {} if self.when.steps is None else {"steps": sorted(self.when.steps)}
+        return {"site": str(self.site), **does, **steps, **when}
+
+    @property
     def key(self) -> tuple[str, ...]:
         """Equal for interventions that do the same; across processes where there is a ``spec``."""
         steps = None if self.when.steps is None else sorted(self.when.steps)

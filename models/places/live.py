@@ -52,7 +52,8 @@ class Live:
             yield
             self.end(call)
         finally:
-            self.call = before
+            if self.call is call:  # a block that was interrupted may end late, in another call
+                self.call = before
 
     def begin(self, call: Call) -> None:
         """A call of a network begins."""
@@ -68,8 +69,8 @@ class Live:
     @contextmanager
     def accounted(self, account: Account) -> Iterator[None]:
         """Keep an account of the calls of the context."""
-        self._accounts.append(account)
         try:
+            self._accounts.append(account)
             yield
         finally:
             self._accounts.remove(account)
@@ -77,8 +78,9 @@ class Live:
     @contextmanager
     def suspending(self) -> Iterator[None]:
         """Let networks be called with all interventions and accounts asleep."""
-        before, self.suspended = self.suspended, True
+        before = self.suspended
         try:
+            self.suspended = True
             yield
         finally:
             self.suspended = before
@@ -86,11 +88,13 @@ class Live:
     @contextmanager
     def another(self, network: nn.Module | None) -> Iterator[None]:
         """Call another network in place of the denoiser."""
-        before, self.network = self.network, network
+        before = self.network
         try:
+            self.network = network
             yield
         finally:
-            self.network = before
+            if self.network is network:
+                self.network = before
 
     @property
     def watched(self) -> bool:

@@ -1,4 +1,4 @@
-"""Parameters by names that do not depend on the version of transformers.
+"""Parameters of those that are read, by names that do not depend on the version of transformers.
 
 CLIP text encoders hold their layers in a module ``text_model`` in some versions and classes, and not in
 others. Its name is left out here, so that an edit made under one of them finds its weights under another.
@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from ..errors import NotFoundError
+from ..errors import NotFoundError, StateError
 from ..suggest import near
+from .blocks import unread
 
 WRAPPER = "text_model"
 
@@ -41,11 +42,24 @@ def parameter(components: Mapping[str, nn.Module], model: str, name: str) -> nn.
 
     Raises:
         NotFoundError: if there is none; the message names near misses.
+        StateError: if it is there, but nobody reads it, since projections were fused.
     """
     component, _, path = canonical(name).partition(".")
     for found in (path, f"{WRAPPER}.{path}"):
         try:
-            return components[component].get_parameter(found)
+            made = components[component].get_parameter(found)
         except (KeyError, AttributeError):
             continue
+        _check_read(components[component], component, found)
+        return made
     raise NotFoundError(f"{model} has no parameter {name!r}; {near(name, names(components))}")
+
+
+def _check_read(module: nn.Module, component: str, path: str) -> None:
+    *owners, _ = path.split(".")
+    for i, child in enumerate(owners):
+        if child in unread(module.get_submodule(".".join(owners[:i]))):
+            raise StateError(
+                f"{component}.{path} is not read: fuse_qkv_projections() put a copy in its place; run "
+                f"pipe.{component}.unfuse_qkv_projections() first, and fuse again afterwards"
+            )

@@ -13,6 +13,7 @@ from ..adapter import Adapter
 from ..errors import UsageError
 from ..guidance.value import Combined, Guidance, GuidanceBranch, GuidanceContext, names
 from ..places.intervention import Intervention
+from ..places.refuse import refuse_memory
 from ..text.encoders import chunks_needed
 from ..text.options import TextOptions, chosen_options
 from ..text.prompt import Prompt
@@ -194,6 +195,7 @@ def _call(
     prompts = [p for b in some for p in reading.prompts[b]]
     network = reading.branches[some[0]].network
     part = model.input_site.component if network is None else f"network of branch {some[0]}"
+    refuse_memory(part, model.denoiser if network is None else network)
     call = Call(part, rows, steps, {b: reading.prompts[b] for b in some}, reading.guidance.told_scale)
     step = steps[0] if len(set(steps)) == 1 else [*steps] * len(some)
     with model.calling(call), model.live.another(network):

@@ -1,5 +1,6 @@
 """Traces: the picture is bit-identical, shapes are as promised, stores are whole or absent."""
 
+import json
 import logging
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.synthetic.tiny import tiny_ddpm
-from denoscope.probes.intervene import Intervention
+from denoscope.probes.intervene import Intervention, scale
 from denoscope.probes.trace import Trace, trace
 
 PROMPTS, RUN = ["a cat", "a red dog"], {"seeds": [4, 9], "steps": 3}
@@ -191,3 +192,18 @@ def test_wrong_calls_say_what_to_write(tiny):
         _ = trace(tiny, PROMPTS, sites=[OUT], **RUN)["unet/mid.attn.0.0/mlp.out"]
     with pytest.raises(ValueError, match="2 prompts but 3 seeds"):
         trace(tiny, PROMPTS, seeds=[0, 1, 2])
+
+
+def test_a_trace_says_which_interventions_acted(tiny):
+    change = scale("unet/mid.attn.0.0/cross_attn.out", 0.5, when=When(steps=[1]))
+    run = trace(tiny, ["a cat"], seeds=[0], steps=2, interventions=[change])
+    described = run.about["interventions"]
+    assert described == [change.described] and json.loads(json.dumps(described)) == described
+    assert change.described == {
+        "site": "unet/mid.attn.0.0/cross_attn.out",
+        "does": "scale",
+        "digest": change.spec.digest,
+        "steps": [1],
+        "branch": "cond",
+    }
+    assert "interventions" not in trace(tiny, ["a cat"], seeds=[0], steps=1).about

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import denoscope
 from denoscope import Edit
 from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation, evaluate_edit, judged
 from denoscope.analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
+from denoscope.analysis.scores import load_store, save_store
 from denoscope.models.synthetic.tiny import tiny_sd
 
 LEVELS = {"cat": 0.2, "dog": 0.5, "red": 0.8}
@@ -219,3 +221,14 @@ def test_runs_that_cannot_be_made_are_refused(model: Any) -> None:
         evaluate_edit(model, change, ASKED, **{**RUN, "seeds": [1, 1]})
     with pytest.raises(ValueError, match="steps is 0"):
         evaluate_edit(model, change, ASKED, **{**RUN, "steps": 0})
+
+
+def test_provenance_is_whole_and_names_the_edit(model: Any, tmp_path: Path) -> None:
+    edit = perfect(model)
+    found = evaluate_edit(model, edit.applied, ASKED[:1], **RUN)
+    about = found.data.attrs
+    assert about["change"] == {"what": repr(edit), "id": edit.id}
+    assert about["guidance"] == 3.0 and about["scheduler_config"]["num_train_timesteps"]
+    assert set(about) >= {"weights", "numerics", "versions", "size", "dtype", "device"}
+    save_store(found.data, tmp_path / "found")
+    assert load_store(tmp_path / "found").attrs == about

@@ -1,0 +1,60 @@
+"""What runs otherwise than it looks, and would be silently wrong: refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..errors import StateError
+
+if TYPE_CHECKING:
+    from ..adapter import Adapter
+
+
+def check_hooks_act(model: Adapter, components: Iterable[str]) -> None:
+    """Raise StateError if hooks in some components would be skipped silently."""
+    parts: Mapping[str, nn.Module] = model.components
+    for name in set(components) & set(parts):
+        if any(map(_compiled, parts[name].modules())):
+            raise StateError(
+                f"{name} was compiled; hooks inside it would be skipped silently. "
+                "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
+            )
+        if torch.is_grad_enabled() and any(_computed_again(m) for m in parts[name].modules()):
+            raise StateError(
+                f"{name} has gradient checkpointing, which computes it again in backward(), when interventions "
+                f"may be gone; pipe.{name}.disable_gradient_checkpointing(), and sample(..., recompute=True) "
+                "does the same with the interventions of the run"
+            )
+
+
+def refuse_memory(name: str, network: nn.Module) -> None:
+    """Raise StateError for a network that keeps something from call to call: diffusers' caches.
+
+    They skip blocks, and only the pipeline itself says when a run begins and ends: our calls would be wrong,
+    and so would the pipeline's next.
+    """
+    for module in network.modules():
+        registry = vars(module).get("_diffusers_hook")
+        kept = [n for n in registry._hook_order if registry.hooks[n]._is_stateful] if registry else []
+        if kept:
+            raise StateError(
+                f"{name} has a cache that skips blocks ({kept[0]}), so a call would depend on earlier ones, and "
+                f"the next picture on this; pipe.{name}.disable_cache(), or watch calls of the pipeline: "
+                "denoscope.attached(pipe, ...)"
+            )
+
+
+def _computed_again(module: nn.Module) -> bool:
+    if not vars(module).get("gradient_checkpointing"):
+        return False
+    return module.training or type(module).__module__.startswith("diffusers.")  # which does it in eval too
+
+
+def _compiled(module: nn.Module) -> bool:
+    if type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None:
+        return True
+    return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
