@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from ..models.errors import MissingFileError, UsageError
 from ..models.html import panel, table
 from ..models.site import Site
 from ..models.store.disk import new_folder
+from ..models.store.schema import Schema
+from ..models.store.sealed import seal, unseal
 from .intervals import interval
 
+KIND = "dataset"
 UNITS = ("prompt", "seed", "draw")
 """Dimensions of repetition: what means and intervals are taken over."""
 
@@ -109,7 +112,7 @@ class Scores:
             ValueError: if it holds no scores.
         """
         data = load_store(path)
-        if "values" not in data:
+        if "values" not in data or "site" not in data["values"].dims:
             raise UsageError(
                 f"{path} holds {sorted(map(str, data))}, not scores; give a store written by Scores.save"
             )
@@ -118,30 +121,49 @@ class Scores:
         )  # "per": older stores
 
 
-def save_store(data: xr.Dataset, path: str | Path) -> None:
-    """Write a dataset as a zarr store, whole or not at all.
+def save_store(data: xr.Dataset, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a dataset as a zarr store, whole or not at all; ``xarray.open_zarr`` opens it too.
+
+    Args:
+        data: any dataset.
+        path: a new folder.
+        about: what else to tell of it; JSON.
 
     Raises:
         FileExistsError: if the path exists.
+        StateError: if another process is writing it.
     """
     with new_folder(Path(path)) as part:
         # version 2 of the format: version 3 has no standard for strings yet
-        data.to_zarr(part, mode="w", zarr_format=2, consolidated=False)
+        data.to_zarr(part, mode="w", zarr_format=2, consolidated=True)
+        seal(part, KIND, about or {})
 
 
 def load_store(path: str | Path) -> xr.Dataset:
-    """Read a dataset written by ``save_store`` into memory.
+    """Read a dataset written by ``save_store`` into memory, and compare it with what was written.
 
     Raises:
         FileNotFoundError: if there is nothing at the path.
         ValueError: if it is not such a store, or is damaged.
     """
-    if not Path(path).is_dir():
+    return read_store(Path(path), {str: object})[0]
+
+
+def read_store(path: Path, schema: Schema) -> tuple[xr.Dataset, Mapping[str, Any]]:
+    """Read a dataset, and what else was told of it, which has to fit a schema.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if it is not such a store, or is damaged.
+    """
+    if not path.is_dir():
         raise MissingFileError(f"there is no store at {path}")
+    home = unseal(path, KIND, schema)
+    home.check()
     try:
-        with xr.open_zarr(path, consolidated=False) as data:
+        with xr.open_zarr(path, consolidated=True) as data:
             whole: xr.Dataset = data.load()
-            return whole
+            return whole, home.about
     except (
         Exception
     ) as error:  # zarr and its codecs raise many kinds; each becomes one line that names the input

@@ -12,7 +12,7 @@ from torch import nn
 
 from . import zoo
 from .base import Model
-from .errors import NotFoundError, UsageError
+from .errors import DenoscopeError, NotFoundError, UsageError
 from .families.dit import DiT
 from .families.flux import Flux
 from .families.latent_diffusion import LatentDiffusion
@@ -22,6 +22,7 @@ from .families.stable_diffusion import StableDiffusion
 from .families.stable_diffusion_3 import StableDiffusion3
 from .families.stable_diffusion_xl import StableDiffusionXL
 from .families.unconditional import Unconditional
+from .folder import INDEX, read_folder, read_index, variants
 from .formats import is_finite
 from .one_file import checked_path, looks_like_path, read_file
 from .places.refuse import refuse_absent
@@ -74,8 +75,9 @@ def load(
     Raises:
         LookupError: for a name that is neither in the zoo nor a folder, and for a path to nothing; it names
             near misses.
-        ValueError: for damaged, pickled or non-finite weights, for unsupported pipelines, and for options
-            that cannot act on this source.
+        ValueError: for damaged, pickled or non-finite weights, for files that lack weights or hold more than
+            the configuration asks for, for unsupported pipelines, and for options that cannot act on this
+            source.
 
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
@@ -84,17 +86,19 @@ def load(
     options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
         name = str(source)
-        folder = _folder(name)
-        _check_options(name, folder, options)
-        if Path(folder).is_file():
-            pipe = read_file(Path(folder), config, dtype).to(device)
+        found = _found(name)
+        _check_options(name, found, options)
+        if Path(found).is_file():
+            pipe = read_file(Path(found), config, dtype).to(device)
         else:
-            pipe = _read(folder, dtype, name, revision=revision, variant=variant).to(device)
+            folder = Path(found) if Path(found).is_dir() else _fetched(name, revision, variant)
+            _supported(read_index(folder)["_class_name"])  # before its weights are read
+            pipe = read_folder(folder, name, dtype, variant).to(device)
             guidance = _default_guidance(folder)
     else:
         pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
         _refuse(options, ("revision", "variant", "config"), f"{name} is open already")
-    adapter = _adapter(pipe)
+    adapter = _supported(type(pipe).__name__)
     check_scheduler(pipe.scheduler)
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
@@ -116,20 +120,18 @@ def opened(pipe: Any) -> Model:
     name = type(pipe).__name__
     families = sorted(ADAPTERS, key=len, reverse=True)
     family = next((f for f in families if name.startswith(f.removesuffix("Pipeline"))), None)
-    return (ADAPTERS[family] if family else _adapter(pipe))(pipe, name)
+    return (ADAPTERS[family] if family else _supported(name))(pipe, name)
 
 
-def _folder(name: str) -> str:
+def _found(name: str) -> str:
     """Return what is to be opened: a folder, a file, or a hub id as it is."""
     if name in zoo.ZOO:
         return str(zoo.folder(name))
     path = checked_path(name) if looks_like_path(name) else Path(name)
-    if path.is_file() or (path / "model_index.json").is_file():
+    if path.is_file() or (path / INDEX).is_file():
         return str(path)
     if path.is_dir():
-        raise UsageError(
-            f"{name!r} is a folder without model_index.json; give a folder saved by save_pretrained()"
-        )
+        read_index(path)  # says what it is instead
     if name.count("/") == 1:
         return name  # a hub id
     raise NotFoundError(
@@ -137,17 +139,17 @@ def _folder(name: str) -> str:
     )
 
 
-def _check_options(name: str, folder: str, options: dict[str, Any]) -> None:
+def _check_options(name: str, found: str, options: dict[str, Any]) -> None:
     """Raise ValueError for options that would do nothing without a word."""
     if name in zoo.ZOO:
         _refuse(options, ("revision", "variant", "config"), f"{name!r} is a model of the zoo")
-    elif Path(folder).is_file():
+    elif Path(found).is_file():
         _refuse(options, ("revision", "variant"), f"{name!r} is one file")
-    elif Path(folder).is_dir():
+    elif Path(found).is_dir():
         _refuse(options, ("revision", "config"), f"{name!r} is a local folder")
-        variant, weights = options["variant"], [f.name for f in Path(folder).rglob("*.safetensors")]
-        if variant and not any(variant in w.split(".")[1:-1] for w in weights):
-            raise UsageError(f"{name!r} has no weights of variant {variant!r}; {near(variant, weights)}")
+        variant, known = options["variant"], variants(Path(found))
+        if variant and variant not in known:
+            raise UsageError(f"{name!r} has no weights of variant {variant!r}; {near(variant, known)}")
     else:
         _refuse(options, ("config",), f"{name!r} is a hub id")
 
@@ -158,40 +160,33 @@ def _refuse(options: dict[str, Any], names: tuple[str, ...], because: str) -> No
             raise UsageError(f"{name} is {options[name]!r}, which does nothing: {because}; leave it out")
 
 
-def _read(folder: str, dtype: torch.dtype, name: str, **which: str | None) -> Any:
+def _fetched(name: str, revision: str | None, variant: str | None) -> Path:
+    """Return the folder of a hub id; its weights are fetched only if its class is supported."""
+    which = {k: v for k, v in {"revision": revision, "variant": variant}.items() if v is not None}
     try:
-        options: dict[str, Any] = {k: v for k, v in which.items() if v is not None}
-        if _has_safety_checker(folder):
-            options["safety_checker"] = None
+        at = {"revision": revision} if revision else {}
+        index = diffusers.DiffusionPipeline.load_config(name, **at)
+        _supported(str(index.get("_class_name")))
+        unwanted = {"safety_checker": None} if "safety_checker" in index else {}
         with no_bars():
-            return diffusers.DiffusionPipeline.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                low_cpu_mem_usage=False,  # what it falls back to without accelerate, with a long warning
-                **options,
+            return Path(
+                diffusers.DiffusionPipeline.download(
+                    name, use_safetensors=True, trust_remote_code=False, **which, **unwanted
+                )
             )
-    except Exception as error:  # diffusers raises many kinds; each becomes one line that names the input
-        reason = str(error).strip().splitlines()
-        raise UsageError(
-            f"could not open {name!r}: {reason[0] if reason else type(error).__name__} "
-            "(weights must be whole safetensors files; pickled .bin or .ckpt weights are refused)"
-        ) from error
+    except DenoscopeError:
+        raise
+    except Exception as error:  # many kinds: no network, no such name, no safetensors
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"could not fetch {name!r}: {reason}") from error
 
 
-def _has_safety_checker(folder: str) -> bool:
-    index = Path(folder) / "model_index.json"
-    return not index.is_file() or "safety_checker" in json.loads(index.read_text())
-
-
-def _default_guidance(folder: str) -> float | None:
-    world = Path(folder) / "world.json"
+def _default_guidance(folder: Path) -> float | None:
+    world = folder / "world.json"
     return float(json.loads(world.read_text())["guidance"]) if world.is_file() else None
 
 
-def _adapter(pipe: Any) -> type[Model]:
-    name = type(pipe).__name__
+def _supported(name: str) -> type[Model]:
     if name not in ADAPTERS:
         raise UsageError(
             f"{name} is not supported; supported are {', '.join(ADAPTERS)}. "

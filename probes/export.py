@@ -8,21 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 import xarray as xr
 import zarr
+from torch import Tensor
 
 from ..models.run.levels import Step
 from ..models.site import Site
-from ..models.store.disk import new_folder, write_bytes
+from ..models.store.disk import new_folder
 from ..models.store.sealed import seal, unseal
 from ..models.text.prompt import Prompt, Words
 from .stored import DIMENSIONS, StoredArray, as_array, dimensions, variable
 
 KIND = "trace"
-PROMPTS = "prompts.safetensors"
-_PROMPT_TENSORS = ("embeds", "pooled", "mask")
 _LATENT_AXES = {1: ("channel",), 2: ("token", "channel"), 3: ("channel", "height", "width")}
 _NUMBER = float | str  # JSON has no infinity
 _WORDS = {"text": str, "tokens": [str], "spans": [(int, int)]}
@@ -36,7 +34,15 @@ SCHEMA = {
     "kept_steps": [int],
     "samples?": [int],
     "seeds": [int],
-    "prompts": [{**_WORDS, "read": {str: _WORDS}, "sizes": {str: (int, int)}, "clip_skip": int | None}],
+    "prompts": [
+        {
+            **_WORDS,
+            "read": {str: _WORDS},
+            "sizes": {str: (int, int)},
+            "clip_skip": int | None,
+            "tensors": {str: _ARRAY},
+        }
+    ],
     "about": {str: object},
 }
 
@@ -91,7 +97,7 @@ def save_trace(trace: Any, path: Path) -> None:
         for site in trace:
             array = as_array(trace[site])
             chunks = array.shape if site.component.startswith("text_encoder") else (1, *array.shape[1:])
-            group.create_array(variable(site), data=array, chunks=chunks)
+            group.create_array(variable(site), data=array, chunks=chunks, fill_value=None)
         finish(trace, part)
 
 
@@ -104,17 +110,23 @@ def finish(trace: Any, folder: Path) -> None:
         group[variable(site)].attrs.update({DIMENSIONS: list(dims[site]), "site": str(site)})
     _base(trace).to_zarr(folder, mode="a", zarr_format=2, consolidated=False)
     if len(trace.latents) != len(_kept(trace)):  # the dataset is about the samples that were kept
-        dims_of_all = [f"all_latents_axis{i}" for i in range(trace.latents.ndim)]
-        group.create_array("all_latents", data=as_array(trace.latents), attributes={DIMENSIONS: dims_of_all})
+        _write(group, "all_latents", trace.latents)
+    prompts = group.create_group("prompts")
+    for i, prompt in enumerate(trace.prompts):
+        for name, tensor in _tensors(prompt).items():
+            _write(prompts, f"{i}.{name}", tensor)
     zarr.consolidate_metadata(str(folder), zarr_format=2)
-    tensors = {
-        f"{i}/{name}": tensor.detach().cpu().contiguous().clone()
-        for i, prompt in enumerate(trace.prompts)
-        for name in _PROMPT_TENSORS
-        if (tensor := getattr(prompt, name)) is not None
-    }
-    write_bytes(folder / PROMPTS, safetensors.torch.save(tensors))
     seal(folder, KIND, _told(trace, shapes))
+
+
+def _write(group: Any, name: str, x: Tensor) -> None:
+    axes = [f"{name}.{i}" for i in range(x.ndim)]
+    group.create_array(name, data=as_array(x), fill_value=None, attributes={DIMENSIONS: axes})
+
+
+def _tensors(prompt: Prompt) -> dict[str, Tensor]:
+    named = {name: getattr(prompt, name) for name in ("embeds", "pooled", "mask")}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 def _told(trace: Any, shapes: Mapping[Site, Any]) -> dict[str, Any]:
@@ -133,6 +145,7 @@ def _told(trace: Any, shapes: Mapping[Site, Any]) -> dict[str, Any]:
                 "read": {k: _words(w) for k, w in p.read.items()},
                 "sizes": dict(p.sizes),
                 "clip_skip": p.clip_skip,
+                "tensors": {name: _array(t.shape, t.dtype) for name, t in _tensors(p).items()},
             }
             for p in trace.prompts
         ],
@@ -161,7 +174,10 @@ def load_trace(path: Path) -> dict[str, Any]:
         return StoredArray(home, name, tuple(array["shape"]), getattr(torch, array["dtype"]))
 
     steps = tuple(Step(s["index"], float(s["t"]), float(s["sigma"])) for s in told["steps"])
-    tensors = safetensors.torch.load((path / PROMPTS).read_bytes())
+    tensors = [
+        {name: stored(f"prompts/{i}.{name}", array).read() for name, array in p["tensors"].items()}
+        for i, p in enumerate(told["prompts"])
+    ]
     latents = stored("all_latents" if "all_latents" in home.arrays else "latents", told["latents"])
     return {
         "acts": {Site(s): stored(variable(s), told["sites"][s]) for s in told["order"]},
@@ -169,7 +185,7 @@ def load_trace(path: Path) -> dict[str, Any]:
         "kept_steps": tuple(s for s in steps if s.index in told["kept_steps"]),
         "steps": steps,
         "samples": tuple(told["samples"]) if "samples" in told else None,
-        "prompts": tuple(_prompt(tensors, i, p) for i, p in enumerate(told["prompts"])),
+        "prompts": tuple(map(_prompt, tensors, told["prompts"])),
         "seeds": tuple(told["seeds"]),
         "latents": latents.read(),
         "about": told["about"],
@@ -180,11 +196,10 @@ def _words(words: Words) -> dict[str, Any]:
     return {"text": words.text, "tokens": list(words.tokens), "spans": list(words.spans)}
 
 
-def _prompt(tensors: Mapping[str, torch.Tensor], i: int, kept: Mapping[str, Any]) -> Prompt:
+def _prompt(tensors: Mapping[str, Any], kept: Mapping[str, Any]) -> Prompt:
     def words(w: Mapping[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
         return w["text"], tuple(w["tokens"]), tuple((a, b) for a, b in w["spans"])
 
-    own: dict[str, Any] = {n: tensors[f"{i}/{n}"] for n in _PROMPT_TENSORS if f"{i}/{n}" in tensors}
     read = {k: Words(*words(w)) for k, w in kept["read"].items()}
     sizes = {k: (a, b) for k, (a, b) in kept["sizes"].items()}
-    return Prompt(*words(kept), read=read, sizes=sizes, clip_skip=kept["clip_skip"], **own)
+    return Prompt(*words(kept), read=read, sizes=sizes, clip_skip=kept["clip_skip"], **tensors)

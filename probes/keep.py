@@ -122,7 +122,7 @@ class StoreKeeper(Keeper):
         shape, chunks = (*steps, *x.shape), (*(1 for _ in steps), *x.shape)
         self.dtypes[site] = self.dtype or x.dtype
         name, dtype = variable(site), str(as_array(x[:0].to(self.dtypes[site])).dtype)
-        return self.group.create_array(name, shape=shape, chunks=chunks, dtype=dtype)
+        return self.group.create_array(name, shape=shape, chunks=chunks, dtype=dtype, fill_value=None)
 
     def _put(self, buffer: Any, at: Any, x: Tensor) -> None:
         buffer[at] = as_array(x.to(self.dtype or x.dtype))
@@ -140,3 +140,8 @@ class StoreKeeper(Keeper):
         """Return the arrays on disk, read when asked for."""
         acts: Mapping[Site, Any] = load_trace(self.path)["acts"]
         return acts
+
+
+def keeper_of(n_steps: int, dtype: torch.dtype | None, store: str | Path | None) -> Keeper:
+    """Return a keeper for so many steps: in memory, or in a new folder."""
+    return Keeper(n_steps, dtype) if store is None else StoreKeeper(n_steps, dtype, Path(store))

@@ -65,7 +65,7 @@ class StoredArray:
 
     Args:
         home: the folder.
-        name: of the array.
+        name: of the array, as a path in the folder.
         shape: as it was written.
         dtype: number format of what was kept; numpy has no bfloat16, so that the file may have a wider one.
     """
@@ -86,7 +86,7 @@ class StoredArray:
         Raises:
             DamagedFolderError: if it is not what was written.
         """
-        self.home.check([self.name])
+        self.home.check([self.name.partition("/")[0]])
         array: Any = zarr.open_array(str(self.home.folder / self.name), mode="r")
         return torch.from_numpy(array[...]).to(self.dtype)
 

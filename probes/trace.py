@@ -26,7 +26,7 @@ from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
 from .html import trace_html
 from .intervene import Intervention, Probe
-from .keep import Keeper, StoreKeeper
+from .keep import Keeper, keeper_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -194,12 +194,8 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     plan, wanted = model.steps(how), expand(model, sites)
     for each in (when, *(i.when for i in interventions)):
         each.check(len(plan), len(prompts), model.branch_names(how.guidance))
-    if when.branch is None:
-        raise UsageError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
-    kept_steps = tuple(s for s in plan if s in when)
-    keeper = (
-        Keeper(len(kept_steps), dtype) if store is None else StoreKeeper(len(kept_steps), dtype, Path(store))
-    )
+    kept_steps = tuple(s for s in plan if s in _one_branch(when))
+    keeper = keeper_of(len(kept_steps), dtype, store)
     positions = {s.index: i for i, s in enumerate(kept_steps)}
     watch = [_watch(site, when, keeper, reduce, positions) for site in wanted]
     with torch.no_grad(), keeper, showing(progress) as show:
@@ -224,6 +220,12 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
         )
         keeper.complete(found)
     return replace(found, acts=keeper.result())
+
+
+def _one_branch(when: When) -> When:
+    if when.branch is None:
+        raise UsageError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
+    return when
 
 
 def known_axes(model: Model, sites: Sequence[Site]) -> dict[Site, tuple[str, ...]]:

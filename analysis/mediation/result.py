@@ -12,6 +12,8 @@ from ...models.errors import UsageError
 from ..intervals import interval
 from ..scores import UNITS, Scores, load_store, save_store
 
+ATTRIBUTES = {"metric", "corruption", "rows", "reference_rows"}
+
 
 @dataclass(frozen=True, eq=False)
 class Mediation:
@@ -111,7 +113,7 @@ class Mediation:
             ValueError: if it is no store of a Mediation, or damaged.
         """
         data = load_store(path)
-        missing = {"clean", "corrupted", "restored"} - set(data)
+        missing = {"clean", "corrupted", "restored"} - set(data) | ATTRIBUTES - set(data.attrs)
         if missing:
             raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Mediation.save")
         return cls(data)

@@ -1,25 +1,35 @@
 """A run's folder: each finished stage is on disk at once, and a killed run goes on where it stopped.
 
 While a run is under way the folder holds ``results.zarr.part`` (one store for each finished stage) and
-``run.json.part`` (its settings); both lose the ``.part`` when the run is whole.
+``run.json.part`` (its settings); both lose the ``.part`` when the run is whole. Each stage knows which run it
+is of, and is compared with what was written when it is read; one that was damaged is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 import zarr
 
-from ..analysis.scores import load_store, save_store
-from ..models.errors import FileInTheWayError
+from ..analysis.scores import read_store, save_store
+from ..models.errors import FileInTheWayError, MissingFileError, UsageError
+from ..models.store.canonical import json_hash
 from ..models.store.disk import write_bytes
+from ..models.store.lock import NAME as LOCK
+from ..models.store.lock import making
+from ..models.store.schema import read_json
+
+log = logging.getLogger("denoscope")
 
 OWN_FILES = (
     "results.zarr",
@@ -29,6 +39,17 @@ OWN_FILES = (
     "report.html",
     "edit.safetensors",
 )
+
+
+HASH = re.compile("[0-9a-f]{64}")
+NOTE = {
+    "key": HASH,
+    "settings": {str: object},
+    "seconds": {str: float},
+    "about": {str: object},
+    "sha256": HASH,
+}
+STAGE = {"key": HASH, "seconds": float}
 
 
 @dataclass(frozen=True)
@@ -42,11 +63,24 @@ class RunFolder:
 
     path: Path
     settings: Mapping[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
 
     @property
     def key(self) -> str:
         """A hash of the settings."""
         return settings_key(self.settings)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make the folder, and keep other processes out of it.
+
+        Raises:
+            StateError: if another process is writing it; the message says which.
+            OSError: if it cannot be written.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with making(self.path, self.path / LOCK):
+            yield
 
     def open(self, *, fresh: bool = False) -> None:
         """Make the folder, or take up the run it holds.
@@ -60,30 +94,34 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         held = self._held()
-        if held is not None and held.get("key") != self.key:
+        if held is not None and held["key"] != self.key:
             if not fresh:
-                what = held.get("settings", {}).get("prompt", "unknown")
+                what = held["settings"].get("prompt", "unknown")
                 raise FileInTheWayError(
                     f"{self.path} holds another run (about {what!r}, or with other settings or weights); "
                     "name a new folder with --output, or delete this one"
                 )
             for name in OWN_FILES:
                 _remove(self.path / name)
-        if self._held() is None:
+            held = None
+        if held is None:
             for name in OWN_FILES:
-                _remove(self.path / name)
-            self._note({}, part=True)
+                if not name.startswith("results."):  # stages know themselves which run they are of
+                    _remove(self.path / name)
+            self._note(part=True)
 
     def _held(self) -> dict[str, Any] | None:
         for name in ("run.json", "run.json.part"):
             file = self.path / name
             if file.is_file():
                 try:
-                    found = json.loads(file.read_text())
-                except ValueError:
+                    found = dict(read_json(file.read_bytes(), NOTE, str(file)))
+                    if found.pop("sha256") != json_hash(found):
+                        raise UsageError(f"{file} is not what was written")
+                except UsageError as error:
+                    log.warning("%s; it is written again", error)
                     continue
-                if isinstance(found, dict):
-                    return found
+                return found
         return None
 
     @property
@@ -92,14 +130,23 @@ class RunFolder:
         return whole if whole.is_dir() else self.path / "results.zarr.part"
 
     def load(self, stage: str) -> xr.Dataset | None:
-        """Return a finished stage's result, or None if it is still to be made (or is damaged)."""
+        """Return a finished stage's result, or None if it is still to be made.
+
+        One that is damaged, or of another run, is taken away with a warning.
+        """
+        path = self._store / stage
         try:
-            return load_store(self._store / stage)
-        except FileNotFoundError:
+            found, about = read_store(path, STAGE)
+            if about["key"] != self.key:
+                raise UsageError(f"{path} is of another run")
+        except MissingFileError:
             return None
-        except ValueError:
-            _remove(self._store / stage)
+        except UsageError as error:
+            log.warning("%s. The stage %r is made again", error, stage)
+            _remove(path)
             return None
+        self.seconds[stage] = about["seconds"]
+        return found
 
     def save(self, stage: str, result: xr.Dataset, seconds: float) -> None:
         """Write a stage's result, whole or not at all.
@@ -108,9 +155,8 @@ class RunFolder:
             OSError: if it cannot be written.
         """
         self._store.mkdir(exist_ok=True)
-        save_store(result, self._store / stage)
-        held = self._held() or {}
-        self._note({**held.get("seconds", {}), stage: round(seconds, 2)}, part=True)
+        self.seconds[stage] = round(seconds, 2)
+        save_store(result, self._store / stage, {"key": self.key, "seconds": self.seconds[stage]})
 
     def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Mark the run as whole and return what ``run.json`` says.
@@ -118,28 +164,28 @@ class RunFolder:
         Args:
             about: further provenance; JSON.
         """
-        part = self.path / "results.zarr.part"
-        if part.is_dir():
-            zarr.open_group(
-                str(part), mode="a", zarr_format=2
-            )  # makes it one store: xr.open_datatree reads it
-            part.rename(self.path / "results.zarr")
-        held = self._held() or {}
-        whole = self._note(held.get("seconds", {}), part=False, about={**held.get("about", {}), **about})
+        store = self._store
+        if store.is_dir():  # makes it one store: xr.open_datatree reads it
+            for file in store.glob(".z*"):
+                file.unlink()
+            zarr.open_group(str(store), mode="a", zarr_format=2)
+            zarr.consolidate_metadata(str(store), zarr_format=2)
+            store.rename(self.path / "results.zarr")
+        whole = self._note(part=False, about=about)
         _remove(self.path / "run.json.part")
         return whole
 
-    def _note(
-        self, seconds: Mapping[str, float], part: bool, about: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def _note(self, part: bool, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         note = {
             "key": self.key,
             "settings": dict(self.settings),
-            "seconds": dict(seconds),
+            "seconds": dict(self.seconds),
             "about": dict(about or {}),
         }
-        write_text(self.path / ("run.json.part" if part else "run.json"), json.dumps(note, indent=1) + "\n")
-        return note
+        note = json.loads(json.dumps(note))  # as it is read again
+        text = json.dumps({**note, "sha256": json_hash(note)}, indent=1) + "\n"
+        write_text(self.path / ("run.json.part" if part else "run.json"), text)
+        return dict(note)
 
 
 def settings_key(settings: Mapping[str, Any]) -> str:

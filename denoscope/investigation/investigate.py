@@ -22,7 +22,7 @@ from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
 from ..models.store.provenance import provenance
 from ..report import page as report
-from .case import Case, prepare
+from .case import Case, Setup, prepare
 from .folder import RunFolder, write_text
 from .stages.change import make_edit
 from .stages.check import check
@@ -57,6 +57,7 @@ def investigate(
         LookupError: for an unknown model, or a word that is not in the prompt.
         ValueError: for runs that cannot be made.
         OSError: if the folder cannot be written, or holds another run.
+        RuntimeError: if another process is writing to the folder; the message says which.
 
     Example::
 
@@ -68,17 +69,18 @@ def investigate(
     setup = prepare(case)
     settings = {**asdict(case), "weights": fingerprint(setup.model), "numerics": NUMERICS, "format": 1}
     folder = RunFolder(Path(output), settings)
-    folder.open(fresh=fresh)
-    with showing(progress) as show:
-        stage = _Stages(folder, show)
-        found = {"look": stage("look", "looking: pictures, word maps", lambda p: look(setup, p))}
-        found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
-        found["denoiser"] = stage(
-            "denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p)
-        )
-        edit = make_edit(setup, Mediation(found["text"]))
-        edit.save(folder.path / "edit.safetensors")
-        found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
+    with folder.writing(), showing(progress) as show:
+        folder.open(fresh=fresh)
+        return _run(setup, folder, _Stages(folder, show), command)
+
+
+def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str) -> Path:
+    found = {"look": stage("look", "looking: pictures, word maps", lambda p: look(setup, p))}
+    found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
+    found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p))
+    edit = make_edit(setup, Mediation(found["text"]))
+    edit.save(folder.path / "edit.safetensors")
+    found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
     about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
     about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
     about["parameters"] = sum(p.numel() for m in setup.model.components.values() for p in m.parameters())

@@ -204,9 +204,11 @@ def _grid(model: Opened, site: Site) -> tuple[int, int]:
 
 def _unet_side(model: Opened, site: Site, side: int) -> int:
     """One side of the picture at a block: halved on the way down, and on the way up as it was there."""
-    unet = model.components["unet"]
+    blocks = getattr(model.components["unet"], "down_blocks", None)
+    if blocks is None:  # a network of one's own under that name
+        raise _unknown(site, model.place(site).module)
     sides = [side]
-    for block in unet.get_submodule("down_blocks").children():
+    for block in blocks.children():
         samplers = list(getattr(block, "downsamplers", None) or [])
         sides.append(_halved(site, sides[-1], samplers[0]) if samplers else sides[-1])
     last = len(sides) - 2

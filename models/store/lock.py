@@ -44,13 +44,17 @@ def writing(folder: Path, what: str, wait: float) -> Iterator[str | None]:
 
 
 @contextmanager
-def making(path: Path) -> Iterator[None]:
-    """Hold the lock of a file or folder that is being made; the lock's file lies beside it, and goes with it.
+def making(path: Path, lock: Path | None = None) -> Iterator[None]:
+    """Hold the lock of a file or folder that is being made; the lock's own file goes with it.
+
+    Args:
+        path: what is being made.
+        lock: the lock's file; None is one beside it.
 
     Raises:
         StateError: if another writer is making it (the message names its process), or as in ``writing``.
     """
-    lock = path.with_name(f".{path.name}{NAME}")
+    lock = lock or path.with_name(f".{path.name}{NAME}")
     with _locked(lock, path, str(path), 0.0):
         try:
             yield

@@ -11,7 +11,7 @@ from ..errors import UsageError
 
 Schema = Any
 """A type; a pattern, for text; ``[s]``: any number of s; ``(s, t)``: these; ``{"name": s}``: these names, one
-that ends in "?" may be missing; ``{str: s}``: any names; ``object``: anything."""
+that ends in "?" may be missing; ``{str: s}``: any (other) names; ``object``: anything."""
 
 
 def read_json(text: str | bytes, schema: Schema, what: str) -> Any:
@@ -60,10 +60,9 @@ def check_schema(value: Any, schema: Schema, what: str) -> None:
 
 def _names(value: Mapping[str, Any], schema: Mapping[Any, Schema], what: str) -> dict[str, Schema]:
     """The schema of each name that is there."""
-    if str in schema:
-        return dict.fromkeys(value, schema[str])
-    known = {name.removesuffix("?"): part for name, part in schema.items()}
-    lacking = sorted(name for name in schema if not name.endswith("?") and name not in value)
+    rest = {name: schema[str] for name in value if name not in schema} if str in schema else {}
+    known = {name.removesuffix("?"): part for name, part in schema.items() if name is not str} | rest
+    lacking = sorted(n for n in schema if n is not str and not n.endswith("?") and n not in value)
     foreign = sorted(set(value) - set(known))
     if lacking or foreign:
         found = f"lacks {', '.join(lacking)}" if lacking else f"has {', '.join(foreign)}"

@@ -19,7 +19,9 @@ from .disk import write_bytes
 from .schema import Schema, read_json
 from .tensor_file import HASH
 
-MANIFEST = "manifest.json"
+GROUP = "manifest"
+MANIFEST = f"{GROUP}/.zattrs"
+"""A group of zarr's format 2, so that no reader of zarr stumbles over it; its one attribute is JSON."""
 FORMAT = 1
 BESIDE = ""
 """Name of what lies beside the arrays."""
@@ -62,7 +64,7 @@ def seal(folder: Path, kind: str, about: Mapping[str, Any]) -> None:
     """Write the manifest of a folder, as the last of its files.
 
     Args:
-        folder: each folder in it is an array.
+        folder: of zarr's format 2; each folder in it counts as an array.
         kind: what it is, in a word.
         about: what to tell of it; JSON.
 
@@ -74,10 +76,12 @@ def seal(folder: Path, kind: str, about: Mapping[str, Any]) -> None:
         told = json.loads(json.dumps(dict(about)))
     except (TypeError, ValueError) as error:
         raise UsageError(f"what is told of {folder} is no JSON: {error}") from error
+    (folder / GROUP).mkdir(exist_ok=True)
+    write_bytes(folder / GROUP / ".zgroup", b'{"zarr_format": 2}')
     arrays = {name: _hash(folder, files) for name, files in _files(folder).items()}
     note = {"format": FORMAT, "kind": kind, "about": told, "arrays": arrays}
     manifest = {**note, "sha256": json_hash(note)}
-    write_bytes(folder / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    write_bytes(folder / MANIFEST, json.dumps({"json": json.dumps(manifest, sort_keys=True)}).encode())
 
 
 def unseal(folder: Path, kind: str, schema: Schema) -> Sealed:
@@ -96,12 +100,12 @@ def unseal(folder: Path, kind: str, schema: Schema) -> Sealed:
         text = (folder / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
-            f"{folder} holds no {kind}: it has no {MANIFEST}, which is written last (and was not in earlier "
+            f"{folder} holds no {kind}: it has no manifest, which is written last (and was not in earlier "
             "versions); give a folder that is whole, or make it again"
         ) from None
     shape = {"format": int, "kind": str, "about": {str: object}, "arrays": {str: HASH}, "sha256": HASH}
     try:
-        note = read_json(text, shape, "its manifest")
+        note = read_json(read_json(text, {"json": str}, "its manifest")["json"], shape, "its manifest")
     except UsageError as error:
         raise _damaged(folder, str(error)) from error
     if note.pop("sha256") != json_hash(note):
@@ -124,9 +128,11 @@ def _files(folder: Path, only: str | None = None) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {BESIDE: []} if only in (None, BESIDE) else {}
     places = folder.iterdir() if only in (None, BESIDE) else [folder / only]
     for place in places:
-        if place.is_dir() and only != BESIDE:
+        if place.name == GROUP:
+            found[BESIDE] += place.glob(".zgroup")
+        elif place.is_dir() and only != BESIDE:
             found[place.name] = sorted(p for p in place.rglob("*") if p.is_file() and _counts(p))
-        elif place.is_file() and place.name != MANIFEST and _counts(place):
+        elif place.is_file() and _counts(place):
             found[BESIDE].append(place)
     return found
 

@@ -190,7 +190,7 @@ class Store:
             said = note.pop("sha256")
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damaged(path, "it is truncated or no manifest") from error
         if (note.get("format"), note.get("numerics")) != (FORMAT, NUMERICS):
             versions = f"format {note.get('format')}, numerics {note.get('numerics')}"

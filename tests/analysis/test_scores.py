@@ -101,5 +101,24 @@ def test_loading_nothing_something_else_or_a_damaged_store(tmp_path: Path) -> No
         Scores.load(tmp_path / "none.zarr")
     scores().save(tmp_path / "scores.zarr")
     (tmp_path / "scores.zarr" / "values" / ".zarray").write_text("{ cut")
-    with pytest.raises(ValueError, match=r"could not read .*scores.zarr"):
+    with pytest.raises(ValueError, match=r"could not read .*scores.zarr.* values is not what was written"):
         Scores.load(tmp_path / "scores.zarr")
+
+
+def test_a_lost_chunk_is_not_read_as_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "scores.zarr"
+    scores().save(path)
+    with xr.open_zarr(path) as found:  # a plain call, without a warning
+        assert found["values"].dims == ("site", "token", "prompt", "seed")
+    next(p for p in (path / "values").iterdir() if p.name[0] != ".").unlink()
+    with pytest.raises(ValueError, match="values is not what was written; make it again"):
+        Scores.load(path)
+
+
+def test_other_datasets_are_no_scores(tmp_path: Path) -> None:
+    save_store(xr.Dataset({"values": ("i", [1.0])}), tmp_path / "other.zarr")
+    with pytest.raises(ValueError, match=r"holds \['values'\], not scores"):
+        Scores.load(tmp_path / "other.zarr")
+    xr.Dataset({"values": ("site", [1.0])}).to_zarr(tmp_path / "foreign.zarr", zarr_format=2)
+    with pytest.raises(ValueError, match=r"holds no dataset: it has no manifest"):
+        Scores.load(tmp_path / "foreign.zarr")

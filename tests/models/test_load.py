@@ -1,5 +1,7 @@
 """Opening models: names, folders, pipelines; and every way it can be wrong."""
 
+import json
+
 import diffusers
 import pytest
 import torch
@@ -98,19 +100,44 @@ def test_options_that_would_do_nothing_are_refused(option, tmp_path):
             load(source, **option)
 
 
-def test_revision_and_variant_are_handed_on(monkeypatch):
-    given = {}
+@pytest.fixture
+def hub(folder, monkeypatch):
+    """A hub that has one model, and remembers what was asked of it."""
+    asked = []
 
-    def from_pretrained(name, **options):
-        given.update(options, name=name)
-        return tiny_sd()
+    def load_config(name, **options):
+        asked.append(("index", name, options))
+        return json.loads((folder / "model_index.json").read_text())
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", from_pretrained)
+    def download(name, **options):
+        asked.append(("weights", name, options))
+        return str(folder)
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", staticmethod(load_config))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "download", staticmethod(download))
+    return asked
+
+
+def test_revision_and_variant_are_handed_on(hub, folder):
+    tiny_sd(seed=1).save_pretrained(folder, variant="fp16")
     load("owner/name", revision="v1", variant="fp16")
-    assert (given["name"], given["revision"], given["variant"]) == ("owner/name", "v1", "fp16")
-    given.clear()
+    (_, name, at), (_, same, given) = hub[:2]
+    assert name == same == "owner/name" and at == {"revision": "v1"}
+    assert (given["revision"], given["variant"], given["use_safetensors"]) == ("v1", "fp16", True)
+    hub.clear()
     load("owner/name")
-    assert "revision" not in given and "variant" not in given
+    assert "revision" not in hub[0][2] and not {"revision", "variant"} & set(hub[1][2])
+
+
+def test_an_unsupported_class_is_refused_before_its_weights_are_fetched_or_read(hub, folder):
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "KandinskyPipeline"))
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()
+    for source in ("owner/name", folder):
+        with pytest.raises(ValueError, match=r"^KandinskyPipeline is not supported; supported are Stable"):
+            load(source)
+    assert [what for what, _, _ in hub] == ["index"]
 
 
 def test_a_variant_of_a_folder_is_read_and_a_missing_one_is_no_silent_default(folder, tmp_path):

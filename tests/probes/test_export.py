@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from denoscope.models.store.sealed import MANIFEST
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.synthetic.tiny_families import tiny_sdxl
+from denoscope.probes.intervene import zero
 from denoscope.probes.stored import variable
 from denoscope.probes.trace import Trace, trace
 
@@ -77,6 +77,26 @@ def test_xarray_alone_opens_what_is_saved(run: Trace, tmp_path: Path) -> None:
         xr.testing.assert_identical(found.load(), run.to_xarray())
     with xr.open_datatree(tmp_path / "run.zarr", engine="zarr") as tree:
         assert set(tree.data_vars) == {"latents", *map(variable, run)}
+    with xr.open_datatree(tmp_path / "run.zarr", engine="zarr", consolidated=False) as tree:
+        assert len(tree["prompts"].data_vars) == len(PROMPTS)
+
+
+def test_zeros_are_zeros_for_xarray_too(tiny: Any, tmp_path: Path) -> None:
+    """A fill value would make them NaN, and integers floating point numbers."""
+    run = trace(tiny, PROMPTS, sites=[OUT, TEXT], interventions=[zero(OUT), zero(TEXT)], **RUN)
+    run.save(tmp_path / "saved.zarr")
+    trace(
+        tiny,
+        PROMPTS,
+        sites=[OUT, TEXT],
+        interventions=[zero(OUT), zero(TEXT)],
+        store=tmp_path / "streamed.zarr",
+        **RUN,
+    )
+    for name in ("saved", "streamed"):
+        with xr.open_zarr(tmp_path / f"{name}.zarr") as found:
+            assert not found[variable(OUT)].values.any() and not found[variable(TEXT)].values.any()
+            assert found["latents"].values.any() and found["seed"].values.tolist() == [4, 9]
 
 
 def test_datasets_go_through_zarr_and_netcdf(run: Trace, tmp_path: Path) -> None:
@@ -182,16 +202,7 @@ def test_what_is_no_trace_is_refused(run: Trace, tmp_path: Path) -> None:
     (path / ".DS_Store").write_bytes(b"what file browsers leave")
     (path / variable(OUT) / ".DS_Store").write_bytes(b"what file browsers leave")
     assert torch.equal(Trace.load(path)[OUT], run[OUT])
-    note = json.loads((path / MANIFEST).read_text())
-    for change, message in (
-        ({"about": {**note["about"], "seeds": ["a"]}}, "its manifest is not what was written"),
-        ({"kind": "dataset"}, "its manifest is not what was written"),
-        ({"arrays": []}, r"its manifest\['arrays'\] is \[\], not a mapping"),
-    ):
-        (path / MANIFEST).write_text(json.dumps({**note, **change}))
-        with pytest.raises(ValueError, match=message):
-            Trace.load(path)
     (path / MANIFEST).unlink()
     for other in (path, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match=r"holds no trace: it has no manifest\.json"):
+        with pytest.raises(ValueError, match=r"holds no trace: it has no manifest"):
             Trace.load(other)

@@ -2,9 +2,12 @@
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
+from denoscope.models.errors import StateError
 from denoscope.models.store.disk import check_writable, new_folder, write_bytes
 
 
@@ -94,3 +97,42 @@ def test_a_folder_is_not_overwritten(tmp_path):
         ):
             pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "run"]
+
+
+def test_a_second_writer_of_a_folder_is_told_who_the_first_one_is(tmp_path):
+    """It must not take away what the first one has written so far."""
+    folder = tmp_path / "run"
+    with new_folder(folder) as part:
+        part.mkdir()
+        (part / "x").write_text("1")
+        with pytest.raises(
+            StateError, match=rf"run is being written by process {os.getpid()} on .*; wait until"
+        ):
+            new_folder(folder).__enter__()
+    assert (folder / "x").read_text() == "1" and list(tmp_path.iterdir()) == [folder]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from denoscope.models.store.disk import new_folder
+
+with new_folder(Path(sys.argv[1])) as part:
+    part.mkdir()
+    (part / "half").write_text("1")
+    print("here", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_writer_blocks_nobody(tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "here\n"
+        with pytest.raises(StateError, match=f"being written by process {process.pid} on"):
+            new_folder(folder).__enter__()
+        process.kill()
+    with new_folder(folder) as part:
+        part.mkdir()
+    assert list(tmp_path.iterdir()) == [folder] and not list(folder.iterdir())
