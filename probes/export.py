@@ -107,17 +107,20 @@ def load_trace(path: Path) -> dict[str, Any]:
 
 
 def _words(words: Words) -> dict[str, Any]:
-    return {"text": words.text, "tokens": words.tokens, "spans": words.spans}
+    return {"text": words.text, "tokens": words.tokens, "spans": words.spans, "unknown": words.unknown}
 
 
 def _prompt(group: Any, path: str, kept: Mapping[str, Any]) -> Prompt:
-    def words(w: Mapping[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
-        return w["text"], tuple(w["tokens"]), tuple((a, b) for a, b in w["spans"])
+    def words(w: Mapping[str, Any]) -> dict[str, Any]:
+        spans = tuple((a, b) for a, b in w["spans"])
+        unknown = tuple(w.get("unknown", ()))  # not told by older versions
+        return {"text": w["text"], "tokens": tuple(w["tokens"]), "spans": spans, "unknown": unknown}
 
     tensors: dict[str, Any] = {
         n: _read(group, f"{path}/{n}") for n in _PROMPT_TENSORS if f"{path}/{n}" in group
     }
-    return Prompt(*words(kept), read={k: Words(*words(w)) for k, w in kept["read"].items()}, **tensors)
+    read = {k: Words(**words(w)) for k, w in kept["read"].items()}
+    return Prompt(**words(kept), read=read, **tensors)
 
 
 def _write(group: Any, name: str, x: torch.Tensor) -> None:
