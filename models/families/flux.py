@@ -91,7 +91,13 @@ class Flux(TransformerModel):
         embeds = self.pipe.text_encoder_2(long.ids.to(self.device))[0].to(self.dtype)
         return [
             Prompt(
-                w.text, w.tokens, w.spans, embeds=e, pooled=p, read={"text_encoder": s, "text_encoder_2": w}
+                w.text,
+                w.tokens,
+                w.spans,
+                w.unknown,
+                embeds=e,
+                pooled=p,
+                read={"text_encoder": s, "text_encoder_2": w},
             )
             for w, s, e, p in zip(long.words, short.words, embeds, pooled, strict=True)
         ]

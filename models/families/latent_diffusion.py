@@ -34,7 +34,8 @@ class LatentDiffusion(StableDiffusion):
         reading = self._read("text_encoder", texts, _TOKENS)
         embeds = self.pipe.bert(reading.ids.to(self.device))[0].to(self.dtype)
         return [
-            Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
+            Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e)
+            for w, e in zip(reading.words, embeds, strict=True)
         ]
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class PixArt(TransformerModel):
         mask = reading.mask.to(self.device)
         embeds = self.pipe.text_encoder(reading.ids.to(self.device), attention_mask=mask)[0].to(self.dtype)
         return [
-            Prompt(w.text, w.tokens, w.spans, embeds=e, mask=m)
+            Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e, mask=m)
             for w, e, m in zip(reading.words, embeds, mask, strict=True)
         ]
 

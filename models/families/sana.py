@@ -66,7 +66,9 @@ class Sana(TransformerModel):
         ):
             own = chosen(words, kept)
             given = {"text_encoder": words}
-            prompts.append(Prompt(own.text, own.tokens, own.spans, embeds=embeds, mask=known, read=given))
+            prompts.append(
+                Prompt(own.text, own.tokens, own.spans, own.unknown, embeds=embeds, mask=known, read=given)
+            )
         return prompts
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:

@@ -30,7 +30,9 @@ class StableDiffusion(UNetModel):
             readings = read_chunks(tokenizer, texts, n, self.name)
         embeds = torch.cat([self._states(r, clip_skip) for r in readings], 1)
         words = [joined(text, [r.words[i] for r in readings]) for i, text in enumerate(texts)]
-        return [Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(words, embeds, strict=True)]
+        return [
+            Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e) for w, e in zip(words, embeds, strict=True)
+        ]
 
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
         """How many layers of the text encoder the UNet reads, where some are left out."""

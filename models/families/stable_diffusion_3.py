@@ -47,7 +47,15 @@ class StableDiffusion3(TransformerModel):
             own = {name: words[i] for name, words in readings.items()}
             words = joined(text, [own["text_encoder"], own["text_encoder_3"]])
             prompts.append(
-                Prompt(text, words.tokens, words.spans, embeds=embeds[i], pooled=whole[i], read=own)
+                Prompt(
+                    text,
+                    words.tokens,
+                    words.spans,
+                    words.unknown,
+                    embeds=embeds[i],
+                    pooled=whole[i],
+                    read=own,
+                )
             )
         return prompts
 

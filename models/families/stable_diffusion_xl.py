@@ -44,6 +44,7 @@ class StableDiffusionXL(UNetModel):
                 text,
                 readings["text_encoder"][i].tokens,
                 readings["text_encoder"][i].spans,
+                readings["text_encoder"][i].unknown,
                 embeds=embeds[i],
                 pooled=pooled[i],
                 read={name: words[i] for name, words in readings.items()},

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denoscope.models.places.account import AccountError
+from denoscope.models.text.encoders import chosen, joined
 from denoscope.models.text.prompt import Prompt, Words
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
@@ -235,3 +236,57 @@ def test_sites_in_an_encoder_that_is_called_for_each_chunk_are_refused(tiny):
     with pytest.raises(AccountError, match="reached 2 times"):
         trace(tiny, ["cat " * 40], seeds=[0], steps=1, sites=site, long_prompts="chunks")
     assert site in trace(tiny, ["cat"], seeds=[0], steps=1, sites=site, long_prompts="chunks", guidance=1.0)
+
+
+# words that a tokenizer does not know, and scripts without spaces -----------------------------------------
+
+UNSPACED = "一只猫在cat跑"
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux-dev", "pixart-alpha", "sana", "ldm"])
+@pytest.mark.parametrize("text", ["猫", "a 猫 dog", "a dog猫", "猫狗 dog 猫"])
+def test_a_word_that_no_tokenizer_knows_is_found_nowhere(name, text):
+    with torch.no_grad():
+        prompt = opened(name).encode([text])[0]
+    with pytest.raises(LookupError, match=f"does not know '猫': it reads '猫' in the prompt '{text}' as it"):
+        prompt.find("猫")
+    assert not prompt.reads("猫") and prompt.reads("dog") == ("dog" in text)
+
+
+def test_near_misses_of_unknown_words_are_named(tiny):
+    with pytest.raises(LookupError, match="does not know 'é': it reads 'café' .* did you mean 'cafe'"):
+        tiny.encode(["a café"])[0].find("café")
+
+
+def test_one_of_several_encoders_may_know_a_word():
+    """Then its tokens stand for it, and the other's for no word."""
+    short = Words("a 猫", ("<s>", "a", "猫", "</s>"), ((0, 0), (0, 1), (2, 3), (0, 0)))
+    long = Words("a 猫", ("a", "\u2581", "<unk>"), ((0, 1), (2, 3), (2, 3)), (1, 2))
+    both = joined("a 猫", [short, long])
+    assert both.find("猫") == [2] and both.find("a") == [1, 4] and both.unknown == (5, 6)
+    assert chosen(both, [6, 1, 5]).unknown == (0, 2)
+
+
+def test_the_name_of_the_unknown_token_may_be_written_out(tiny):
+    """CLIP's is the end of the text, which everybody knows."""
+    assert tiny.encode(["a <|endoftext|> cat"])[0].unknown == ()
+
+
+def test_what_is_unknown_is_known_in_chunks_too(tiny):
+    prompt = tiny.encode(["cat " * 30 + "猫 dog"], long_prompts="chunks")[0]
+    assert prompt.find("dog") and not prompt.reads("猫")
+
+
+@pytest.mark.parametrize(
+    ("word", "found"), [("猫", [(2, 3)]), ("一只猫", [(0, 3)]), ("cat", [(4, 7)]), ("在cat", [(3, 7)])]
+)
+def test_words_of_scripts_without_spaces_are_found_where_they_stand(word, found):
+    words = Words(UNSPACED, tuple(UNSPACED), tuple((i, i + 1) for i in range(len(UNSPACED))))
+    assert words.find(word) == list(range(*found[0])) == words.at(*found[0])
+    assert words.without(word) == UNSPACED.replace(word, "")
+
+
+@pytest.mark.parametrize("word", ["ca", "at", "狗", "猫cat"])
+def test_borders_of_words_with_letters_count_there_too(word):
+    with pytest.raises(LookupError, match="is not in the prompt"):
+        Words(UNSPACED, ()).find(word)
