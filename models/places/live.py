@@ -37,6 +37,7 @@ class Live:
 
     def __init__(self) -> None:
         self.call: Call | None = None
+        self._begun: Call | None = None  # the same, as it was before its words were known
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.network: nn.Module | None = None
         self.suspended = False
@@ -70,18 +71,18 @@ class Live:
     @contextmanager
     def calling(self, call: Call) -> Iterator[None]:
         """Set the call for as long as the context lasts, and close its account."""
-        before = self.call
+        before = self.call, self._begun
         try:
             self.begin(call)
             yield
             self.end(call)
         finally:
-            if self.call is call:  # a block that was interrupted may end late, in another call
-                self.call = before
+            if self._begun is call:  # a block that was interrupted may end late, in another call
+                self.call, self._begun = before
 
     def begin(self, call: Call) -> None:
         """A call of a network begins."""
-        self.call = call
+        self.call = self._begun = call
         for account in () if self.suspended else self._accounts:
             account.begin(call)
 

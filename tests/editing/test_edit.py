@@ -270,8 +270,8 @@ def test_the_order_of_weights_does_not_count(model: Any) -> None:
 def test_a_scaled_sum_is_one_part_of_another(model: Any) -> None:
     e, f, g = some(model, method="e"), some(model, OTHER, method="f"), some(model, seed=2, method="g")
     flat, nested = (e + f) + g, 0.5 * (e + f) + g
-    assert [p["method"] for p in flat.note["parts"]] == ["e", "f", "g"]
-    assert [(p["method"], p.get("scale")) for p in nested.note["parts"]] == [("sum", 0.5), ("g", None)]
+    assert {p["method"] for p in flat.note["parts"]} == {"e", "f", "g"} and len(flat.note["parts"]) == 3
+    assert {(p["method"], p.get("scale")) for p in nested.note["parts"]} == {("sum", 0.5), ("g", None)}
 
 
 def test_factors_multiply_in_the_note_as_they_do_in_the_weights(model: Any) -> None:
@@ -328,9 +328,9 @@ def test_long_requests_are_cut_short_and_a_model_may_be_unknown(model: Any) -> N
     (name,) = long.deltas
     assert repr(Edit(long.deltas, long.base)).endswith("for 'unknown')")
     frame = Edit.of(model, {name: torch.ones(16, 16)}).to_frame()
-    assert frame["rank"].tolist() == [16]
+    assert frame["rank"].tolist() == [1]
     other = weight(model, OTHER)[0]
-    assert Edit.of(model, {other: torch.ones(16, 32)}).to_frame()["rank"].tolist() == [16]
+    assert Edit.of(model, {other: torch.eye(16, 32)}).to_frame()["rank"].tolist() == [16]
     with pytest.raises(TypeError):
         long * "2"  # type: ignore[operator]
 
