@@ -132,17 +132,19 @@ def test_a_store_holds_the_same(tiny, tmp_path):
     assert all(torch.equal(disk[s], memory[s]) for s in memory)
     assert torch.equal(disk.latents, memory.latents)
     assert [p.name for p in tmp_path.iterdir()] == ["acts.zarr"]
-    assert disk.acts[Site(OUT)].chunks == (1, 2, 16, 16)  # a step is read alone
+    chunks = [
+        p.name for p in (tmp_path / "acts.zarr").glob(f"*{OUT.rpartition('/')[2]}/*") if p.name[0] != "."
+    ]
+    assert len(chunks) == 3  # a step is read alone
 
 
-@pytest.mark.parametrize(("dtype", "kept"), [("float16", "float16"), ("bfloat16", "float32")])
-def test_a_store_keeps_the_format_that_is_asked_for(tiny, tmp_path, dtype, kept):
-    """numpy knows no bfloat16."""
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_store_keeps_the_format_that_is_asked_for(tiny, tmp_path, dtype):
     how = {"sites": [OUT], "dtype": getattr(torch, dtype), **RUN}
     memory = trace(tiny, PROMPTS, **how)
     disk = trace(tiny, PROMPTS, store=tmp_path / "acts.zarr", **how)
-    assert disk[OUT].dtype == getattr(torch, kept)
-    assert torch.equal(disk[OUT], memory[OUT].to(disk[OUT].dtype))
+    assert disk[OUT].dtype == memory[OUT].dtype == getattr(torch, dtype)
+    assert torch.equal(disk[OUT], memory[OUT])
 
 
 def test_a_run_that_fails_leaves_no_store(tiny, tmp_path):

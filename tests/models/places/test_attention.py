@@ -38,7 +38,7 @@ masked = pytest.mark.parametrize("how", MASKS.values(), ids=MASKS)
 
 
 def tapped(handlers, *args, **how):
-    with AttentionTap(handlers) as tap:
+    with AttentionTap(handlers, lambda: True) as tap:
         out = fused(*args, **how)
     assert tap.calls == 1
     return out

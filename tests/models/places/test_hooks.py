@@ -132,6 +132,9 @@ class Held:
         assert site == SITE
         return self.where
 
+    def places_of(self, sites):
+        return [self.place(site) for site in sites]
+
 
 def doubled(x):
     return slice(0, len(x)), 2 * x

@@ -63,7 +63,7 @@ def test_a_component_replaced_is_followed_and_set_to_evaluation(model):
 
 
 def test_projections_fused_and_taken_apart_are_followed(model):
-    site = "unet/mid.attn.0.0/cross_attn.q_proj"
+    site = "unet/mid.attn.0.0/cross_attn.k_proj"
     model.place(site)
     model.pipe.unet.fuse_qkv_projections()
     with pytest.raises(LookupError):
