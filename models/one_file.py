@@ -36,6 +36,7 @@ _BESIDE = (
     "safety_checker.",
 )
 _FIRST, _SHOWN = 4, 5  # numbers by which a weight is known; names in a message
+_ALIGNED = 64  # bytes, as torch allocates
 
 
 def looks_like_path(name: str) -> bool:
@@ -96,6 +97,7 @@ def read_file(path: Path, config: str | Path | None, dtype: torch.dtype) -> Any:
         ) from error
     _check_whole(path, folder, pipe)
     _check_placed(path, folder, pipe, dtype)
+    _align(pipe)
     return pipe
 
 
@@ -190,6 +192,14 @@ def _check_placed(path: Path, folder: Path, pipe: Any, dtype: torch.dtype) -> No
             f"{str(path)!r} holds weights for which config {str(folder)!r} has no place: {_some(homeless)}; "
             "give the folder of the same kind of model, or take them out of the file (a LoRA: load it beside)"
         )
+
+
+def _align(pipe: Any) -> None:
+    """Copy weights that still lie in the file, as it happens: from there, kernels round otherwise."""
+    for module in (m for m in pipe.components.values() if isinstance(m, nn.Module)):
+        for x in (*module.parameters(), *module.buffers()):
+            if x.data_ptr() % _ALIGNED:
+                x.data = x.data.clone()
 
 
 def _first(x: torch.Tensor, dtype: torch.dtype) -> tuple[float, ...]:
