@@ -65,7 +65,7 @@ def read_file(path: Path, config: str | Path | None, dtype: torch.dtype) -> Any:
     """Return the pipeline of a ``.safetensors`` checkpoint, without asking the hub.
 
     Args:
-        path: the checkpoint; what it does not hold is read from ``config``.
+        path: the checkpoint; ``config`` says what it does not hold.
         config: folder in diffusers' layout of the same kind of model; its weights are not needed. None takes
             the one that diffusers recognises, if it lies in the hub's cache.
         dtype: number format of the weights.

@@ -125,13 +125,14 @@ def test_families_that_diffusers_reads_from_no_file_are_refused_by_name(make, tm
         load(saved / "model.safetensors", config=tmp_path / "config")
 
 
-def test_a_flux_of_another_width_than_published_is_refused(tmp_path):
-    """The converter of diffusers 0.42 takes 3,072 channels for granted."""
-    pipe = tiny_flux()
-    pipe.save_pretrained(tmp_path / "config")
-    state = {f"double_blocks.0.{k}": torch.zeros(4) for k in ("img_mod.lin.weight", "txt_mod.lin.weight")}
-    save_file({**state, "single_blocks.0.linear1.weight": torch.zeros(4)}, tmp_path / "m.safetensors")
-    with pytest.raises(ValueError, match="could not open .* as a FluxPipeline .*lacks weights"):
+def test_a_file_of_the_transformer_alone_is_refused_by_the_part_that_it_lacks(tmp_path):
+    """As FLUX.1 is published; its converter takes 3,072 channels for granted, so no tiny one can be opened."""
+    tiny_flux().save_pretrained(tmp_path / "config")
+    torch.manual_seed(0)
+    save_file({"double_blocks.0.img_mod.lin.weight": torch.randn(4, 4)}, tmp_path / "m.safetensors")
+    with pytest.raises(
+        ValueError, match=r"could not open .* as a FluxPipeline .*: Failed to load CLIPTextModel"
+    ):
         load(tmp_path / "m.safetensors", config=tmp_path / "config")
 
 

@@ -32,8 +32,8 @@ class Passenger:
     def ride(self, parts, _):
         block = self.model.module(f"{self.stem}/resid.pre@txt")
         c, temb, attention = parts["txt"], parts["temb"], block.attn
-        made = block.norm1_context(c, emb=temb)
-        inside, *gates = (made,) if isinstance(made, torch.Tensor) else made
+        # the last block of SD3 hands on no text, and has no gates for it
+        inside, *gates = (block.norm1_context(c, temb),) if self.last else block.norm1_context(c, emb=temb)
 
         def heads(projection, norm=None):
             x = projection(inside).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
