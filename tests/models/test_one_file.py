@@ -130,9 +130,7 @@ def test_a_file_of_the_transformer_alone_is_refused_by_the_part_that_it_lacks(tm
     tiny_flux().save_pretrained(tmp_path / "config")
     torch.manual_seed(0)
     save_file({"double_blocks.0.img_mod.lin.weight": torch.randn(4, 4)}, tmp_path / "m.safetensors")
-    with pytest.raises(
-        ValueError, match=r"could not open .* as a FluxPipeline .*: Failed to load CLIPTextModel"
-    ):
+    with pytest.raises(ValueError, match="could not open .* as a FluxPipeline .*: Failed to load CLIP"):
         load(tmp_path / "m.safetensors", config=tmp_path / "config")
 
 
