@@ -170,11 +170,11 @@ def _handler(model: Adapter, intervention: Intervention, index: int, account: Ac
 
 
 def _apply(intervention: Intervention, x: Any, rows: list[int], context: CallContext) -> Tensor | None:
-    seen = x[_where(rows)]
-    new = intervention.fn(seen, context)
-    if new is not None and new.shape != seen.shape:
+    before = x[_where(rows)]
+    new = intervention.fn(before, context)
+    if new is not None and new.shape != before.shape:
         raise UsageError(
-            f"intervention at {intervention.site} returned {tuple(new.shape)}, expected {tuple(seen.shape)}"
+            f"intervention at {intervention.site} returned {tuple(new.shape)}, expected {tuple(before.shape)}"
         )
     return new
 

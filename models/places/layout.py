@@ -46,7 +46,7 @@ class Opened(Protocol):
 _EVERY = slice(None)
 _CONVOLUTIONAL = (nn.Conv2d, ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D, GLUMBConv)
 _TOKENWISE = (nn.Linear, nn.LayerNorm, RMSNorm, FeedForward, nn.GELU, *ATTENTION)
-_VECTORS = ("resnet.temb", "pooled")
+_VECTORS = ("resnet.temb", "adaln.temb", "pooled")
 
 
 @dataclass(frozen=True)

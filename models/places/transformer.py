@@ -38,6 +38,7 @@ def _block(block: Block) -> Found:
     img, txt = streams.return_hidden_states_index, streams.return_encoder_hidden_states_index
     yield from block("resid.pre@img", port="in", item="hidden_states")
     yield from block("resid.pre@txt", port="in", item="encoder_hidden_states")
+    yield from block("adaln.temb", port="in", item="temb")
     yield from (_joint if hasattr(block.module, "ff") else _single)(block)
     yield from block("resid.post@img", item=img)
     if not getattr(block.module, "context_pre_only", False):  # else the last block: no text comes out

@@ -63,16 +63,20 @@ def sample(
     generators = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
-    told = tuple(reading.prompts["cond"])
+    prompts_read = tuple(reading.prompts["cond"])
     for i, t in list(enumerate(scheduler.timesteps))[start.index :]:
         step = Step(i, float(t), noise_level(scheduler, i))
-        seen = scaled(scheduler, x, t)
-        call = _calling(model, (step,) * len(seen), reading, planned, account)
-        made = _recomputed(call, seen, known, memory) if recompute else call(seen, known, memory)
+        model_input = scaled(scheduler, x, t)
+        call = _calling(model, (step,) * len(model_input), reading, planned, account)
+        made = (
+            _recomputed(call, model_input, known, memory) if recompute else call(model_input, known, memory)
+        )
         known, memory = {}, made.combined.memory
         x = _stepped(scheduler, made.combined, t, x, generators, eta=sampling.eta)
         kept = (scheduler, generators, memory)
-        yield State(step, x, seen, made.combined.output, made.outputs, made.rows, told, account, kept)
+        yield State(
+            step, x, model_input, made.combined.output, made.outputs, made.rows, prompts_read, account, kept
+        )
     account.close()
 
 

@@ -57,7 +57,7 @@ def test_an_interval_that_holds_zero_is_said_and_marked_weak():
 def test_no_total_effect_is_told_and_no_shares_are_taken():
     found = CausalMap.of(cause([[0.0, 0.0], [0.0, 0.0]], clean=0.0, corrupted=0.0, spread=0.1))
     told = findings.tell_total(found, "cat")
-    assert not found.share and told.weak and "noise" in told.text
+    assert not found.proportion and told.weak and "noise" in told.text
     assert "%" not in findings.tell_text(found, "cat")[0].text.replace("95%", "")
 
 
