@@ -21,7 +21,7 @@ def middle_of(model, seeds=(0, 1), prompts=("a cat", "a dog")):
 
 def end(model, state, prompts):
     with torch.no_grad():
-        *_, last = model.sample(prompts, seeds=[0] * len(prompts), start=state, **SETTINGS)
+        *_, last = model.sample(prompts, seeds=state.seeds, start=state, **SETTINGS)
     return last.latents
 
 
