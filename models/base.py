@@ -125,7 +125,7 @@ class Model(Adapter):
         Args:
             prompts: one text (or encoded Prompt) for each sample.
             seeds: one seed for each sample; row i depends on seed i alone.
-            start: go on from here instead of from noise; with its own seeds (``start.reseeded`` gives others).
+            start: go on from here instead of from noise, with its own seeds (``reseeded`` gives others).
             interventions: what to change on the way.
             recompute: keep no activations for gradients, but compute each step again when they are wanted
                 (gradient checkpointing): memory of one step instead of all.

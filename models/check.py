@@ -17,6 +17,7 @@ from .errors import UsageError
 from .places.hooks import hooked
 from .run.schedule import is_flow
 from .site import Site
+from .undo import Undo
 
 SCHEDULERS: dict[str, Mapping[str, Any]] = {
     "DDIMScheduler": {},
@@ -88,7 +89,8 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
     others = model.other_schedulers
     if others is None:
         others = FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS
-    try:
+    with Undo() as undo:
+        undo.add(partial(setattr, model.pipe, "scheduler", original))
         for name, options in {**own, **others}.items():
             model.pipe.scheduler = getattr(diffusers, name).from_config(original.config, **options)
             for scale in scales:
@@ -96,8 +98,6 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
                 checks.append(
                     Check(f"equals the pipeline to the bit: {name}, guidance {scale:g}", error, 0.0)
                 )
-    finally:
-        model.pipe.scheduler = original
     return checks
 
 
@@ -136,7 +136,7 @@ def _sites_fire(model: Model) -> Check:
 
 
 def _joint_order(model: Model) -> list[Check]:
-    """The picture's tokens lie in joint attention where the adapter says: what its stream writes changes there."""
+    """The picture's tokens lie in joint attention where the adapter says: its values act there."""
     site = next((s for s in model.places() if s.kind == "joint_attn.v" and _streamed(model, s)), None)
     if site is None:
         return []

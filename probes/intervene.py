@@ -96,8 +96,8 @@ class _PartialPatch(Intervention):
             found = next((i for i, axis in enumerate(layout.axes, 1) if axis in axes), None)
             if some is not None and found is None:
                 raise UsageError(
-                    f"{what} is {some}, but {self.site} has the axes {layout.axes}, none of {axes[0]}s; leave "
-                    "it out, or write an Intervention with a function of your own"
+                    f"{what} is {some}, but {self.site} has the axes {layout.axes}, none of {axes[0]}s; "
+                    "leave it out, or write an Intervention with a function of your own"
                 )
             if some is not None and found is not None:
                 chosen[found] = what, some
@@ -123,12 +123,13 @@ def _chosen(site: Site, x: Tensor, chosen: Mapping[int, tuple[str, list[int]]]) 
 
 
 def _fitting(site: Site, new: Tensor, x: Tensor) -> Tensor:
-    if new.shape[1:] != x.shape[1:] or len(new) not in (1, len(x)):
+    try:
+        return new.to(x).expand_as(x)
+    except RuntimeError as error:
         raise UsageError(
-            f"values [row, ...] of shape {tuple(new.shape)} do not fit {site}, which has {tuple(x.shape)} here; "
-            "give one row for each row that is patched, or one for all"
-        )
-    return new.to(x).expand_as(x)
+            f"values [row, ...] of shape {tuple(new.shape)} do not fit {site}, where {tuple(x.shape)} are "
+            "patched; give one row for each that is, or one for all"
+        ) from error
 
 
 def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = When()) -> Intervention:
@@ -179,8 +180,8 @@ def _lookup(
         then = steps.get(step.index, step)
         if not math.isclose(then.t, step.t, rel_tol=1e-5, abs_tol=1e-5):
             raise UsageError(
-                f"the values of {site} at step {step.index} are of time {then.t:g}, but in this run that step "
-                f"is at time {step.t:g}; make both runs with the same steps and scheduler"
+                f"the values of {site} at step {step.index} are of time {then.t:g}, but in this run that "
+                f"step is at time {step.t:g}; make both runs with the same steps and scheduler"
             )
         return tensor[indices[step.index]]
 

@@ -33,8 +33,8 @@ def resolve(components: Mapping[str, nn.Module]) -> dict[Site, Place]:
         for site, place in _places(kind, name, components[name]) if kind in _RESOLVERS else ():
             if site in found:
                 raise UsageError(
-                    f"{found[site].path} and {place.path} of {name} are both called {site}; tell them apart in "
-                    "the adapter's _resolve() (docs/adapters.md)"
+                    f"{found[site].path} and {place.path} of {name} are both called {site}; tell them apart "
+                    "in the adapter's _resolve() (docs/adapters.md)"
                 )
             found[site] = place
     return found
@@ -43,15 +43,14 @@ def resolve(components: Mapping[str, nn.Module]) -> dict[Site, Place]:
 def _places(kind: str, name: str, module: nn.Module) -> list[tuple[Site, Place]]:
     try:
         found = list(_RESOLVERS[kind](name, module))
-        unknown = (
-            "" if kind == TEXT or any(_inside(site) for site, _ in found) else "it has no blocks of them"
-        )
+        known = kind == TEXT or any(_inside(site) for site, _ in found)
+        unknown = "" if known else "it has no such blocks"
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         found, unknown = [], str(error)
     if unknown:
         raise UsageError(
-            f"the sites of {name}, a {type(module).__name__}, are not at the names that are known ({unknown}); "
-            "say where they are in the adapter's _resolve() (docs/adapters.md)"
+            f"the sites of {name}, a {type(module).__name__}, are not at the names that are known "
+            f"({unknown}); say where they are in the adapter's _resolve() (docs/adapters.md)"
         )
     return found
 

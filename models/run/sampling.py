@@ -79,8 +79,8 @@ def sample(
 def _going_on(start: SamplerState, seeds: Sequence[int]) -> SamplerState:
     if list(seeds) != list(start.seeds):
         raise UsageError(
-            f"seeds are {list(seeds)}, but the start's noise is that of seeds {list(start.seeds)}; give those, "
-            f"or fresh noise from here on: start=start.reseeded({list(seeds)})"
+            f"seeds are {list(seeds)}, but the start's noise is that of seeds {list(start.seeds)}; give "
+            f"those, or fresh noise from here on: start=start.reseeded({list(seeds)})"
         )
     return start
 

@@ -63,3 +63,10 @@ def test_what_does_not_fit_is_refused(model):
     start = model.start([0], 5)
     with pytest.raises(ValueError, match=r"states are at steps \[2, 0\]"):
         SamplerState.join([state, start])
+
+
+def test_a_start_goes_on_with_its_own_seeds(model):
+    state = middle_of(model)
+    assert state.seeds == (0, 1) and state.rows([1]).seeds == (1,) and state.reseeded([7, 8]).seeds == (7, 8)
+    with pytest.raises(ValueError, match=r"seeds are \[5, 6\], .* of seeds \[0, 1\]; .*reseeded\(\[5, 6\]\)"):
+        list(model.sample(["a cat", "a dog"], seeds=[5, 6], start=state, **SETTINGS))

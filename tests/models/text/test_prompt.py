@@ -148,3 +148,11 @@ def test_sites_in_an_encoder_that_is_called_for_each_chunk_are_refused(tiny):
     with pytest.raises(AccountError, match="reached 2 times"):
         trace(tiny, ["cat " * 40], seeds=[0], steps=1, sites=site, long_prompts="chunks")
     assert site in trace(tiny, ["cat"], seeds=[0], steps=1, sites=site, long_prompts="chunks", guidance=1.0)
+
+
+def test_texts_without_embeddings_have_digests_of_their_own():
+    red, blue = (Prompt(text, (), embeds=torch.zeros(0, 0)) for text in ("red circle", "blue square"))
+    again = Prompt("red circle", (), embeds=torch.zeros(0, 0))
+    assert red.digest != blue.digest and red.digest == again.digest
+    flat = Prompt("red circle", (), embeds=torch.zeros(2, 3))
+    assert flat.digest != Prompt("red circle", (), embeds=torch.zeros(3, 2)).digest
