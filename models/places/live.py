@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from ..errors import StateError
 from ..run.context import Call
 from ..site import Site
 from .account import Account
@@ -31,6 +32,9 @@ class Live:
         """Return the places of the components as they are now; during a call, as they were when it began.
 
         A component that was replaced, or whose modules were (a LoRA, fused projections), is followed.
+
+        Raises:
+            StateError: if that moved a site that somebody has hooks on.
         """
         if self.call is not None and self._places:
             return self._places
@@ -40,7 +44,14 @@ class Live:
         if structure != self._structure:
             for part in components.values():
                 part.eval()
-            self._structure, self._places, self.shapes = structure, resolve(), {}
+            before, found = self._places, resolve()
+            for site in (site for account in self._accounts for site in account.sites):
+                if found.get(site) != before.get(site):
+                    raise StateError(
+                        f"{site} lies elsewhere since it is watched: a module was replaced or wrapped (a "
+                        "LoRA), or projections were fused; change the model first, then watch it"
+                    )
+            self._structure, self._places, self.shapes = structure, found, {}
         return self._places
 
     @contextmanager
