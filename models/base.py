@@ -50,7 +50,8 @@ class Model(Adapter):
         Raises:
             LookupError: if it reads none: it has neither cross-attention nor joint attention.
         """
-        part, kinds = self.input_site.component, ("cross_attn.probs", "joint_attn.probs")
+        part = self.input_site.component
+        kinds = ("first_cross_attn.probs", "cross_attn.probs", "joint_attn.probs")
         found = [s for s in self.places() if s.component == part and s.kind in kinds]
         if not found:
             raise NotFoundError(
@@ -61,7 +62,7 @@ class Model(Adapter):
 
     def picture_and_text(self, site: Site, tokens: int) -> tuple[slice, int]:
         """Return which queries of attention are the picture's, and at which key the text begins."""
-        if site.kind.startswith("cross_attn"):
+        if "cross_attn" in site.kind:
             return slice(None), 0
         if self.joint_order[0] == "img":
             return slice(None, -tokens), -tokens

@@ -1,4 +1,4 @@
-"""What changes in a model while it is watched is followed or refused; nothing is watched where it is not run."""
+"""What changes in a model while it is watched is followed, or refused where it moves what is watched."""
 
 from __future__ import annotations
 
