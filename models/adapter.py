@@ -140,6 +140,7 @@ class Adapter(Structure):
     @contextmanager
     def calling(self, call: Call) -> Iterator[None]:
         """Say what a call of a network is, for as long as it lasts: which rows are whose."""
+        self.places()  # what is watched is where it was
         with self.live.calling(call):
             yield
 

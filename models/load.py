@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def opened(pipe: Any) -> Model:
         return pipe
     name = type(pipe).__name__
     families = sorted(ADAPTERS, key=len, reverse=True)
-    family = next((f for f in families if name.startswith(f.removesuffix("Pipeline"))), None)
+    family = next((f for f in families if re.match(f.removesuffix("Pipeline") + r"(?!\d)", name)), None)
     return (ADAPTERS[family] if family else _supported(name))(pipe, name)
 
 

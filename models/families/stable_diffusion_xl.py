@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..run.prediction import Steps
 from ..text.encoders import clip
 from ..text.options import skipped_layer
 from ..text.prompt import Prompt
+from ..undo import Undo
 from ._images import from_text_pipeline
 from ._unet import UNetModel
 
@@ -95,22 +97,20 @@ class StableDiffusionXL(UNetModel):
         vae = self.pipe.vae
         if vae.dtype != torch.float16 or not vae.config.force_upcast:
             return super().decode(latents)
-        vae.to(torch.float32)
-        try:
+        with Undo() as undo:
+            undo.add(partial(vae.to, torch.float16))
+            vae.to(torch.float32)
             return super().decode(latents.float())
-        finally:
-            vae.to(torch.float16)
 
     def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         vae = self.pipe.vae
         kept = vae.dtype
         if kept == torch.float32 or not vae.config.force_upcast:
             return super()._encode_image(images, generators)
-        vae.to(torch.float32)  # as the img2img pipeline does, for bfloat16 too
-        try:
+        with Undo() as undo:
+            undo.add(partial(vae.to, kept))
+            vae.to(torch.float32)  # as the img2img pipeline does, for bfloat16 too
             return super()._encode_image(images, generators)
-        finally:
-            vae.to(kept)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

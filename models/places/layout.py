@@ -177,7 +177,7 @@ def _owners(model: Opened, site: Site, grid: tuple[int, int]) -> tuple[Tokens, T
     """Whose tokens ask, and whose are read."""
     if site.kind == "text":
         return TEXT, TEXT
-    if site.kind.startswith("cross_attn."):
+    if "cross_attn." in site.kind:
         return PICTURE, TEXT
     if site.stream in _STREAMS:
         return _STREAMS[site.stream], _STREAMS[site.stream]

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from torch import nn
 
+from ..errors import StateError
 from ..run.context import Call
 from ..site import Site
 from ..text.prompt import Words
@@ -53,20 +54,32 @@ class Live:
         """Return the places of the components as they are now; during a call, as they were when it began.
 
         A component that was replaced, or whose modules were (a LoRA, fused projections), is followed.
+
+        Raises:
+            StateError: if that moved a site that somebody has hooks on.
         """
         if self.call is not None and self._places:
             return self._places
-        structure = structure_of(components)
+        structure, attentions = structure_of(components), self._attentions
         if structure != self._structure:
-            self._structure = structure
-            self._attentions = [m for m in structure[1] if isinstance(m, ATTENTION)]
-            self._fused = None
-        fused = [is_fused(m) for m in self._attentions]
-        if fused != self._fused:
+            attentions = [m for m in structure[1] if isinstance(m, ATTENTION)]
+        fused = [is_fused(m) for m in attentions]
+        if structure != self._structure or fused != self._fused:
             for part in components.values():
                 part.eval()
-            self._fused, self._places, self.shapes = fused, resolve(), {}
+            found = resolve()
+            self._check_unmoved(found)
+            self._structure, self._attentions, self._fused = structure, attentions, fused
+            self._places, self.shapes = found, {}
         return self._places
+
+    def _check_unmoved(self, found: Mapping[Site, Place]) -> None:
+        for site in (site for account in self._accounts for site in account.sites):
+            if found.get(site) != self._places.get(site):
+                raise StateError(
+                    f"{site} lies elsewhere since it is watched: a module was replaced or wrapped (a "
+                    "LoRA), or projections were fused; change the model first, then watch it"
+                )
 
     @contextmanager
     def calling(self, call: Call) -> Iterator[None]:

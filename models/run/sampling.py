@@ -59,7 +59,7 @@ def sample(
         reading = read(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
-    start = start or begin_run(model, seeds, sampling)
+    start = begin_run(model, seeds, sampling) if start is None else _going_on(start, seeds)
     generators = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
@@ -78,6 +78,15 @@ def sample(
             step, x, model_input, made.combined.output, made.outputs, made.rows, prompts_read, account, kept
         )
     account.close()
+
+
+def _going_on(start: SamplerState, seeds: Sequence[int]) -> SamplerState:
+    if list(seeds) != list(start.seeds):
+        raise UsageError(
+            f"seeds are {list(seeds)}, but the start's noise is that of seeds {list(start.seeds)}; give "
+            f"those, or fresh noise from here on: start=start.reseeded({list(seeds)})"
+        )
+    return start
 
 
 def begin_run(model: Adapter, seeds: Sequence[int], run: int | Sampling) -> SamplerState:

@@ -183,11 +183,17 @@ class Prompt(Words):
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what the denoiser reads: equal for embeddings that are equal to the bit."""
-        parts = [t for t in (self.embeds, self.pooled, self.mask) if t is not None]
-        data = b"".join(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in parts)
-        told = repr(sorted((n, tuple(s)) for n, s in self.sizes.items())).encode() if self.sizes else b""
-        return hashlib.sha256(data + told).hexdigest()
+        """A hash of what the denoiser reads: equal for texts and embeddings that are equal to the bit.
+
+        Some read the text itself, and have no embeddings.
+        """
+        digest = hashlib.sha256(repr((self.text, sorted(self.sizes.items()))).encode())
+        for t in (self.embeds, self.pooled, self.mask):
+            if t is not None:
+                x = t.detach().cpu().contiguous().reshape(-1)
+                digest.update(f"{t.dtype}{tuple(t.shape)}".encode() + x.view(torch.uint8).numpy().tobytes())
+            digest.update(b"|")
+        return digest.hexdigest()
 
     def of(self, component: str) -> Words:
         """Return the words as one text encoder (``text_encoder_2``) reads them: its own tokens and spans.

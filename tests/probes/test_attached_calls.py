@@ -14,6 +14,7 @@ from denoscope.models.run.context import When
 from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.attach import attached
 from denoscope.probes.intervene import Intervention, scale, zero
+from denoscope.probes.pipelines import rows_of
 from denoscope.probes.trace import trace
 
 MID = "unet/mid.res.0/resnet.out"
@@ -463,6 +464,31 @@ def test_a_pipeline_that_is_not_in_the_table_says_how_to_give_the_rows():
     with attached(pipe, look, rows=rows):
         call(pipe, pag_scale=3.0, steps=1)
     assert [c.branch for c, _ in texts] == ["cond", "uncond"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "StableDiffusionInstructPix2PixPipeline",
+        "StableDiffusionXLInstructPix2PixPipeline",
+        "StableDiffusionPAGPipeline",
+        "StableDiffusionXLPAGPipeline",
+        "StableDiffusion3PAGPipeline",
+        "PixArtSigmaPAGPipeline",
+        "SanaPAGPipeline",
+        "StableDiffusionSAGPipeline",
+        "StableDiffusionPanoramaPipeline",
+        "StableDiffusionUpscalePipeline",
+        "StableDiffusionAttendAndExcitePipeline",
+        "FluxControlPipeline",
+        "FluxKontextPipeline",
+        "SanaSprintPipeline",
+    ],
+)
+def test_pipelines_with_branches_or_passes_of_their_own_are_not_taken_for_their_family(name):
+    kind = getattr(diffusers, name)
+    with pytest.raises(ValueError, match=f"whose the rows are in a call of {name} is not known"):
+        rows_of(kind.__new__(kind))
 
 
 def test_a_subclass_is_known_by_the_call_that_it_inherits():

@@ -16,9 +16,8 @@ from tests.models.families.test_families import opened
 def round_trip(model, latents, prompts, steps):
     """Relative error of the latents that come back."""
     start = invert_latents(model, latents, prompts, steps=steps)
-    seeds = [0] * len(prompts)
     with torch.no_grad():
-        run = list(model.sample(prompts, seeds=seeds, start=start, steps=steps, guidance=1.0))
+        run = list(model.sample(prompts, seeds=start.seeds, start=start, steps=steps, guidance=1.0))
     return float((run[-1].latents - latents).norm() / latents.norm())
 
 

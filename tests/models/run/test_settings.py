@@ -250,7 +250,7 @@ def test_schedulers_of_distilled_models_equal_the_pipelines(tiny, name, eta):
         state = next(model.sample(PROMPTS, seeds=SEEDS, guidance=3.0, steps=4, eta=eta)).sampler_state()
         how = {"guidance": 3.0, "steps": 4, "eta": eta}
         assert torch.equal(ours(model, start=state, **how), own)
-        assert torch.equal(ours(model, start=state.reseeded([8, 9]), **how), own) != noisy
+        assert torch.equal(ours(model, seeds=[8, 9], start=state.reseeded([8, 9]), **how), own) != noisy
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])

@@ -23,7 +23,7 @@ def middle_of(model, seeds=(0, 1), prompts=("a cat", "a dog")):
 
 def end(model, state, prompts):
     with torch.no_grad():
-        *_, last = model.sample(prompts, seeds=[0] * len(prompts), start=state, **SETTINGS)
+        *_, last = model.sample(prompts, seeds=state.seeds, start=state, **SETTINGS)
     return last.latents
 
 
@@ -100,3 +100,10 @@ def test_a_state_of_the_middle_is_kept_while_the_run_goes_on(model):
         *_, last = run
     assert state.index == 3
     assert torch.equal(end(model, state, ["a cat", "a dog"]), last.latents)
+
+
+def test_a_start_goes_on_with_its_own_seeds(model):
+    state = middle_of(model)
+    assert state.seeds == (0, 1) and state.rows([1]).seeds == (1,) and state.reseeded([7, 8]).seeds == (7, 8)
+    with pytest.raises(ValueError, match=r"seeds are \[5, 6\], .* of seeds \[0, 1\]; .*reseeded\(\[5, 6\]\)"):
+        list(model.sample(["a cat", "a dog"], seeds=[5, 6], start=state, **SETTINGS))

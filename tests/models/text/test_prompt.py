@@ -290,3 +290,11 @@ def test_words_of_scripts_without_spaces_are_found_where_they_stand(word, found)
 def test_borders_of_words_with_letters_count_there_too(word):
     with pytest.raises(LookupError, match="is not in the prompt"):
         Words(UNSPACED, ()).find(word)
+
+
+def test_texts_without_embeddings_have_digests_of_their_own():
+    red, blue = (Prompt(text, (), embeds=torch.zeros(0, 0)) for text in ("red circle", "blue square"))
+    again = Prompt("red circle", (), embeds=torch.zeros(0, 0))
+    assert red.digest != blue.digest and red.digest == again.digest
+    flat = Prompt("red circle", (), embeds=torch.zeros(2, 3))
+    assert flat.digest != Prompt("red circle", (), embeds=torch.zeros(3, 2)).digest
