@@ -233,6 +233,26 @@ def test_pickles_are_refused_unread(tmp_path, suffix):
         load(path)
 
 
+@pytest.mark.parametrize("name", ["model.CKPT", "model.gguf", "model"])
+def test_other_files_are_refused_unread_too(tmp_path, name):
+    (tmp_path / name).write_bytes(b"never read")
+    with pytest.raises(ValueError, match=f"{name}' is no safetensors file"):
+        one_file.read_file(tmp_path / name, None, torch.float32)
+
+
+def test_the_converters_are_told_not_to_ask_the_hub(saved, monkeypatch):
+    told = {}
+    real = diffusers.StableDiffusionPipeline.from_single_file
+
+    def noted(path, **options):
+        told.update(options)
+        return real(path, **options)
+
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_single_file", noted)
+    load(saved / "model.safetensors", config=saved / "config")
+    assert told["local_files_only"] is True and told["config"] == str(saved / "config")
+
+
 @pytest.mark.parametrize("name", ["models/sd.safetensors", "./owner/name", "../name", "~/owner", "x/m.ckpt"])
 def test_a_path_to_nothing_is_never_a_hub_id(name, monkeypatch, tmp_path):
     def refuse(*_, **__):

@@ -10,6 +10,7 @@ import torch
 
 from denoscope.models.guidance import Combined, Guidance, GuidanceBranch
 from denoscope.models.load import load
+from denoscope.models.places.account import AccountError
 from denoscope.models.run.levels import Step
 from denoscope.models.run.sampling import check_run
 from denoscope.models.synthetic.tiny import tiny_sd
@@ -68,6 +69,15 @@ def test_a_branch_is_changed_by_itself_before_it_is_changed_by_the_run(tiny):
     assert seen == [[3.0], [3.0]]
     by_run = Intervention(MID, lambda x, _: torch.full_like(x, 3.0), When())
     torch.testing.assert_close(one_call, tiny.denoise(x, step, ["a"], interventions=[by_run]))
+
+
+@torch.no_grad()
+def test_what_never_acted_is_told_at_the_end_of_the_run(tiny):
+    never = scale("text_encoder/layer.0/mlp.out", 2.0)
+    run = tiny.sample(tiny.encode(["a"]), seeds=[0], steps=2, interventions=[never])
+    assert [next(run).step.index for _ in range(2)] == [0, 1]
+    with pytest.raises(AccountError, match="never acted"):
+        next(run)
 
 
 def test_a_direction_of_its_own_and_noise_that_is_drawn_are_refused_together(tiny):
