@@ -300,6 +300,14 @@ def test_equality_is_of_what_is_changed_not_of_the_note(model: Any) -> None:
     assert some(model) != before  # the same change of another weight
 
 
+def test_the_same_change_of_an_equal_weight_elsewhere_is_another_edit(model: Any) -> None:
+    (first, p), (second, q) = weight(model), weight(model, "text_encoder/layer.1/self_attn.out")
+    with torch.no_grad():
+        q.copy_(p)
+    e, f = (Edit.of(model, {name: torch.ones(16, 16)}) for name in (first, second))
+    assert list(e.base.values()) == list(f.base.values()) and e != f
+
+
 def test_an_edit_is_not_changed_by_what_it_was_made_of(model: Any) -> None:
     name, p = weight(model)
     deltas, note = {name: torch.ones_like(p)}, {"keep": ["a"]}
