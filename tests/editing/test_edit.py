@@ -156,6 +156,8 @@ def test_twice_is_refused_and_the_first_stays(model: Any) -> None:
         once = bits(model)
         with pytest.raises(ValueError, match="applied to .* already; to double it, apply 2 \\* edit"):
             edit.apply(model)
+        with pytest.raises(ValueError, match="already"), edit.applied(model):
+            pass
         assert same(bits(model), once)
     with pytest.raises(ValueError, match="not applied"):
         edit.revert(model)
