@@ -244,6 +244,7 @@ MODEL = denoscope.load(tiny_sd())
 def test_an_edit_minus_itself_is_nothing(model: Any) -> None:
     e, before = some(model), bits(model)
     assert float((e - e).to_frame()["norm"].sum()) == 0
+    assert (e - e).to_frame()["rank"].tolist() == (2 * e + e).to_frame()["rank"].tolist() == [2]
     with (e - e).applied(model):
         assert same(bits(model), before)
     assert -1 * -e == e and 1 * e == e and e != 2 * e and len({e, 1 * e, -e}) == 2
@@ -474,6 +475,15 @@ def test_foreign_and_damaged_files_are_refused(model: Any, tmp_path: Path) -> No
     save_file({"w/delta": torch.ones(2)}, path, {"format": "denoscope.edit/1", "base": "{}", "note": "{"})
     with pytest.raises(ValueError, match="is a damaged edit"):
         Edit.load(path)
+    for base, note, words in (
+        ('{"v": "x"}', "{}", r"it changes \['w'\], its header speaks of \['v'\]"),
+        ('{"w": "x"}', "[]", "is a damaged edit"),
+    ):
+        save_file(
+            {"w/delta": torch.ones(2)}, path, {"format": "denoscope.edit/1", "base": base, "note": note}
+        )
+        with pytest.raises(ValueError, match=words):
+            Edit.load(path)
     save_file({"w/delta": torch.ones(2)}, path, {"format": "denoscope.edit/2", "base": "{}", "note": "{}"})
     with pytest.raises(ValueError, match="denoscope.edit/2, expected denoscope.edit/1"):
         Edit.load(path)
