@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
 import denoscope
@@ -161,6 +162,17 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
         0.5,
     )
     assert {"torch", "denoscope"} <= set(note["versions"])
+    held = quickfix(model, {"cat": "dog"}, keep=["a red emoji"], tokens="subject", templates=["a {}"]).note
+    assert (held["keep"], held["tokens"], held["bias"]) == (["a red emoji"], "subject", "subtract")
+    assert held["templates"] == ["a {}"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_with_a_lora_is_refused() -> None:
+    pipe = tiny_sd()
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["out_proj"]))
+    with pytest.raises(ValueError, match="carries a LoRA beside its weight; merge it first"):
+        quickfix(denoscope.load(pipe), {"cat": "dog"})
 
 
 @pytest.mark.parametrize(
