@@ -13,7 +13,7 @@ import xarray as xr
 from PIL import Image
 
 from denoscope.report.causal_map import CausalMap
-from denoscope.report.plain import plain_cost, plain_metric
+from denoscope.report.plain import plain_cost, plain_metric, plain_site, plain_token
 from denoscope.report.sections import (
     change,
     check,
@@ -146,6 +146,12 @@ def test_each_window_has_a_map_of_blocks_and_kinds_of_layers():
 )
 def test_a_block_and_the_attention_after_it_have_one_name(block, name):
     assert denoiser_cause._place(block) == name
+
+
+def test_tokens_and_streams_are_in_words():
+    assert plain_token("3:a:b") == "“a:b”" and plain_token("4:end") == "the end token"
+    assert plain_site("transformer/block.0/mlp.out@txt") == "the MLP of the text of block 0"
+    assert plain_site("transformer/block.0/mlp.out@img") == "the MLP of the picture of block 0"
 
 
 def test_metrics_and_costs_are_in_words():
