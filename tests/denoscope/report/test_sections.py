@@ -14,6 +14,7 @@ from PIL import Image
 
 from denoscope.report.causal_map import CausalMap
 from denoscope.report.plain import plain_cost, plain_metric, plain_site, plain_token
+from denoscope.report.results import Results
 from denoscope.report.sections import (
     change,
     check,
@@ -183,6 +184,23 @@ def test_pictures_of_other_wordings_and_of_other_things_are_shown():
     assert made.values["kept"] == 2
     assert made.values["grids"][0]["caption"] == "From left to right: prompt 1; prompt 2."
     assert change.section(SimpleNamespace(edit=edited(), stages={"effect": effect()})).values["kept"] == 0
+
+
+def test_without_a_judge_nothing_is_shown():
+    frame = pd.DataFrame(
+        [
+            ("efficacy", s, shown)
+            for s in ("before", "after", "oracle")
+            for shown in (True, s == "after", False)
+        ],
+        columns=["kind", "state", "shown"],
+    )
+    checked = SimpleNamespace(to_frame=lambda: frame)
+    for judged in (0, 1):
+        stages = {"effect": xr.Dataset(attrs={"judged": judged})}
+        results = Results(stages, {}, None, None, None, checked)
+        counts = {"efficacy": {"before": (1, 3), "after": (2, 3), "oracle": (1, 3)}}
+        assert results.judged is bool(judged) and results.shown == (counts if judged else {})
 
 
 def checked(judged):

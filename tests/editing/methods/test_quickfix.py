@@ -13,7 +13,9 @@ import denoscope
 from denoscope import Edit, Intervention, intervening
 from denoscope.editing.lowrank import dense
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
+from denoscope.editing.requests import prompt_pairs, rows, texts_of
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.probes.text_states import layer_inputs
 from tests.models.families.test_families import READING, opened
 
 SITE = "text_encoder/layer.0/self_attn.out"
@@ -126,6 +128,9 @@ def test_a_hundred_requests_in_one_solve(model: Any) -> None:
 
 def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(model: Any) -> None:
     one, two = quickfix(model, {"cat": "dog"}), quickfix(model, {"cat": "dog", "dog": "cat"})
+    pairs = prompt_pairs({"cat": "dog"})
+    keys, _ = rows(layer_inputs(model, texts_of(pairs), SITE), pairs, "subject+end")
+    assert one.note["ridge"] == pytest.approx(float((keys.norm(dim=1) ** 2).mean()))
     with torch.no_grad():
         for p in model.weights("text_encoder/layer.0/self_attn.v_proj").values():
             p.mul_(3)  # keys are three times as long
