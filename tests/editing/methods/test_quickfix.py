@@ -204,6 +204,8 @@ def test_a_layer_with_a_lora_is_refused() -> None:
             ValueError,
             "changes a linear layer of a text encoder",
         ),
+        ({"site": "unet/mid.attn.0.0/mlp.out"}, ValueError, "changes a linear layer of a text encoder"),
+        ({"site": "text_encoder/layer.0/self_attn.q_proj"}, ValueError, "q_proj' is Linear. Choose one of"),
         ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),
     ],
 )
