@@ -145,6 +145,8 @@ def test_twice_is_refused_and_the_first_stays(model: Any) -> None:
         once = bits(model)
         with pytest.raises(ValueError, match="applied to .* already; to double it, apply 2 \\* edit"):
             edit.apply(model)
+        with pytest.raises(ValueError, match="already"), edit.applied(model):
+            pass
         assert same(bits(model), once)
     with pytest.raises(ValueError, match="not applied"):
         edit.revert(model)
@@ -231,6 +233,7 @@ MODEL = denoscope.load(tiny_sd())
 def test_an_edit_minus_itself_is_nothing(model: Any) -> None:
     e, before = some(model), bits(model)
     assert float((e - e).to_frame()["norm"].sum()) == 0
+    assert (e - e).to_frame()["rank"].tolist() == (2 * e + e).to_frame()["rank"].tolist() == [2]
     with (e - e).applied(model):
         assert same(bits(model), before)
     assert -1 * -e == e and 1 * e == e and e != 2 * e and len({e, 1 * e, -e}) == 2
@@ -287,6 +290,14 @@ def test_equality_is_of_what_is_changed_not_of_the_note(model: Any) -> None:
         before = some(model)
         weight(model)[1].add_(1)
     assert some(model) != before  # the same change of another weight
+
+
+def test_the_same_change_of_an_equal_weight_elsewhere_is_another_edit(model: Any) -> None:
+    (first, p), (second, q) = weight(model), weight(model, "text_encoder/layer.1/self_attn.out")
+    with torch.no_grad():
+        q.copy_(p)
+    e, f = (Edit.of(model, {name: torch.ones(16, 16)}) for name in (first, second))
+    assert list(e.base.values()) == list(f.base.values()) and e != f
 
 
 def test_an_edit_is_not_changed_by_what_it_was_made_of(model: Any) -> None:

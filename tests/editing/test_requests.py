@@ -48,6 +48,11 @@ def test_every_request_goes_into_every_template() -> None:
     assert texts_of(pairs[::2]) == ["cat", "dog", "elk", "a cat"]
 
 
+def test_the_wordings_are_those_of_the_papers() -> None:
+    pairs = prompt_pairs({"cat": "dog"})
+    assert [p.source for p in pairs] == ["cat", "a photo of cat", "an image of cat", "a picture of cat"]
+
+
 def test_rows_start_at_the_words_last_token_and_are_lined_up_by_hand() -> None:
     pair = prompt_pairs({"red cat": "dog"}, ["a {}"])[0]
     states = {t: state(t) for t in (pair.source, pair.target)}
@@ -128,14 +133,18 @@ def test_kept_texts_give_all_their_rows() -> None:
     assert kept_rows({}, []) is None
     kept = kept_rows({t: state(t) for t in ("a", "b c")}, ["b c", "a"])
     assert kept is not None and kept.shape == (12, 2)
-    assert kept[:, 1].tolist() == [3.0] * 6 + [1.0] * 6
+    assert kept[:, 1].tolist() == [3.0] * 6 + [1.0] * 6 and kept.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: prompt_pairs({}), ValueError, "requests is {}; write"),
+        (lambda: prompt_pairs(["cat"]), ValueError, r"requests is \['cat'\]; write"),  # type: ignore[arg-type]
         (lambda: prompt_pairs({"cat": ""}), ValueError, "empty side"),
+        (lambda: prompt_pairs({" ": "cat"}), ValueError, "empty side"),
+        (lambda: prompt_pairs({"cat": "dog"}, "a {}"), ValueError, "templates is 'a {}'; give a list"),
+        (lambda: prompt_pairs({"cat": "dog"}, ["a cat"]), ValueError, "exactly one {}"),
         (lambda: prompt_pairs({"cat": "dog"}, []), ValueError, r"templates is \[\]; give a list"),
         (lambda: prompt_pairs({"cat": "dog"}, ["{} or {}"]), ValueError, "exactly one {}"),
         (

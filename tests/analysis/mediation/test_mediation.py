@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from denoscope.analysis import Mediation, trace_denoiser, trace_text
 from denoscope.analysis.mediation.choice import KINDS, text_windows
 from denoscope.analysis.mediation.corruption import Noise, Swap, corrupt, encode_rows
+from denoscope.analysis.mediation.text_tracing import _same_as
 from denoscope.analysis.metrics import Outcome, latent_distance
 from denoscope.models.families.stable_diffusion import StableDiffusion
 from denoscope.models.load import load
@@ -25,6 +26,7 @@ from denoscope.models.places.blocks import Place
 from denoscope.models.places.resolve import resolve
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
+from denoscope.models.text.prompt import Prompt
 from denoscope.probes.intervene import patch
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.text_states import site_states
@@ -229,6 +231,24 @@ def test_restoring_before_the_subject_changes_no_bit(tiny: Any) -> None:
         ],
     )
     assert torch.allclose(base.embeds, back.embeds, atol=1e-6)
+
+
+def test_a_conditioning_is_the_corrupted_one_up_to_rounding_in_tokens_and_pooled_alike() -> None:
+    def read(embeds: float, pooled: float | None) -> Prompt:
+        pool = None if pooled is None else torch.tensor([1.0, pooled])
+        return Prompt("a", ("a",), embeds=torch.tensor([[1.0, embeds]]), pooled=pool)
+
+    corrupted, eps = read(2.0, 3.0), torch.finfo(torch.float32).eps
+    for embeds, pooled, same in (
+        (2.0, 3.0, True),
+        (2.0 * (1 + 2 * eps), 3.0 * (1 + 2 * eps), True),
+        (2.001, 3.0, False),
+        (2.0, 3.001, False),
+    ):
+        restored = read(embeds, pooled)
+        assert _same_as(restored, corrupted) is (corrupted if same else restored)
+    alone = read(2.0, None)
+    assert _same_as(read(2.0, None), alone) is alone
 
 
 def test_equal_conditionings_run_once(tiny: Any) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from PIL import Image
 
 from denoscope.analysis import plots
-from denoscope.analysis.plots import pictures, style
+from denoscope.analysis.plots import bars, pictures, style
 
 EVIL = "<script>alert(1)</script><b>bold</b>"
 
@@ -85,15 +85,15 @@ def test_text_is_escaped_in_every_figure():
     maps = xr.DataArray(
         np.random.default_rng(0).random((1, 4, 4)), dims=("word", "y", "x"), coords={"word": [EVIL]}
     )
-    bars = xr.Dataset({k: (("measure", "when"), [[0.5]]) for k in ("mean", "low", "high")})
-    bars = bars.assign_coords(measure=[EVIL], when=[EVIL])
+    some = xr.Dataset({k: (("measure", "when"), [[0.5]]) for k in ("mean", "low", "high")})
+    some = some.assign_coords(measure=[EVIL], when=[EVIL])
     steps = grid.expand_dims(step=[0, 1], row=[0])
     one = [[1.0, 1.0]]
     figures = [
         plots.effect_map(effects(one, one, one, rows=(EVIL,), columns=(EVIL, "x")), EVIL),
         plots.word_heat(grid[0], maps),
         plots.before_after(grid, grid, [EVIL, "x"]),
-        plots.effect_bars(bars),
+        plots.effect_bars(some),
         plots.sampling_strip(steps.transpose("step", "row", "sample", "y", "x", "channel"), [EVIL]),
     ]
     for figure in figures:
@@ -173,7 +173,8 @@ def test_a_wide_picture_has_wide_cells():
     assert [h.hovertemplate[0] for h in heats] == list("abcde") == [t.text for t in figure.layout.annotations]
     at = [figure.layout[h.xaxis.replace("x", "xaxis")].domain[0] for h in heats]
     assert at[:3] == sorted(set(at)) and at[3:] == at[:2]
-    assert figure.layout.yaxis.domain[0] > figure.layout.yaxis4.domain[1]
+    up = [figure.layout[h.yaxis.replace("y", "yaxis")].domain for h in heats]
+    assert len({*up[:3]}) == len({*up[3:]}) == 1 and up[0][0] > up[3][1]
     assert figure.layout.meta["aspect"] == pytest.approx(2 / 3)
 
 
@@ -188,8 +189,8 @@ def test_the_picture_below_a_word_map_is_grey_as_the_eye_sees_it():
 
 def test_bars_carry_their_intervals():
     data = {"mean": [[0.2, 0.8]], "low": [[0.1, 0.7]], "high": [[0.4, 0.85]]}
-    bars = xr.Dataset({k: (("measure", "when"), v) for k, v in data.items()})
-    figure = plots.effect_bars(bars.assign_coords(measure=["shown"], when=["before", "after"]))
+    some = xr.Dataset({k: (("measure", "when"), v) for k, v in data.items()})
+    figure = plots.effect_bars(some.assign_coords(measure=["shown"], when=["before", "after"]))
     assert [b.name for b in figure.data] == ["before", "after"] and figure.data[1].x[0] == 0.8
     assert np.allclose([figure.data[0].error_x.array[0], figure.data[0].error_x.arrayminus[0]], [0.2, 0.1])
     assert figure.data[1].hovertext[0] == "shown<br>after <b>0.800</b><br>95% interval 0.700 to 0.850"
@@ -199,16 +200,26 @@ def test_bars_carry_their_intervals():
 def test_bars_without_numbers_are_left_out_and_those_without_intervals_have_no_whiskers():
     nan = float("nan")
     data = {"mean": [[0.5], [nan]], "low": [[nan], [nan]], "high": [[nan], [nan]]}
-    bars = xr.Dataset({k: (("measure", "when"), v) for k, v in data.items()})
-    figure = plots.effect_bars(bars.assign_coords(measure=["is it shown", "other"], when=["before"]))
+    some = xr.Dataset({k: (("measure", "when"), v) for k, v in data.items()})
+    figure = plots.effect_bars(some.assign_coords(measure=["is it shown", "other"], when=["before"]))
     (bar,) = figure.data
     assert bar.x == (0.5, None) and (bar.error_x.array, bar.error_x.arrayminus) == ((0, 0), (0, 0))
     assert bar.y == ("is<br>it shown", "other") and figure.layout.yaxis.autorange == "reversed"
     assert "no interval: a single run" in bar.hovertext[0]
     assert (
         figure.layout.height
-        > plots.effect_bars(bars.assign_coords(when=["a"]).isel(measure=[0])).layout.height
+        > plots.effect_bars(some.assign_coords(when=["a"]).isel(measure=[0])).layout.height
     )
+
+
+def test_backgrounds_are_transparent_and_what_came_of_a_change_is_in_colour():
+    for figure in (
+        pictures.panels(1, 1),
+        plots.effect_map(effects([[1, 1]], [[1, 1]], [[1, 1]], rows=("a",))),
+    ):
+        assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+    before, after, _ = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in bars.COLOURS)
+    assert max(before) - min(before) < 20 < 100 < max(after) - min(after)  # grey, and the accent
 
 
 def test_an_interval_that_begins_at_zero_holds_it():

@@ -85,6 +85,11 @@ def test_without_a_whole_the_strongest_place_wins_and_nothing_is_half_of_it():
     assert CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]])).scale == ("share of the effect", 1.0)
 
 
+def test_shares_are_of_the_whole_effect():
+    found = CausalMap.of(cause([[0.9, 0.0], [0.3, 0.1]], clean=2.0))
+    assert found.share and float(found.cells["mean"].max()) == pytest.approx(0.45)
+
+
 def test_the_whole_effect_has_its_interval():
     planted = cause([[0.6, 0.9], [0.2, 0.1]], corrupted=0.5, spread=0.1)
     total = planted.total()

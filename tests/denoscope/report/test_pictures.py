@@ -45,7 +45,7 @@ def test_a_pair_stands_before_above_after_with_its_name():
 
 
 def test_values_are_rounded_and_kept_in_their_range(tmp_path):
-    x = torch.tensor([-1.0, 0.0, 0.4999, 0.502, 1.0, 2.0]).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
+    x = torch.tensor([-1.0, 0.0, 0.4999, 0.5015, 1.0, 2.0]).reshape(1, 1, 2, 3).expand(1, 3, 2, 3)
     made = to_array(x)
     assert made.dims == ("sample", "y", "x", "channel") and made.shape == (1, 2, 3, 3)
     assert made.values[0, :, :, 0].tolist() == [[0, 0, 127], [128, 255, 255]]

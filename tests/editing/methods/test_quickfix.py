@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
 import denoscope
 from denoscope import Edit, Intervention, intervening
 from denoscope.editing.lowrank import dense
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
+from denoscope.editing.requests import prompt_pairs, rows, texts_of
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.probes.text_states import layer_inputs
 from tests.models.families.test_families import READING, opened
 
 SITE = "text_encoder/layer.0/self_attn.out"
@@ -125,6 +128,9 @@ def test_a_hundred_requests_in_one_solve(model: Any) -> None:
 
 def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(model: Any) -> None:
     one, two = quickfix(model, {"cat": "dog"}), quickfix(model, {"cat": "dog", "dog": "cat"})
+    pairs = prompt_pairs({"cat": "dog"})
+    keys, _ = rows(layer_inputs(model, texts_of(pairs), SITE), pairs, "subject+end")
+    assert one.note["ridge"] == pytest.approx(float((keys.norm(dim=1) ** 2).mean()))
     with torch.no_grad():
         for p in model.weights("text_encoder/layer.0/self_attn.v_proj").values():
             p.mul_(3)  # keys are three times as long
@@ -161,6 +167,17 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
         0.5,
     )
     assert {"torch", "denoscope"} <= set(note["versions"])
+    held = quickfix(model, {"cat": "dog"}, keep=["a red emoji"], tokens="subject", templates=["a {}"]).note
+    assert (held["keep"], held["tokens"], held["bias"]) == (["a red emoji"], "subject", "subtract")
+    assert held["templates"] == ["a {}"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_with_a_lora_is_refused() -> None:
+    pipe = tiny_sd()
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["out_proj"]))
+    with pytest.raises(ValueError, match="carries a LoRA beside its weight; merge it first"):
+        quickfix(denoscope.load(pipe), {"cat": "dog"})
 
 
 @pytest.mark.parametrize(
@@ -187,6 +204,8 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
             ValueError,
             "changes a linear layer of a text encoder",
         ),
+        ({"site": "unet/mid.attn.0.0/mlp.out"}, ValueError, "changes a linear layer of a text encoder"),
+        ({"site": "text_encoder/layer.0/self_attn.q_proj"}, ValueError, "q_proj' is Linear. Choose one of"),
         ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),
     ],
 )
