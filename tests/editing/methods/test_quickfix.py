@@ -13,10 +13,12 @@ from denoscope import Edit, Intervention, intervening
 from denoscope.editing.lowrank import dense
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_flux
 from tests.models.families.test_families import READING, opened
 
 SITE = "text_encoder/layer.0/self_attn.out"
-SMALL = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10}  # few rows: they can be met exactly
+# few rows: they can be met exactly
+SMALL: dict[str, Any] = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10, "keep": ()}
 
 
 def outputs(model: Any, text: str, site: str = SITE) -> Tensor:
@@ -129,8 +131,8 @@ def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(mode
         for p in model.weights("text_encoder/layer.0/self_attn.v_proj").values():
             p.mul_(3)  # keys are three times as long
     louder = quickfix(model, {"cat": "dog"})
-    assert louder.note["ridge"] == pytest.approx(9 * one.note["ridge"])
-    assert two.note["ridge"] / one.note["ridge"] == pytest.approx(2, rel=0.1)
+    assert louder.note["ridge"][SITE] == pytest.approx(9 * one.note["ridge"][SITE])
+    assert two.note["ridge"][SITE] / one.note["ridge"][SITE] == pytest.approx(2, rel=0.1)
     (a,), (b,) = (e.deltas.values() for e in (one, louder))
     torch.testing.assert_close(dense(a), dense(b), rtol=0, atol=1e-5)  # and the edit is the same
 
@@ -158,8 +160,9 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
         "quickfix",
         {"cat": "dog"},
         SITE,
-        0.5,
+        {SITE: 0.5},
     )
+    assert (note["reaches"], note["unedited"]) == ({SITE: ["tokens"]}, [])
     assert {"torch", "denoscope"} <= set(note["versions"])
 
 
@@ -200,7 +203,7 @@ def test_bad_input_is_named(
 def test_unconditional_models_have_nothing_to_edit() -> None:
     from denoscope.models.synthetic.tiny import tiny_ddim
 
-    with pytest.raises(LookupError, match="no site"):
+    with pytest.raises(LookupError, match="DDIMPipeline has no text encoder, so no word"):
         quickfix(denoscope.load(tiny_ddim()), {"cat": "dog"})
 
 
@@ -226,7 +229,7 @@ def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any) -> None:
 def test_on_every_text_encoder_of_every_family(name: str, encoder: str, kind: str) -> None:
     """With one row and hardly any ridge, the layer says of the one word what it said of the other."""
     model = opened(name)
-    site = f"{encoder}/layer.1/{kind}"
+    site = f"{encoder}/layer.0/{kind}"
 
     def said(word: str) -> torch.Tensor:
         seen: list[torch.Tensor] = []
@@ -235,8 +238,118 @@ def test_on_every_text_encoder_of_every_family(name: str, encoder: str, kind: st
         return seen[0][0, max(words.find(word))]
 
     wanted, before = said("dog"), said("cat")
-    edit = quickfix(model, {"cat": "dog"}, site=site, templates=["a {}"], tokens="subject", ridge=1e-9)
+    edit = quickfix(model, {"cat": "dog"}, site=site, **{**SMALL, "ridge": 1e-9})
     gap = (before - wanted).abs().max()
     with edit.applied(model):
         assert (said("cat") - wanted).abs().max() < 0.01 * gap
     assert torch.equal(said("cat"), before) and gap > 1e-5
+
+
+# the slot's own place -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "said", "meant"),
+    [
+        ("a {} or cat", "cat", "dog"),
+        ("a {} or dog", "cat", "dog"),
+        ("a cat or {}", "cat", "dog"),
+        ("two {}s", "cat", "dog"),
+        ("a {}fighter", "fire", "red"),
+        ("一只{}在跑", "cat", "dog"),
+    ],
+)
+def test_the_words_own_place_is_edited_wherever_it_stands(
+    model: Any, template: str, said: str, meant: str
+) -> None:
+    source, target = (template.replace("{}", word) for word in (said, meant))
+    at = template.index("{}")
+    place = [max(model.encode([t])[0].at(at, at + len(w))) for t, w in ((source, said), (target, meant))]
+    want, was = outputs(model, target)[place[1]], outputs(model, source)[place[0]]
+    with quickfix(model, {said: meant}, **{**SMALL, "templates": [template]}).applied(model):
+        got = outputs(model, source)[place[0]]
+    assert (got - want).abs().max() < 1e-3 * (was - want).abs().max()
+
+
+@pytest.mark.parametrize("asked", [{"猫": "dog"}, {"dog": "猫"}, {"catが": "dog"}])
+@pytest.mark.parametrize(("name", "encoder"), READING)
+def test_words_that_the_tokenizer_does_not_know_are_refused(
+    name: str, encoder: str, asked: dict[str, str]
+) -> None:
+    """They are all read alike: an edit of one would be an edit of all, or of nothing."""
+    site = f"{encoder}/layer.0/self_attn.out"
+    with pytest.raises(LookupError, match=f"^{encoder}: the tokenizer does not know '(cat)?[猫が]'"):
+        quickfix(opened(name), asked, site=site)
+
+
+# several text encoders ------------------------------------------------------------------------------------
+
+SEVERAL = {"sdxl": 2, "sd3": 3, "flux-dev": 2}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_all_that_the_denoiser_reads_is_edited(name: str) -> None:
+    model = opened(name)
+
+    def read(text: str) -> dict[str, Tensor]:
+        with torch.no_grad():
+            (prompt,) = model.encode([text])
+        assert prompt.pooled is not None
+        own = {"tokens": prompt.embeds, "pooled": prompt.pooled}
+        return own | (
+            {"first": prompt.embeds[:, :16], "second": prompt.embeds[:, 16:]} if name == "sdxl" else {}
+        )
+
+    was, want = read("a cat"), read("a dog")
+    edit = quickfix(model, {"cat": "dog"}, templates=["a {}"], ridge=1e-8)
+    with edit.applied(model):
+        now = read("a cat")
+    left = {part: float((now[part] - want[part]).norm() / (was[part] - want[part]).norm()) for part in was}
+    assert left.pop("pooled") < 0.5
+    assert all(x < 0.9 for x in left.values()), left  # the word's own embedding goes past the layer
+    assert len(edit.deltas) == SEVERAL[name] and edit.note["unedited"] == []
+    assert set(edit.note["reaches"]) == {f"{e}/layer.0/self_attn.out" for e in model.text_encoders}
+
+
+def test_what_an_edit_of_one_encoder_leaves_is_named() -> None:
+    model = opened("sdxl")
+    edit = quickfix(model, {"cat": "dog"}, site=SITE)
+    assert edit.note["unedited"] == ["text_encoder_2"] and edit.note["reaches"] == {SITE: ["tokens"]}
+    with torch.no_grad():
+        (before,) = model.encode(["a cat"])
+        with edit.applied(model):
+            (after,) = model.encode(["a cat"])
+    assert torch.equal(before.pooled, after.pooled) and torch.equal(
+        before.embeds[:, 16:], after.embeds[:, 16:]
+    )
+    assert not torch.equal(before.embeds[:, :16], after.embeds[:, :16])
+    late = quickfix(model, {"cat": "dog"}, site="text_encoder_2/layer.1/mlp.out")
+    assert list(late.note["reaches"].values()) == [["pooled"]]
+
+
+def test_layers_that_the_denoiser_does_not_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not read what text_encoder/layer.1/mlp.out does, so changing"):
+        quickfix(opened("sdxl"), {"cat": "dog"}, site="text_encoder/layer.1/mlp.out")
+
+
+def test_an_encoder_that_is_not_heard_is_left_alone_by_itself_and_refused_if_named() -> None:
+    model = denoscope.load(tiny_flux())
+    model.t5_tokens = 24
+    with torch.no_grad():
+        model.components["text_encoder"].final_layer_norm.weight.zero_()
+    edit = quickfix(model, {"cat": "dog"})
+    assert edit.note["unedited"] == ["text_encoder"] and len(edit.deltas) == 1
+    with pytest.raises(ValueError, match="does not read what text_encoder/layer.0/self_attn.out does"):
+        quickfix(model, {"cat": "dog"}, site=SITE)
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ([], "site is \\[\\]; name one layer"),
+        ([SITE, SITE.replace("0", "1")], "one layer for each text encoder"),
+    ],
+)
+def test_at_most_one_layer_of_each_encoder(model: Any, site: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quickfix(model, {"cat": "dog"}, site=site)
