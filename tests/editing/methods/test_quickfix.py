@@ -72,11 +72,11 @@ def test_the_references_bias_is_off_by_one_bias(model: Any) -> None:
 def test_the_end_and_padding_are_read_as_the_targets_too(model: Any) -> None:
     """One wording gives 30 rows, and 16 inputs cannot meet them all, but come near."""
     want, was = outputs(model, "a dog"), outputs(model, "a cat")
-    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8).applied(model):
+    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8, keep=()).applied(model):
         got = outputs(model, "a cat")
     error, before = (got - want)[2:].norm(), (was - want)[2:].norm()
     assert error < 0.1 * before
-    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8, tokens="subject").applied(model):
+    with quickfix(model, {"cat": "dog"}, **{**SMALL, "ridge": 1e-8}).applied(model):
         only_word = (outputs(model, "a cat") - want)[2:].norm()
     assert only_word > 2 * error
 
@@ -98,7 +98,7 @@ def test_equals_the_papers_formula_written_out(model: Any) -> None:
     k, v = torch.cat(ks), torch.cat(vs)
     eye = torch.eye(16, dtype=torch.float64)
     want = (ridge * weight + v.T @ k) @ torch.linalg.inv(ridge * eye + k.T @ k)
-    edit = quickfix(model, {"red": "elk"}, ridge=ridge)
+    edit = quickfix(model, {"red": "elk"}, ridge=ridge, keep=())
     (got,) = (dense(d) for d in edit.deltas.values())
     assert len(model.encode(["elk"])[0].find("elk")) > 1
     torch.testing.assert_close(weight + got, want, rtol=0, atol=1e-3 * float(got.abs().max()))
@@ -148,6 +148,20 @@ def test_kept_texts_are_held(model: Any) -> None:
         with edit.applied(model):
             moved.append(float((outputs(model, "a red emoji") - kept).norm()))
     assert moved[1] < 0.7 * moved[0]
+
+
+def test_the_empty_text_is_held_unless_nothing_is(emoji: Any) -> None:
+    def embeds() -> Tensor:
+        with torch.no_grad():
+            return emoji.encode([""])[0].embeds
+
+    before, moved = embeds(), []
+    for keep in ({}, {"keep": ()}):
+        edit = quickfix(emoji, {"red heart": "blue heart"}, **keep)
+        with edit.applied(emoji):
+            moved.append(float((embeds() - before).norm() / before.norm()))
+    assert moved[0] < 0.06 and moved[1] > 0.15
+    assert quickfix(emoji, {"cat": "dog"}).note["keep"] == [""]
 
 
 def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: Any) -> None:
@@ -301,7 +315,7 @@ def test_all_that_the_denoiser_reads_is_edited(name: str) -> None:
         )
 
     was, want = read("a cat"), read("a dog")
-    edit = quickfix(model, {"cat": "dog"}, templates=["a {}"], ridge=1e-8)
+    edit = quickfix(model, {"cat": "dog"}, templates=["a {}"], ridge=1e-8, keep=())
     with edit.applied(model):
         now = read("a cat")
     left = {part: float((now[part] - want[part]).norm() / (was[part] - want[part]).norm()) for part in was}
