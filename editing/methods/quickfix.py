@@ -49,7 +49,7 @@ def quickfix(
     site: Site | str | Sequence[Site | str] | None = None,
     templates: Sequence[str] = TEMPLATES,
     tokens: Tokens = "subject+end",
-    keep: Sequence[str] = (),
+    keep: Sequence[str] = ("",),
     ridge: float | None = None,
     bias: Bias = "subtract",
 ) -> Edit:
@@ -67,7 +67,9 @@ def quickfix(
         templates: wordings with ``{}`` for the word; each gives rows to the solve.
         tokens: which tokens of a wording give rows: the word's last one, or all from there to the end of the
             padding (the paper's choice), where much of a text's meaning is held.
-        keep: texts that must be read as before; all their tokens hold the layer where it is.
+        keep: texts that must be read as before; all their tokens hold the layer where it is. The empty text,
+            which guidance's other branch reads, would move far otherwise (docs/edits.md); the paper keeps
+            nothing, ``()``.
         ridge: λ; large keeps the layer as it is, small meets the requests. None is the mean squared length
             of a key times the number of requests, which does not depend on how activations are scaled. The
             paper uses 0.01, which on the embedded model moves other words more and meets new wordings less

@@ -170,6 +170,13 @@ def test_a_store_is_not_overwritten(tiny, tmp_path):
         trace(tiny, PROMPTS, sites=[OUT], store=tmp_path / "mine", **RUN)
 
 
+def test_what_a_tokenizer_does_not_know_is_saved_too(tiny, tmp_path):
+    run = trace(tiny, ["a 猫 cat"], seeds=[0], steps=1, sites="unet/out/eps")
+    run.save(tmp_path / "run.zarr")
+    (prompt,) = Trace.load(tmp_path / "run.zarr").prompts
+    assert prompt.unknown == run.prompts[0].unknown != () and not prompt.reads("猫")
+
+
 def test_save_and_load(tiny, tmp_path):
     run = trace(tiny, PROMPTS, sites=[OUT, "text_encoder/layer.0/mlp.out"], when=When({0, 2}), **RUN)
     run.save(tmp_path / "run.zarr")

@@ -143,6 +143,16 @@ def test_a_subject_must_be_in_its_prompt(tiny: Any) -> None:
         made(tiny, ["a red cat"], ["cats"], Noise())
 
 
+@pytest.mark.parametrize("how", [Noise(), Swap("cat")])
+def test_a_subject_must_be_known_to_the_tokenizer(tiny: Any, how: Noise | Swap) -> None:
+    with pytest.raises(LookupError, match="does not know '猫': it reads '猫' in the prompt 'a 猫'"):
+        made(tiny, ["a 猫"], ["猫"], how)
+
+
+def test_words_of_scripts_without_spaces_are_swapped(tiny: Any) -> None:
+    assert made(tiny, ["一只cat在跑"], ["cat"], Swap("dog"))[0][0].text == "一只dog在跑"
+
+
 def test_a_model_without_text_has_no_subject() -> None:
     model = load(tiny_ddim())
     with pytest.raises(ValueError, match="DDIMPipeline has no text encoder"):

@@ -113,3 +113,12 @@ def test_a_subject_that_clip_cut_off_is_taken_out_where_it_is_read(name):
     assert trace_text(model, [text], "cat", encoder=last, **RUN).total()["mean"] != 0
     with pytest.raises(LookupError, match="no token stands for 'cat'"):
         trace_text(model, [text], "cat", **RUN)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_words_that_no_tokenizer_knows_are_neither_traced_nor_swapped_in(name):
+    model = opened(name)
+    for prompt, subject, corruption in (("a 猫", "猫", Noise()), ("a cat", "cat", Swap("猫"))):
+        for trace in (trace_text, trace_denoiser):
+            with pytest.raises(LookupError, match="the tokenizer does not know '猫'"):
+                trace(model, [prompt], subject, **{**RUN, "corruption": corruption})

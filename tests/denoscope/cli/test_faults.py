@@ -35,6 +35,9 @@ def test_faults_of_input_name_the_input_and_the_fix(folder, tmp_path):
     )
     one_line(call("locate", "a red cat", "--about", "cat", "--in", "vae", *model), 2, "'vae'", "unet")
     one_line(call("edit", "cat", " ", *model, "-o", tmp_path / "e"), 2, "empty")
+    one_line(call("edit", "cat", "猫", *model, "-o", tmp_path / "e"), 2, "does not know '猫'")
+    run = ["investigate", "a red cat", "--about", "cat", "--change-to", "猫", "-o", tmp_path / "run", *model]
+    one_line(call(*run), 2, "does not know '猫'")
     assert not (tmp_path / "e").exists()
 
 
