@@ -126,7 +126,7 @@ def test_families_that_diffusers_reads_from_no_file_are_refused_by_name(make, tm
 
 
 def test_a_file_of_the_transformer_alone_is_refused_by_the_part_that_it_lacks(tmp_path):
-    """As FLUX.1 is published; its converter takes 3,072 channels for granted, so no tiny one can be opened."""
+    """As FLUX.1 is published; its converter takes 3,072 channels for granted, so no tiny one opens."""
     tiny_flux().save_pretrained(tmp_path / "config")
     torch.manual_seed(0)
     save_file({"double_blocks.0.img_mod.lin.weight": torch.randn(4, 4)}, tmp_path / "m.safetensors")
