@@ -23,11 +23,11 @@ from .families.stable_diffusion import StableDiffusion
 from .families.stable_diffusion_3 import StableDiffusion3
 from .families.stable_diffusion_xl import StableDiffusionXL
 from .families.unconditional import Unconditional
-from .folder import INDEX, read_folder, read_index, variants
 from .formats import is_finite
-from .one_file import checked_path, looks_like_path, read_file
+from .opening.folder import INDEX, read_folder, read_index, variants
+from .opening.one_file import checked_path, looks_like_path, read_file
+from .opening.quiet import no_bars
 from .places.refuse import refuse_absent
-from .quiet import no_bars
 from .run.schedule import check_scheduler
 from .suggest import near
 

@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import zoo
 from ..errors import NotFoundError, UsageError
-from ..quiet import no_bars
+from ..opening.quiet import no_bars
 from ..suggest import near
 
 SIZE = 64

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ...errors import UsageError
-from ...quiet import no_bars
+from ...opening.quiet import no_bars
 from .data import world
 from .data.compose import BACKGROUNDS
 from .data.pictures import Pictures

@@ -51,7 +51,7 @@ def test_a_layer_under_another_name_is_followed(model):
     kept = dict(out._modules)
     out._modules.clear()
     out._modules.update({f"old_{name}": module for name, module in kept.items()})
-    with pytest.raises(AttributeError):  # where the path says that it lies, nothing lies
+    with pytest.raises(ValueError, match="has no attribute `0`"):  # where the path says, nothing lies
         model.place(OUT)
 
 

@@ -156,9 +156,10 @@ def test_a_digest_is_of_all_that_the_denoiser_reads():
         {"mask": torch.zeros(1, dtype=torch.int64)},
         {"sizes": {"size": (9, 8)}},
         {"sizes": {}},
+        {"text": "b"},  # which some read
     ]
-    assert prompt(text="b", tokens=("b",)).digest == prompt(sizes={"size": [8, 9]}).digest == prompt().digest
-    assert len({prompt().digest, *(prompt(**more).digest for more in others)}) == 7
+    assert prompt(tokens=("b",)).digest == prompt(sizes={"size": [8, 9]}).digest == prompt().digest
+    assert len({prompt().digest, *(prompt(**more).digest for more in others)}) == 8
 
 
 def test_each_encoder_has_words_of_its_own():

@@ -13,7 +13,7 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ....quiet import no_bars
+from ....opening.quiet import no_bars
 from ..assemble import GUIDANCE, STEPS
 from ..fit.training import Network
 from ..recipes import RECIPES, Recipe

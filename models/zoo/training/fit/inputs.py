@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ....quiet import no_bars
+from ....opening.quiet import no_bars
 from .denoisers import Text
 from .training import Network
 

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from .errors import NotFoundError, UsageError
+from ..errors import NotFoundError, UsageError
+from ..suggest import near
 from .quiet import no_bars
-from .suggest import near
 
 PICKLES = (".ckpt", ".bin", ".pt", ".pth")
 SUFFIXES = (".safetensors", *PICKLES)

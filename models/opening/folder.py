@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from .errors import UsageError
+from ..errors import UsageError
+from ..store.schema import read_json
 from .quiet import no_bars
-from .store.schema import read_json
 
 log = logging.getLogger("denoscope")
 INDEX = "model_index.json"

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from tests.models.ldm_layout import unet_and_vae
+from tests.models.opening.ldm_layout import unet_and_vae
 
 CLIP_LAYER = (
     ("self_attn.out_proj", "attn.out_proj"),

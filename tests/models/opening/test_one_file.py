@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from denoscope.models import one_file
 from denoscope.models.load import load
+from denoscope.models.opening import one_file
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.synthetic.tiny_families import (
     tiny_flux,
@@ -19,8 +19,8 @@ from denoscope.models.synthetic.tiny_families import (
     tiny_sdxl,
 )
 from denoscope.models.synthetic.tiny_text import tiny_clip, tiny_t5
-from tests.models.ldm_layout import write_ldm
-from tests.models.original_layouts import write_sd3, write_sdxl
+from tests.models.opening.ldm_layout import write_ldm
+from tests.models.opening.original_layouts import write_sd3, write_sdxl
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from functools import partial
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from .undo import Undo
+from ..undo import Undo
 
 
 @contextmanager
