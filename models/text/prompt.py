@@ -187,7 +187,8 @@ class Prompt(Words):
 
         Some read the text itself, and have no embeddings.
         """
-        digest = hashlib.sha256(repr((self.text, sorted(self.sizes.items()))).encode())
+        sizes = sorted((name, tuple(size)) for name, size in self.sizes.items())
+        digest = hashlib.sha256(repr((self.text, sizes)).encode())
         for t in (self.embeds, self.pooled, self.mask):
             if t is not None:
                 x = t.detach().cpu().contiguous().reshape(-1)
