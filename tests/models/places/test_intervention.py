@@ -91,3 +91,13 @@ def test_an_account_of_ones_own_is_left_open(tiny):
     assert own is account and account.lines[0].calls == 0
     with pytest.raises(AccountError, match="never acted"):
         account.close()
+
+
+@torch.no_grad()
+def test_interventions_sleep_while_suspended(tiny):
+    call = tiny.noise([0]), tiny.step_at(t=500), ["a"]
+    plain = tiny.denoise(*call)
+    with intervening(tiny, zero(MID)):
+        with tiny.live.suspending():
+            assert torch.equal(tiny.denoise(*call), plain)
+        assert not torch.equal(tiny.denoise(*call), plain)
