@@ -114,7 +114,7 @@ def put(x: Tensor, change: tuple[slice | list[int], Tensor] | None) -> Tensor:
     if change is None:
         return x
     rows, new = change
-    if new.shape == x.shape:
+    if new.shape == x.shape and isinstance(rows, slice):  # a list may name all rows in another order
         return new.to(x)
     y = x.clone()
     y[rows] = new.to(y)

@@ -104,3 +104,9 @@ def test_rows_are_put_into_a_copy():
     assert y.dtype == x.dtype and torch.equal(y[:2], x[:2]) and not y[2].any() and x[2].any()
     assert put(x, None) is x
     assert torch.equal(put(x, ([2, 0], x[:2])), torch.stack([x[1], x[1], x[0]]))
+
+
+def test_all_rows_in_another_order_go_back_to_their_places():
+    x, order = drawn(3, 2), [2, 0, 1]
+    assert torch.equal(put(x, (order, x[order])), x)
+    assert torch.equal(put(x, (slice(0, 3), 2 * x)), 2 * x)

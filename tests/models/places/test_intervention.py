@@ -59,7 +59,7 @@ def test_some_samples_alone_at_the_same_steps_of_the_same_branch():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rows", [(0, 2), (2, 0), (1, 2), (2, 1), (1,), None], ids=str)
+@pytest.mark.parametrize("rows", [(2, 0, 1), (0, 2), (2, 0), (1, 2), (2, 1), (1,), None], ids=str)
 def test_each_row_is_given_back_to_its_own_sample(tiny, rows):
     """Whole batches, runs of rows and rows apart; another value for each branch and sample."""
     seen = {}
@@ -91,3 +91,21 @@ def test_an_account_of_ones_own_is_left_open(tiny):
     assert own is account and account.lines[0].calls == 0
     with pytest.raises(AccountError, match="never acted"):
         account.close()
+
+
+@torch.no_grad()
+def test_interventions_sleep_while_suspended(tiny):
+    call = tiny.noise([0]), tiny.step_at(t=500), ["a"]
+    plain = tiny.denoise(*call)
+    with intervening(tiny, zero(MID)):
+        with tiny.live.suspending():
+            assert torch.equal(tiny.denoise(*call), plain)
+        assert not torch.equal(tiny.denoise(*call), plain)
+
+
+@torch.no_grad()
+def test_all_samples_in_another_order_are_each_given_back_their_own(tiny):
+    """Of a run that is not guided these are all rows of the batch."""
+    same_for_each = Intervention(MID, lambda x, _: x.clone(), When(rows=(1, 0)))
+    call = tiny.noise([0, 1]), tiny.step_at(t=500), ["a", "b"]
+    assert torch.equal(tiny.denoise(*call, interventions=[same_for_each]), tiny.denoise(*call))

@@ -14,6 +14,7 @@ from denoscope.models.run.schedule import (
     begin,
     copied,
     flow_shift,
+    is_flow,
     n_steps,
     noise_level,
     step_kwargs,
@@ -87,3 +88,9 @@ def test_the_shift_is_a_line_over_the_number_of_tokens():
     )
     assert [flow_shift(scheduler, n, 9.0) for n in (100, 200, 300)] == pytest.approx([0.5, 1.0, 1.5])
     assert flow_shift(opened("flux-dev").scheduler, 256, 1.16) == pytest.approx(0.5)
+
+
+def test_flow_matching_is_told_by_the_class_or_by_its_configuration():
+    flow = diffusers.UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+    assert is_flow(flow) and is_flow(diffusers.FlowMatchEulerDiscreteScheduler())
+    assert not is_flow(diffusers.UniPCMultistepScheduler()) and not is_flow(diffusers.DDIMScheduler())
