@@ -87,7 +87,7 @@ def _fits(model: denoscope.Model, name: str) -> bool:
 
 def _whole(model: denoscope.Model, requests: Mapping[str, str], what: str, rounds: int) -> list[Row]:
     def ours() -> denoscope.Edit:
-        return quickfix(model, requests, site=SITE, templates=TEMPLATES, ridge=RIDGE)
+        return quickfix(model, requests, site=SITE, templates=TEMPLATES, ridge=RIDGE, keep=())
 
     pair = race(ours, lambda: plain_quickfix(model, requests), rounds)
     a, b = pair.seconds

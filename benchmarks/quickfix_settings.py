@@ -54,15 +54,20 @@ OTHERS = (
 
 
 def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and arguments of each setting."""
+    """Name and arguments of each setting; they keep nothing but what they say."""
     yield "default", {}
+    for name, arguments in _others():
+        yield name, {"keep": (), **arguments}
+
+
+def _others() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield "keep nothing", {}
     for ridge in (0.0001, 0.01, 1.0, 10.0, 100.0, 300.0, 1000.0):
         yield f"ridge {ridge:g}", {"ridge": ridge}
     yield "ridge 0.01, last token only", {"ridge": 0.01, "tokens": "subject"}
     yield "last token only", {"tokens": "subject"}
     yield "ridge 0.01, bias twice", {"ridge": 0.01, "bias": "reference"}
     yield "bias twice", {"bias": "reference"}
-    yield "keep the empty text", {"keep": ("",)}
     yield "keep seven texts", {"keep": KEEP}
     yield "keep 16 texts of other things", {"keep": OTHERS}
     yield "bare word only", {"templates": TEMPLATES[:1]}

@@ -79,7 +79,7 @@ class Edit:
 
         Raises:
             LookupError: if the model has no such parameter; the message names near misses.
-            ValueError: if a delta does not have its parameter's shape.
+            ValueError: if a delta does not have its parameter's shape, or two names are one weight.
         """
         for name, delta in deltas.items():
             shape = tuple(model.parameter(name).shape)
@@ -87,8 +87,7 @@ class Edit:
                 raise UsageError(
                     f"the change of {name} has shape {tuple(delta.shape)}, the weight has {shape}"
                 )
-        base = {name: tensor_hash(model.parameter(name)) for name in deltas}
-        return cls(deltas, base, {**note, **provenance(model)})
+        return cls(deltas, weights.base_of(model, deltas), {**note, **provenance(model)})
 
     # a value ------------------------------------------------------------------------------------------
 
@@ -184,12 +183,17 @@ class Edit:
 
         ``model`` may be a diffusers pipeline as well, here and in ``apply`` and ``revert``.
         Edits that were put on top of the same weights inside the block, and not taken back, go as well.
+
+        Raises:
+            ValueError: as ``apply``.
+            RuntimeError: as ``revert``, at the end of the block.
         """
         model = opened(model)
         with Undo() as undo:
             if not weights.carries(model, self):  # else it is not ours to take off
-                undo.add(partial(weights.unwind, self, model))
-            self.apply(model)
+                params = {name: model.parameter(name) for name in self.deltas}
+                undo.add(partial(weights.unwind, self, model, params))
+            weights.apply(self, model)
             yield
 
     def apply(self, model: Model | Any) -> None:
@@ -208,6 +212,8 @@ class Edit:
 
         Raises:
             ValueError: if the edit is not applied to this model, or another one lies on top of it.
+            RuntimeError: if some of its weights were replaced or written to meanwhile (a LoRA fused, other
+                weights loaded). These are left as they are, and the others taken back.
         """
         weights.revert(self, opened(model))
 

@@ -35,12 +35,14 @@ class PromptPair:
         target: the text that it shall be read as.
         said: the word of ``source`` that is edited.
         meant: the word of ``target`` that it shall mean.
+        at: the character at which the slot begins, in both texts; the same words may stand elsewhere too.
     """
 
     source: str
     target: str
     said: str
     meant: str
+    at: int
 
 
 def prompt_pairs(requests: Mapping[str, str], templates: Sequence[str] = TEMPLATES) -> list[PromptPair]:
@@ -54,13 +56,13 @@ def prompt_pairs(requests: Mapping[str, str], templates: Sequence[str] = TEMPLAT
         ValueError: for no requests, an empty side, no templates, or a template without exactly one ``{}``.
 
     >>> prompt_pairs({"cat": "dog"}, ["a {}"])
-    [PromptPair(source='a cat', target='a dog', said='cat', meant='dog')]
+    [PromptPair(source='a cat', target='a dog', said='cat', meant='dog', at=2)]
     """
     _check_requests(requests)
     _check_templates(templates)
     return [
-        PromptPair(t.replace("{}", said), t.replace("{}", meant), said, meant)
-        for said, meant in requests.items()
+        PromptPair(t.replace("{}", said), t.replace("{}", meant), said, meant, t.index("{}"))
+        for said, meant in ((said.strip(), meant.strip()) for said, meant in requests.items())
         for t in templates
     ]
 
@@ -70,21 +72,35 @@ def texts_of(pairs: Sequence[PromptPair]) -> list[str]:
     return list(dict.fromkeys(text for p in pairs for text in (p.source, p.target)))
 
 
-def slots(words: Words, subject: str, tokens: Tokens) -> list[int]:
-    """Return the tokens of a text that give rows: the subject's last one, or all from there on.
+def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tuple[list[int], list[int]]:
+    """Return the tokens of both texts that give rows: the slot's last one, or all from there on.
+
+    Only the slot counts, not the same word elsewhere. Where a token holds the slot's end and letters behind
+    it ("two {}s"), the last one is, on both sides, the first that ends at the same letter.
 
     Raises:
-        LookupError: if the text does not hold the subject, or the tokenizer loses it.
+        LookupError: if no token stands for the slot, or the tokenizer does not know its word.
         ValueError: for another choice of tokens.
 
-    >>> spans = ((0, 0), (0, 1), (2, 5), (0, 0), (0, 0))
-    >>> cat = Words("a cat", ("<s>", "a", "cat", "</s>", "</s>"), spans)
-    >>> slots(cat, "cat", "subject"), slots(cat, "cat", "subject+end")
-    ([2], [2, 3, 4])
+    >>> pair = PromptPair("cats", "dogs", "cat", "dog", 0)
+    >>> one = Words("cats", ("<s>", "cats", "</s>"), ((0, 0), (0, 4), (0, 0)))
+    >>> two = Words("dogs", ("<s>", "dog", "s", "</s>"), ((0, 0), (0, 3), (3, 4), (0, 0)))
+    >>> slots(one, two, pair, "subject"), slots(one, two, pair, "subject+end")
+    (([1], [2]), ([1, 2], [2, 3]))
     """
     check_choice("tokens", tokens, ("subject", "subject+end"))
-    last = max(words.find(subject))
-    return [last] if tokens == "subject" else list(range(last, len(words.tokens)))
+    sides = (source, pair.at + len(pair.said)), (target, pair.at + len(pair.meant))
+    for words, end in sides:
+        words.at(pair.at, end)
+    ends = [{max(b - end, 0) for _, b in words.spans if b > pair.at} for words, end in sides]
+    behind = min(ends[0] & ends[1], default=0)
+    lasts = [max(words.at(pair.at, end + behind)) for words, end in sides]
+    if tokens == "subject":
+        return [lasts[0]], [lasts[1]]
+    first, second = (
+        list(range(last, len(words.tokens))) for last, (words, _) in zip(lasts, sides, strict=True)
+    )
+    return first, second
 
 
 def aligned(source: Sequence[int], target: Sequence[int]) -> list[int]:
@@ -107,12 +123,12 @@ def rows(
         tokens: which tokens of a text give rows.
 
     Raises:
-        LookupError: for a word that the tokenizer loses.
+        LookupError: for a word that the tokenizer loses, or does not know.
     """
     keys, targets = [], []
     for pair in pairs:
         a, b = states[pair.source], states[pair.target]
-        source, target = slots(a.words, pair.said, tokens), slots(b.words, pair.meant, tokens)
+        source, target = slots(a.words, b.words, pair, tokens)
         keys.append(a.values[source])
         targets.append(b.values[aligned(source, target)])
     return torch.cat(keys).double(), torch.cat(targets).double()

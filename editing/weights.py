@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from functools import partial
 from typing import Protocol
 
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..models.base import Model
-from ..models.errors import UsageError
-from ..models.store.fingerprint import tensor_hash
+from ..models.errors import StateError, UsageError
+from ..models.places.refuse import refuse_absent
+from ..models.store.fingerprint import adapters_hash, tensor_hash
 from ..models.suggest import near
 from ..models.undo import Undo
-from .lowrank import Delta, rows
+from .lowrank import Delta
+from .sums import check_holds, check_not_lost, summed
 
 
 class Changes(Protocol):
@@ -39,11 +41,28 @@ class Changes(Protocol):
         """Name of the model that it was made for."""
 
 
-BLOCK = 2**20
-"""Numbers of a weight that are changed at once."""
-
 # parameter -> [(edit, the bits before it), ...], oldest first
 _before: MutableMapping[Tensor, list[tuple[Changes, Tensor]]] = WeakTensorKeyDictionary()
+
+
+def base_of(model: Model, names: Iterable[str]) -> dict[str, str]:
+    """Return what an edit of some weights is for: the fingerprint of each, and of the adapters beside it.
+
+    Raises:
+        LookupError: if the model has no such parameter.
+        ValueError: if two names are one weight, or what lies in memory is not what the model computes with.
+    """
+    params = {name: model.parameter(name) for name in names}
+    twins: dict[int, str] = {}
+    for name, p in params.items():
+        if id(p) in twins:
+            raise UsageError(f"{twins[id(p)]} and {name} are one and the same weight; give its change once")
+        twins[id(p)] = name
+    components = {name.partition(".")[0] for name in params}
+    for part in components:
+        refuse_absent(part, model.components[part])
+    beside = {part: adapters_hash(model.components[part]) for part in components}
+    return {name: tensor_hash(p) + _beside(beside[name.partition(".")[0]]) for name, p in params.items()}
 
 
 def apply(edit: Changes, model: Model) -> None:
@@ -68,57 +87,97 @@ def revert(edit: Changes, model: Model) -> None:
     """Take an edit back.
 
     Raises:
-        ValueError: if it is not on this model, or another one lies on top of it.
+        ValueError: if the edit is not on this model, or another one lies on top of it.
+        RuntimeError: if some of its weights were replaced or written to meanwhile. They are left as they are,
+            and the others taken back.
     """
-    for name in edit.deltas:
-        top = _on_top(_find(edit, model, name))
-        if not carries(model, edit):
-            raise UsageError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
-        if top != edit:
-            raise UsageError(f"{top!r} was applied on top of it to {name}; take that one back first")
-    with Undo() as undo:  # all of it, Ctrl-C halfway or not
-        for p in [model.parameter(name) for name in edit.deltas]:
-            undo.add(partial(_off, edit, p))
+    params = {name: _find(edit, model, name) for name in edit.deltas}
+    if not any(_has(p, edit) for p in params.values()):
+        raise UsageError(f"{edit!r} is not applied to {model.name!r}; there is nothing to take back")
+    _take_off(edit, model, params)
 
 
-def unwind(edit: Changes, model: Model) -> None:
-    """Take an edit back, and first what lies on top of it; nothing happens if it is not there any more."""
-    while carries(model, edit):
-        tops = [_on_top(model.parameter(name)) for name in edit.deltas]
+def unwind(edit: Changes, model: Model, params: Mapping[str, nn.Parameter]) -> None:
+    """Take an edit off the parameters that it was put on, and first what lies on top of it.
+
+    Nothing happens if it is not there any more.
+
+    Raises:
+        RuntimeError: as ``revert``.
+    """
+    while any(_has(p, edit) for p in params.values()):
+        tops = [_on_top(p) for p in params.values() if _has(p, edit)]
         other = next((top for top in tops if top is not None and top != edit), None)
         if other is None:
-            revert(edit, model)
+            _take_off(edit, model, params)
         else:
-            unwind(other, model)
+            unwind(other, model, {n: _find(other, model, n) for n in other.deltas})
 
 
 def carries(model: Model, edit: Changes) -> bool:
     """Return whether an edit is on a model."""
-    return any(done == edit for name in edit.deltas for done, _ in _before.get(_find(edit, model, name), []))
+    return any(_has(_find(edit, model, name), edit) for name in edit.deltas)
+
+
+def _take_off(edit: Changes, model: Model, params: Mapping[str, nn.Parameter]) -> None:
+    for name, p in params.items():
+        top = _on_top(p)
+        if _has(p, edit) and top != edit:
+            raise UsageError(f"{top!r} was applied on top of it to {name}; take that one back first")
+    written = [n for n, p in params.items() if _has(p, edit) and not _is_as_left(edit, n, p)]
+    replaced = [n for n, p in params.items() if not _has(p, edit) or _now(model, n) is not p]
+    with Undo() as undo:  # all of it, Ctrl-C halfway or not
+        for name, p in params.items():
+            undo.add(partial(_forget if name in written else _off, edit, p))
+    if written or replaced:
+        raise StateError(
+            f"{', '.join(dict.fromkeys([*written, *replaced]))} of {model.name!r} was replaced or written to "
+            f"while {edit!r} was on it (load_state_dict, fuse_lora, offloading, training). What is there now "
+            "was left as it is, and may hold the edit: load those weights again, and do such things before "
+            "an edit is applied, or after"
+        )
 
 
 def _check(edit: Changes, model: Model) -> None:
     if carries(model, edit):
         raise UsageError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
-    for name, base in edit.base.items():
-        p, delta = model.parameter(name), edit.deltas[name]
-        if tensor_hash(p) == base:
+    for name, now in base_of(model, edit.base).items():
+        delta, p = edit.deltas[name], model.parameter(name)
+        if now == edit.base[name]:
             if delta.shape != p.shape:  # torch would stretch some
                 raise UsageError(
                     f"the change of {name} has shape {tuple(delta.shape)}, the weight has {tuple(p.shape)}; "
                     "make the edit again"
                 )
             continue
-        top = _on_top(p)
+        top = _on_top(model.parameter(name))
         if top is not None:
             raise UsageError(
                 f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight "
                 "without it; revert that one first, or apply the sum of both: (e + f).apply(model)"
             )
+        if now.partition(" ")[0] == edit.base[name].partition(" ")[0]:
+            part = name.partition(".")[0]
+            raise UsageError(
+                f"this edit was made with other adapters (LoRAs) active in {part} than {model.name!r} has "
+                "now, and what it changes was read through them; activate the same (pipe.set_adapters, "
+                "pipe.disable_lora), or make the edit again"
+            )
         raise UsageError(
             f"this edit is for other weights: it was made for {edit.model!r}, and {name} of {model.name!r} "
             "is different; open the model it was made for, or make the edit again on this one"
         )
+
+
+def _beside(adapters: str | None) -> str:
+    return "" if adapters is None else f" beside adapters {adapters}"
+
+
+def _is_as_left(edit: Changes, name: str, parameter: Tensor) -> bool:
+    """Whether a weight is what the edit made of it, in whatever number format it is now."""
+    now = parameter.detach() if parameter.ndim else parameter.detach()[None]
+    left = summed(_before[parameter][-1][1], edit.deltas[name])
+    return all(torch.equal(part.to(now.dtype), now[some].cpu()) for some, part in left)
 
 
 def _find(edit: Changes, model: Model, name: str) -> nn.Parameter:
@@ -130,6 +189,17 @@ def _find(edit: Changes, model: Model, name: str) -> nn.Parameter:
             f"this edit is for other weights: it was made for {edit.model!r} and changes {name}, which "
             f"{model.name!r} does not have; {near(name, known)}"
         ) from None
+
+
+def _now(model: Model, name: str) -> nn.Parameter | None:
+    try:
+        return model.parameter(name)
+    except LookupError:
+        return None
+
+
+def _has(parameter: Tensor, edit: Changes) -> bool:
+    return any(done == edit for done, _ in _before.get(parameter, ()))
 
 
 def _on_top(parameter: Tensor) -> Changes | None:
@@ -145,27 +215,16 @@ def _off(edit: Changes, parameter: Tensor) -> None:
 
 
 def _add(p: Tensor, name: str, delta: Delta) -> None:
-    """Add a change, some rows at a time: whole weights in float64 would be four times those in float16."""
-    p, wanted, lost = p if p.ndim else p[None], 0.0, 0.0
-    step = max(1, BLOCK * len(p) // max(p.numel(), 1))
-    with torch.no_grad():
-        for i in range(0, len(p), step):
-            part, change = p[i : i + step], rows(delta, slice(i, i + step))
-            before = part.to("cpu", torch.float64)
-            after = (before + change).to(p.dtype)
-            made = after.double()
-            if not bool(made.isfinite().all()):
-                raise UsageError(
-                    f"{name} cannot hold the edited values in {p.dtype}; scale the edit: 0.5 * edit"
-                )
-            _write(part, after)
-            wanted += float(change.square().sum())
-            lost += float((made - before - change).square().sum())
-    if lost > 0.25 * wanted:
-        raise UsageError(
-            f"the edit is too small for {name} in {p.dtype}: rounding takes {(lost / wanted) ** 0.5:.0%} of "
-            "it; open the model in float32 (dtype=torch.float32)"
-        )
+    before, squares = _before[p][-1][1], []
+    for some, after in summed(before, delta):
+        squares.append(check_holds(name, before, delta, some, after))
+        _write(p[some] if p.ndim else p[None], after)
+    check_not_lost(name, p.dtype, *map(sum, zip(*squares, strict=True)))
+
+
+def _forget(edit: Changes, parameter: Tensor) -> None:
+    if _on_top(parameter) == edit:
+        _before[parameter].pop()
 
 
 def _write(parameter: Tensor, values: Tensor) -> None:

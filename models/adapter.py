@@ -1,36 +1,34 @@
-"""What a family of models fills in, and what follows from it: components, places, text, noise, calls."""
+"""What a family of models fills in, and what follows from it: text, noise, calls."""
 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import NotFoundError, UsageError, WrongTypeError
+from .errors import UsageError, WrongTypeError
 from .formats import compute_device, compute_dtype
 from .places.account import Account
-from .places.blocks import Place
-from .places.layout import Layout, site_layout
 from .places.live import Live
-from .places.parameters import canonical, parameter
-from .places.resolve import resolve
 from .run.context import TEXT, Branch, Call
 from .run.levels import Step
 from .run.noise import gaussian
 from .run.schedule import Schedule, begin
 from .site import Site
-from .suggest import near
+from .structure import Structure
+from .text.encoders import Reading, read
 from .text.options import chosen_options
 from .text.prompt import Prompt, Words
 
 
-class Adapter(ABC):
+class Adapter(Structure):
     """A pipeline, opened. A family's adapter fills in encode, predict, noise shape and decode.
 
     Args:
@@ -47,8 +45,6 @@ class Adapter(ABC):
     family_guidance = 7.5
     branch_order: tuple[Branch, ...] = ("uncond", "cond")
     """How guidance branches lie in the batch; others come after these."""
-    joint_order: tuple[str, str] = ("img", "txt")
-    """Where joint attention has the picture's tokens and the text's."""
     cfg_in_two_passes = False
     """Whether the guidance branches are calls of their own, the conditional one first."""
     tells_guidance = False
@@ -86,13 +82,6 @@ class Adapter(ABC):
     def denoiser(self) -> nn.Module:
         """The network that is called at every step."""
 
-    def _parts(self) -> Mapping[str, Any]:
-        parts: Mapping[str, Any] = self.pipe.components
-        return parts
-
-    def _resolve(self) -> dict[Site, Place]:
-        return resolve(self.components)
-
     @property
     def native_size(self) -> tuple[int, ...]:
         """Height and width of the pictures the model was made for, in pixels; empty if it paints none."""
@@ -121,11 +110,6 @@ class Adapter(ABC):
         """The one place through which the noisy latents enter the network."""
         return Site("unet/in/conv.out")
 
-    @property
-    @abstractmethod
-    def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one sample's latents."""
-
     @abstractmethod
     def _encode(self, texts: Sequence[str]) -> list[Prompt]: ...
 
@@ -146,71 +130,6 @@ class Adapter(ABC):
     ) -> Float[Tensor, "sample ..."]:
         """Pictures from the diffusers pipeline's own loop; what ours is checked against."""
 
-    # components and places ----------------------------------------------------------------------------
-
-    @property
-    def components(self) -> Mapping[str, nn.Module]:
-        """The pipeline's networks as they are now, in evaluation mode."""
-        return {k: m for k, m in self._parts().items() if isinstance(m, nn.Module)}
-
-    def places(self) -> Mapping[Site, Place]:
-        """Return where every site lies; found anew when a component was replaced or rebuilt."""
-        return self.live.places(self.components, self._resolve)
-
-    def place(self, site: Site | str) -> Place:
-        """Return where a site lies: module, port and item.
-
-        Raises:
-            LookupError: if this model has no such site; the message names near misses.
-        """
-        site, places = Site(str(site)), self.places()
-        if site not in places:
-            raise NotFoundError(f"{self.name} has no site {str(site)!r}; {near(str(site), map(str, places))}")
-        return places[site]
-
-    def module(self, site: Site | str) -> nn.Module:
-        """Return the module that carries a site."""
-        return self.place(site).module
-
-    def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
-        """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``).
-
-        What a whole network is given (``unet/in/text``) has none.
-        """
-        place, component = self.place(site), Site(str(site)).component
-        if not place.path:
-            return {}
-        return {canonical(f"{component}.{place.path}.{n}"): p for n, p in place.module.named_parameters()}
-
-    def parameter(self, name: str) -> nn.Parameter:
-        """Return one parameter by the full name that ``weights`` gives, whatever the version of transformers.
-
-        Raises:
-            LookupError: if there is none; the message names near misses.
-            RuntimeError: if it is there, but nobody reads it, since projections were fused.
-        """
-        return parameter(self.components, self.name, name)
-
-    def layout(self, site: Site | str) -> Layout:
-        """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
-
-        Raises:
-            LookupError: if this model has no such site.
-            ValueError: if it cannot be known.
-        """
-        return site_layout(self, site)
-
-    @property
-    def picture_grid(self) -> tuple[int, int]:
-        """Height and width of the latents, as a picture."""
-        height, width = self.latent_shape[-2:]
-        return (height, width)
-
-    @property
-    def text_encoders(self) -> tuple[str, ...]:
-        """Names of the components that read text, in the pipeline's order."""
-        return tuple(name for name in self.components if name.startswith(TEXT))
-
     # calls --------------------------------------------------------------------------------------------
 
     @property
@@ -221,6 +140,7 @@ class Adapter(ABC):
     @contextmanager
     def calling(self, call: Call) -> Iterator[None]:
         """Say what a call of a network is, for as long as it lasts: which rows are whose."""
+        self.places()  # what is watched is where it was
         with self.live.calling(call):
             yield
 
@@ -260,9 +180,34 @@ class Adapter(ABC):
         """
         if isinstance(texts, str):
             raise WrongTypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
-        read = {branch: [Words(t, ()) for t in texts]}
-        with self.calling(Call(TEXT, {branch: slice(0, len(texts))}, prompts=read, samples=tuple(samples))):
-            return self._encode(list(texts), **chosen_options(self._encode, self.name, how))
+        options = chosen_options(self._encode, self.name, how)
+        call = Call(
+            TEXT,
+            {branch: slice(0, len(texts))},
+            prompts={branch: [Words(t, ()) for t in texts]},
+            samples=tuple(samples),
+            layers_read=self.layers_read(options.get("clip_skip")),
+        )
+        with self.calling(call):
+            made = self._encode(list(texts), **options)
+        return [replace(p, clip_skip=options.get("clip_skip")) for p in made] if options else made
+
+    def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - some take it
+        """How many layers of its text encoders the denoiser reads, by component, where it is not all.
+
+        Args:
+            clip_skip: as in ``Sampling``.
+        """
+        return {}
+
+    def _read(self, encoder: str, texts: Sequence[str], limit: int, **how: Any) -> Reading:
+        """Cut texts into the tokens of an encoder that is called next; see ``text.encoders.read``."""
+        reading = read(self._tokenizer(encoder), texts, limit, self.name, **how)
+        self.live.reading(encoder, reading.words)
+        return reading
+
+    def _tokenizer(self, encoder: str) -> Any:
+        return getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
 
     def negative(
         self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any

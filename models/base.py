@@ -50,7 +50,8 @@ class Model(Adapter):
         Raises:
             LookupError: if it reads none: it has neither cross-attention nor joint attention.
         """
-        part, kinds = self.input_site.component, ("cross_attn.probs", "joint_attn.probs")
+        part = self.input_site.component
+        kinds = ("first_cross_attn.probs", "cross_attn.probs", "joint_attn.probs")
         found = [s for s in self.places() if s.component == part and s.kind in kinds]
         if not found:
             raise NotFoundError(
@@ -61,7 +62,7 @@ class Model(Adapter):
 
     def picture_and_text(self, site: Site, tokens: int) -> tuple[slice, int]:
         """Return which queries of attention are the picture's, and at which key the text begins."""
-        if site.kind.startswith("cross_attn"):
+        if "cross_attn" in site.kind:
             return slice(None), 0
         if self.joint_order[0] == "img":
             return slice(None, -tokens), -tokens
@@ -125,7 +126,7 @@ class Model(Adapter):
         Args:
             prompts: one text (or encoded Prompt) for each sample.
             seeds: one seed for each sample; row i depends on seed i alone.
-            start: go on from here instead of from noise.
+            start: go on from here instead of from noise, with its own seeds (``reseeded`` gives others).
             interventions: what to change on the way.
             recompute: keep no activations for gradients, but compute each step again when they are wanted
                 (gradient checkpointing): memory of one step instead of all.

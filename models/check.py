@@ -17,6 +17,7 @@ from .errors import UsageError
 from .places.hooks import hooked
 from .run.schedule import is_flow
 from .site import Site
+from .undo import Undo
 
 SCHEDULERS: dict[str, Mapping[str, Any]] = {
     "DDIMScheduler": {},
@@ -72,6 +73,7 @@ def check_model(
         *_equals_pipeline(model, prompts, steps, guidance),
         _batch_equals_parts(model, prompts, steps, guidance),
         _sites_fire(model),
+        *_joint_order(model),
         _gradients_flow(model, prompts),
     ]
     wrong = [f"{c.name} (error {c.error:.3g}, allowed {c.allowed:.3g})" for c in checks if not c.ok]
@@ -87,7 +89,8 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
     others = model.other_schedulers
     if others is None:
         others = FLOW_SCHEDULERS if is_flow(original) else SCHEDULERS
-    try:
+    with Undo() as undo:
+        undo.add(partial(setattr, model.pipe, "scheduler", original))
         for name, options in {**own, **others}.items():
             model.pipe.scheduler = getattr(diffusers, name).from_config(original.config, **options)
             for scale in scales:
@@ -95,8 +98,6 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
                 checks.append(
                     Check(f"equals the pipeline to the bit: {name}, guidance {scale:g}", error, 0.0)
                 )
-    finally:
-        model.pipe.scheduler = original
     return checks
 
 
@@ -132,6 +133,34 @@ def _sites_fire(model: Model) -> Check:
     with torch.no_grad(), hooked(model, [(s, partial(count, s)) for s in seen]):
         next(model.sample([""], seeds=[0], steps=1, guidance=1))
     return Check("every site is seen once in a step", float(sum(n != 1 for n in seen.values())), 0.0)
+
+
+def _joint_order(model: Model) -> list[Check]:
+    """The picture's tokens lie in joint attention where the adapter says: its values act there."""
+    site = next((s for s in model.places() if s.kind == "joint_attn.v" and _streamed(model, s)), None)
+    if site is None:
+        return []
+    source = Site(f"{site.component}/{site.block}/joint_attn.v_proj@img")
+    seen: list[Tensor] = []
+
+    def look(x: Any) -> None:
+        seen.append(x[:].detach().clone())
+
+    def double(x: Any) -> tuple[slice, Tensor]:
+        return slice(None), 2 * x
+
+    for more in ([], [(source, double)]):
+        with torch.no_grad(), hooked(model, [*more, (site, look)]):
+            next(model.sample([""], seeds=[0], steps=1, guidance=1))
+    changed = (seen[1] - seen[0]).abs().amax((0, 1, 3)) > 0
+    tokens = model.layout(site).tokens
+    told = torch.zeros_like(changed)
+    told[tokens.picture if tokens and tokens.picture else slice(0, 0)] = True
+    return [Check("joint attention has the picture's tokens there", float((told != changed).sum()), 0.0)]
+
+
+def _streamed(model: Model, site: Site) -> bool:
+    return Site(f"{site.component}/{site.block}/joint_attn.v_proj@img") in model.places()
 
 
 def _gradients_flow(model: Model, prompts: list[str]) -> Check:

@@ -21,6 +21,7 @@ from .fit_state import Checkpoints, MakeOptimizer, Training
 from .progress import Progress, showing
 from .store.canonical import json_hash, plain_json
 from .store.store import Store
+from .undo import Undo
 
 Loss: TypeAlias = Callable[[int, torch.Generator], Tensor]
 
@@ -126,13 +127,11 @@ def seeded(seed: int, step: int, devices: Iterable[torch.device] = ()) -> Iterat
     cuda = [d.index or 0 for d in devices if d.type == "cuda"]
     ambient = [torch.default_generator, *(torch.cuda.default_generators[i] for i in cuda)]
     states = [generator.get_state() for generator in ambient]
-    try:
-        for generator in ambient:  # torch.manual_seed takes a stack trace for every kind of accelerator
-            generator.manual_seed(own)
-        yield torch.Generator().manual_seed(given)
-    finally:
+    with Undo() as undo:
         for generator, state in zip(ambient, states, strict=True):
-            generator.set_state(state)
+            undo.add(partial(generator.set_state, state))
+            generator.manual_seed(own)  # torch.manual_seed takes a stack trace for every kind of accelerator
+        yield torch.Generator().manual_seed(given)
 
 
 def _check(**counts: int) -> None:

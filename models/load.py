@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .families.unconditional import Unconditional
 from .folder import INDEX, read_folder, read_index, variants
 from .formats import is_finite
 from .one_file import checked_path, looks_like_path, read_file
+from .places.refuse import refuse_absent
 from .quiet import no_bars
 from .run.schedule import check_scheduler
 from .suggest import near
@@ -101,7 +103,7 @@ def load(
     check_scheduler(pipe.scheduler)
     for part, module in pipe.components.items():
         if isinstance(module, nn.Module):
-            _check_present(part, module)
+            refuse_absent(part, module)
             _check_finite(part, module)
     return adapter(pipe, name, guidance, size)
 
@@ -118,7 +120,7 @@ def opened(pipe: Any) -> Model:
         return pipe
     name = type(pipe).__name__
     families = sorted(ADAPTERS, key=len, reverse=True)
-    family = next((f for f in families if name.startswith(f.removesuffix("Pipeline"))), None)
+    family = next((f for f in families if re.match(f.removesuffix("Pipeline") + r"(?!\d)", name)), None)
     return (ADAPTERS[family] if family else _supported(name))(pipe, name)
 
 
@@ -192,15 +194,6 @@ def _supported(name: str) -> type[Model]:
             "For another family write an adapter: subclass denoscope.Model (docs/adapters.md)"
         )
     return ADAPTERS[name]
-
-
-def _check_present(part: str, module: nn.Module) -> None:
-    if any(parameter.is_meta for parameter in module.parameters()):
-        raise UsageError(
-            f"the weights of {part} are not in memory but come and go one by one "
-            "(enable_sequential_cpu_offload), so they can neither be checked nor edited; "
-            "use pipe.enable_model_cpu_offload(), which moves whole components"
-        )
 
 
 def _check_finite(part: str, module: nn.Module) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
+
+from .undo import Undo
 
 
 @contextmanager
@@ -19,15 +22,13 @@ def no_bars() -> Iterator[None]:
     """
     shown = [log for log in (diffusers_logging, transformers_logging) if log.is_progress_bar_enabled()]
     remarks = logging.getLogger("diffusers.pipelines.pipeline_utils")
-    for log in shown:
-        log.disable_progress_bar()
-    remarks.addFilter(_is_news)
-    try:
-        yield
-    finally:
-        remarks.removeFilter(_is_news)
+    with Undo() as undo:
+        undo.add(partial(remarks.removeFilter, _is_news))
+        remarks.addFilter(_is_news)
         for log in shown:
-            log.enable_progress_bar()
+            undo.add(log.enable_progress_bar)
+            log.disable_progress_bar()
+        yield
 
 
 def _is_news(record: logging.LogRecord) -> bool:

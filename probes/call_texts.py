@@ -14,6 +14,7 @@ from torch import Tensor
 from ..models.base import Model, Prompt
 from ..models.places.account import AccountError
 from ..models.run.context import Branch
+from ..models.text.prompt import Words
 from .pipelines import Arguments
 
 
@@ -120,6 +121,22 @@ def _reader(model: Model, arguments: Arguments) -> Model:
         twin.instruction = tuple(arguments["complex_human_instruction"] or ())
     reader: Model = twin
     return reader
+
+
+def words_of(tokenizer: Any, prompts: Sequence[Prompt], part: str, ids: Tensor) -> list[Words]:
+    """Return the words of what a text encoder is given; none unless they are the call's prompts.
+
+    Args:
+        tokenizer: the encoder's.
+        prompts: of the rows of a branch, one after another the pictures of each.
+        part: the text encoder's component.
+        ids: the tokens that it is given, [text, token].
+    """
+    if not len(ids) or len(prompts) % len(ids):
+        return []
+    words = [p.of(part) for p in prompts[:: len(prompts) // len(ids) or 1]]
+    same = [tokenizer.convert_tokens_to_ids(list(w.tokens)) for w in words] == ids.tolist()
+    return words if same else []
 
 
 def _conditional(arguments: Arguments) -> list[str] | None:

@@ -17,7 +17,7 @@ from ..models.text.prompt import Words
 from ..models.undo import Undo
 from .call_state import Rows, Running, TextCall, checked
 from .call_steps import place_of, stepping
-from .call_texts import as_given, branch_of, texts_of
+from .call_texts import as_given, branch_of, texts_of, words_of
 from .pipelines import Arguments, PipelineRows
 
 
@@ -102,8 +102,8 @@ class Follower:
             rows, texts = checked(self.assigned, len(ids)), {}
         else:
             branch = self.assigned or self._reader(part, ids)
-            rows, texts = {branch: slice(0, len(ids))}, self._texts(branch, part, len(ids))
-        self._begin(TextCall(TEXT, rows, prompts=texts, encoder=part))
+            rows, texts = {branch: slice(0, len(ids))}, self._words(branch, part, ids)
+        self._begin(TextCall(TEXT, rows, prompts=texts, encoder=part, layers_read=self._layers_read(rows)))
 
     def done(self) -> None:
         """A call has come to its end."""
@@ -201,8 +201,20 @@ class Follower:
             return "uncond" in (self.rows or ())
         return self.table.guided(self.model.pipe, arguments)
 
-    def _texts(self, branch: Branch, part: str, n: int) -> dict[Branch, list[Words]]:
+    def _layers_read(self, rows: Rows) -> Mapping[str, int]:
+        """How many layers of an encoder are read; unknown outside the pipeline's methods."""
         arguments = self.running.arguments or self.encoding
+        if arguments is None:
+            return {}
+        return self.model.layers_read(None if "uncond" in rows else arguments.get("clip_skip"))
+
+    def _words(self, branch: Branch, part: str, ids: Tensor) -> dict[Branch, Sequence[Words]]:
+        """What the rows read: with tokens where the call's prompts are known, else the texts alone."""
+        n, arguments = len(ids), self.running.arguments or self.encoding
+        tokenizer = getattr(self.model.pipe, part.replace(TEXT, "tokenizer"))
+        known = words_of(tokenizer, self.running.prompts.get(branch, ()), part, ids)
+        if known:
+            return {branch: known}
         texts = texts_of(arguments, branch, part.removeprefix(TEXT)) if arguments else None
         if texts is None or len(texts) not in (1, n):
             return {}

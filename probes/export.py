@@ -23,7 +23,7 @@ from .stored import DIMENSIONS, StoredArray, as_array, dimensions, variable
 KIND = "trace"
 _LATENT_AXES = {1: ("channel",), 2: ("token", "channel"), 3: ("channel", "height", "width")}
 _NUMBER = float | str  # JSON has no infinity
-_WORDS = {"text": str, "tokens": [str], "spans": [(int, int)]}
+_WORDS = {"text": str, "tokens": [str], "spans": [(int, int)], "unknown": [int]}
 _ARRAY = {"shape": [int], "dtype": str}
 SCHEMA = {
     "sites": {str: _ARRAY},
@@ -34,7 +34,15 @@ SCHEMA = {
     "kept_steps": [int],
     "samples?": [int],
     "seeds": [int],
-    "prompts": [{**_WORDS, "read": {str: _WORDS}, "sizes": {str: (int, int)}, "tensors": {str: _ARRAY}}],
+    "prompts": [
+        {
+            **_WORDS,
+            "read": {str: _WORDS},
+            "sizes": {str: (int, int)},
+            "clip_skip": int | None,
+            "tensors": {str: _ARRAY},
+        }
+    ],
     "about": {str: object},
 }
 
@@ -136,6 +144,7 @@ def _told(trace: Any, shapes: Mapping[Site, Any]) -> dict[str, Any]:
                 **_words(p),
                 "read": {k: _words(w) for k, w in p.read.items()},
                 "sizes": dict(p.sizes),
+                "clip_skip": p.clip_skip,
                 "tensors": {name: _array(t.shape, t.dtype) for name, t in _tensors(p).items()},
             }
             for p in trace.prompts
@@ -184,13 +193,20 @@ def load_trace(path: Path) -> dict[str, Any]:
 
 
 def _words(words: Words) -> dict[str, Any]:
-    return {"text": words.text, "tokens": list(words.tokens), "spans": list(words.spans)}
+    return {
+        "text": words.text,
+        "tokens": list(words.tokens),
+        "spans": list(words.spans),
+        "unknown": list(words.unknown),
+    }
 
 
 def _prompt(tensors: Mapping[str, Any], kept: Mapping[str, Any]) -> Prompt:
-    def words(w: Mapping[str, Any]) -> tuple[str, tuple[str, ...], tuple[tuple[int, int], ...]]:
-        return w["text"], tuple(w["tokens"]), tuple((a, b) for a, b in w["spans"])
+    def words(w: Mapping[str, Any]) -> dict[str, Any]:
+        spans = tuple((a, b) for a, b in w["spans"])
+        return {**w, "tokens": tuple(w["tokens"]), "spans": spans, "unknown": tuple(w["unknown"])}
 
-    read = {k: Words(*words(w)) for k, w in kept["read"].items()}
+    own = {name: kept[name] for name in _WORDS}
+    read = {k: Words(**words(w)) for k, w in kept["read"].items()}
     sizes = {k: (a, b) for k, (a, b) in kept["sizes"].items()}
-    return Prompt(*words(kept), read=read, sizes=sizes, **tensors)
+    return Prompt(**words(own), read=read, sizes=sizes, clip_skip=kept["clip_skip"], **tensors)

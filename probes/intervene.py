@@ -5,13 +5,16 @@ One mechanism for reading and writing: recording is an intervention that returns
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..models.errors import NotFoundError
+from ..models.adapter import Adapter
+from ..models.errors import NotFoundError, UsageError
 from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
 from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
@@ -46,29 +49,87 @@ def patch(
     values: Mapping[Site, Any] | Tensor,
     when: When = When(),
     tokens: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
 ) -> Intervention:
     """Put activations of another run in place (activation patching).
 
     Args:
         site: where.
         values: a Trace that holds the site, or a tensor [step, row, ...] ([row, ...] in text encoders);
-            a row size of 1 is used for every row.
-        when: which steps, branch and samples. Steps the values do not hold are an error.
-        tokens: patch only these positions of axis 1; None patches everything.
+            a row size of 1 is used for every row. Steps the values do not hold are an error, and so are
+            those of a Trace that was at another time there.
+        when: which steps, branch and samples.
+        tokens: patch only these positions of the site's tokens, wherever its layout has them; None is all.
+        heads: patch only these heads of q, k, v, z or probs; None is all.
+
+    Raises (where it acts):
+        LookupError: for steps that the values do not hold.
+        ValueError: for tokens or heads that the site does not have, other times, and rows that do not fit.
     """
     site = _site(site)
     at, kept = _lookup(site, values)
 
     def fn(x: Tensor, context: CallContext) -> Tensor:
-        new = at(context.step).to(x).expand_as(x)
-        if tokens is None:
-            return new
-        y = x.clone()
-        y[:, list(tokens)] = new[:, list(tokens)]
-        return y
+        return _fitting(site, at(context.step), x)
 
-    spec = Spec("patch", {**kept, "tokens": None if tokens is None else list(tokens)})
-    return Intervention(site, fn, when, spec)
+    chosen = {
+        "tokens": None if tokens is None else list(tokens),
+        "heads": None if heads is None else list(heads),
+    }
+    spec = Spec("patch", {**kept, **chosen})
+    if tokens is None and heads is None:
+        return Intervention(site, fn, when, spec)
+    return _PartialPatch(site, fn, when, spec, chosen["tokens"], chosen["heads"])
+
+
+@dataclass(frozen=True)
+class _PartialPatch(Intervention):
+    """A patch of some tokens or heads; which axes they are is asked of the model that it acts in."""
+
+    tokens: list[int] | None = field(default=None, compare=False)
+    heads: list[int] | None = field(default=None, compare=False)
+
+    def parts(self, model: Adapter) -> tuple[Intervention, ...]:
+        layout = model.layout(self.site)
+        chosen: dict[int, tuple[str, list[int]]] = {}
+        for what, axes, some in (("tokens", ("token",), self.tokens), ("heads", ("head",), self.heads)):
+            found = next((i for i, axis in enumerate(layout.axes, 1) if axis in axes), None)
+            if some is not None and found is None:
+                raise UsageError(
+                    f"{what} is {some}, but {self.site} has the axes {layout.axes}, none of {axes[0]}s; "
+                    "leave it out, or write an Intervention with a function of your own"
+                )
+            if some is not None and found is not None:
+                chosen[found] = what, some
+
+        def fn(x: Tensor, context: CallContext) -> Tensor:
+            new = self.fn(x, context)
+            return x if new is None else torch.where(_chosen(self.site, x, chosen), new, x)
+
+        return (Intervention(self.site, fn, self.when, self.spec),)
+
+
+def _chosen(site: Site, x: Tensor, chosen: Mapping[int, tuple[str, list[int]]]) -> Tensor:
+    """Where a tensor is chosen: a mask that broadcasts to it."""
+    mask = torch.ones((1,) * x.ndim, dtype=torch.bool, device=x.device)
+    for axis, (what, some) in chosen.items():
+        size = x.shape[axis]
+        if not all(0 <= i < size for i in some):
+            raise UsageError(f"{what} {some} are not all at {site}, which has {what} 0 to {size - 1}")
+        along = torch.zeros(size, dtype=torch.bool, device=x.device)
+        along[some] = True
+        mask = mask & along.view([-1 if i == axis else 1 for i in range(x.ndim)])
+    return mask
+
+
+def _fitting(site: Site, new: Tensor, x: Tensor) -> Tensor:
+    try:
+        return new.to(x).expand_as(x)
+    except RuntimeError as error:
+        raise UsageError(
+            f"values [row, ...] of shape {tuple(new.shape)} do not fit {site}, where {tuple(x.shape)} are "
+            "patched; give one row for each that is, or one for all"
+        ) from error
 
 
 def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = When()) -> Intervention:
@@ -77,7 +138,7 @@ def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = Whe
     at, kept = _lookup(site, values)
 
     def fn(x: Tensor, context: CallContext) -> Tensor:
-        return at(context.step).mean(0, keepdim=True).to(x).expand_as(x)
+        return _fitting(site, at(context.step).mean(0, keepdim=True), x)
 
     return Intervention(site, fn, when, Spec("mean", kept))
 
@@ -102,12 +163,12 @@ def _lookup(
 ) -> tuple[Callable[[Step | None], Tensor], dict[str, Any]]:
     """Return what finds the values of a step, and the values as parameters of a Spec."""
     if isinstance(values, Tensor):
+        tensor, steps = values, dict[int, Step]()
         indices = {i: i for i in range(len(values))}
-        tensor = values
     else:
         tensor = values[site]
-        kept = getattr(values, "kept_steps", {})
-        indices = {s.index: i for i, s in enumerate(kept)}
+        steps = {s.index: s for s in getattr(values, "kept_steps", ())}
+        indices = {index: i for i, index in enumerate(steps)}
 
     def at(step: Step | None) -> Tensor:
         if step is None:
@@ -116,9 +177,16 @@ def _lookup(
             raise NotFoundError(
                 f"no activation of {site} at step {step.index}; there are steps {sorted(indices)}"
             )
+        then = steps.get(step.index, step)
+        if not math.isclose(then.t, step.t, rel_tol=1e-5, abs_tol=1e-5):
+            raise UsageError(
+                f"the values of {site} at step {step.index} are of time {then.t:g}, but in this run that "
+                f"step is at time {step.t:g}; make both runs with the same steps and scheduler"
+            )
         return tensor[indices[step.index]]
 
-    return at, {"values": tensor, "steps": sorted(indices)}
+    times = [steps[i].t for i in sorted(steps)]
+    return at, {"values": tensor, "steps": sorted(indices), "times": times}
 
 
 def _site(site: Site | str) -> Site:

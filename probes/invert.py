@@ -138,7 +138,11 @@ def _ddim_level(scheduler: Any, t: int) -> float:
 
 
 def _backwards(scheduler: Any, x: Tensor, output: Tensor, step: Step, after: Step) -> Tensor:
-    """Undo one step: solve it for the noisier latents, as if the output were the same there."""
+    """Undo one step: solve it for the noisier latents, as if the output were the same there.
+
+    Of a predicted picture it is the noise that is taken to be the same: the step's noise levels turn one into
+    the other, as in diffusers' DDIMInverseScheduler.
+    """
     (a, s), (a_after, s_after) = scales(scheduler, step, x), scales(scheduler, after, x)
     if is_flow(scheduler):
         made = x + (s - s_after) * output

@@ -66,8 +66,7 @@ class Observer:
     def parts(self, model: Adapter) -> tuple[Intervention, ...]:
         """Return one intervention for each site; they hand over what they see, and change nothing."""
         sites = {name: Site(str(s)) for name, s in self.sites.items()}
-        for site in sites.values():
-            model.place(site)
+        model.places_of(sites.values())
         root = model.components[next(iter(sites.values())).component]
         gathered = _Gathered(sites, self.fn, root)
         return tuple(Intervention(s, partial(gathered.add, n), self.when) for n, s in sites.items())

@@ -73,6 +73,7 @@ class PipelineCalls:
         for part, module in self.watched.items():
             if self.calls.model.components.get(part) is not module:
                 raise StateError(f"{part} was replaced while attached; replace it first, then attach")
+        self.calls.model.places()  # what is watched is where it was
 
     def _listen(self, bound: inspect.BoundArguments) -> None:
         """Hear of the latents at the end of each step, as the pipeline goes on with them."""

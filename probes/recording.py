@@ -80,7 +80,8 @@ class Recorder:
             model, pipeline=type(model.pipe).__name__, steps=len(steps), **known, **_negative(arguments)
         )
         prompts = tuple(run.prompts.get("cond", ()))
-        kept = tuple(s for s in steps if s in self.when)
+        met = next(iter(self.at.values()), steps)  # a branch may end before the run does
+        kept = tuple(s for s in met if s in self.when)
         seeds, account = _seeds(arguments), self.account
         axes, rows = known_axes(model, list(acts)), self.when.rows
         self.traces.append(

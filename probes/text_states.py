@@ -69,6 +69,25 @@ def layer_inputs(model: Model, texts: Sequence[str], site: Site | str) -> dict[s
     return {text: TokenStates(prompt.of(site.component), x) for (text, prompt), x in read}
 
 
+def parts_reached(model: Model, site: Site | str, text: str) -> tuple[str, ...]:
+    """Return what the denoiser reads of a text that depends on a text-encoder site: "tokens", "pooled".
+
+    Nothing, for a layer behind the last one that is read: the last of Stable Diffusion XL's first encoder.
+
+    Raises:
+        LookupError: for a site that the model does not have.
+        ValueError: for a site outside the text encoders, and texts that are too long.
+    """
+    site = Site(str(site))
+    _check_in_encoder(model, site)
+    with torch.no_grad():
+        (plain,) = model.encode([text])
+        with intervening(model, Intervention(site, lambda x, _: 1 - x)):
+            (other,) = model.encode([text])
+    read = {"tokens": (plain.embeds, other.embeds), "pooled": (plain.pooled, other.pooled)}
+    return tuple(n for n, (a, b) in read.items() if a is not None and b is not None and not torch.equal(a, b))
+
+
 def token_states(model: Model, texts: Sequence[str]) -> dict[str, TokenStates]:
     """Return what the denoiser reads of each text, token by token, as the family joins its encoders.
 

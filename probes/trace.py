@@ -241,10 +241,7 @@ def expand(model: Model, sites: Sequence[Site | str] | Site | str) -> list[Site]
     """Return the sites that sites, addresses or globs speak of; each once, in the order given."""
     given = [sites] if isinstance(sites, (str, Site)) else sites
     found = [s for g in given for s in ([g] if isinstance(g, Site) else model.sites(g))]
-    places = model.places()
-    for site in found:
-        if site not in places:
-            model.place(site)  # raises, with near misses
+    model.places_of(found)
     return list(dict.fromkeys(found))
 
 

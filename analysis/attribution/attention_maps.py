@@ -93,7 +93,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     Args:
         model: a model that reads prompts.
         prompts: one for each sample.
-        words: words, or runs of words, that every prompt has; None takes all words of each prompt.
+        words: words, or runs of words, that every prompt has; None takes all words of each prompt that the
+            tokenizer knows, and warns of others.
         seeds: one for each sample.
         steps: number of steps.
         guidance: guidance scale; None is the model's default.
@@ -109,7 +110,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         progress: called with (done, total, what); without it a bar comes by itself.
 
     Raises:
-        LookupError: if a word is not in a prompt, a site not in the model, or a model reads no words.
+        LookupError: if a word is not in a prompt or not known to its tokenizer, a site not in the model, or a
+            model reads no words.
         ValueError: for sites that hold no attention to the text, and for runs that cannot be made.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,8 +30,16 @@ def find_all(
 
 def _find(prompt: Prompt, words: Sequence[str] | None) -> dict[str, list[int]]:
     """Return the tokens of each word; those of one word in capitals and small letters together."""
-    names = dict.fromkeys(w.lower() for w in prompt.words) if words is None else words
-    return {name: prompt.find(name) for name in names}
+    if words is not None:
+        return {name: prompt.find(name) for name in words}
+    names = dict.fromkeys(w.lower() for w in prompt.words)
+    if lost := [name for name in names if not prompt.reads(name)]:
+        warnings.warn(
+            f"{lost} of the prompt {prompt.text!r} have no map: no token that the tokenizer knows stands for "
+            "them",
+            stacklevel=2,
+        )
+    return {name: prompt.find(name) for name in names if name not in lost}
 
 
 def heat_of(layers: Sequence[Tensor], latent: tuple[int, int], size: tuple[int, int]) -> Tensor:

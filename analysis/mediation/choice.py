@@ -26,11 +26,12 @@ def text_windows(
     if window < 1 or not kinds:
         raise UsageError(f"window is {window} and kinds is {kinds!r}; give at least 1 layer and one kind")
     towers = [list(model.sites(f"{encoder}/layer.*/{kind}")) for kind in kinds]
-    n = len(towers[0])
+    n = model.layers_read().get(encoder, len(towers[0]))
+    towers = [tower[:n] for tower in towers]
     wrong = [layer for layer in layers or () if layer not in range(n)]
     if wrong:
         raise NotFoundError(
-            f"{model.name} has no layer {wrong[0]} in its {encoder}; it has layers 0 to {n - 1}"
+            f"{model.name} reads no layer {wrong[0]} of its {encoder}; it reads layers 0 to {n - 1}"
         )
     return {
         tower[i]: tower[max(0, i - window // 2) : i + (window + 1) // 2]

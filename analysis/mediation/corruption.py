@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.run.context import CallContext
 from ...models.site import Site
-from ...models.text.prompt import Prompt, Words
+from ...models.text.prompt import Prompt, Words, spelling
 from ...probes.intervene import Change, Intervention, intervening
 from ...probes.text_states import TEXT_BATCH, site_states
 
@@ -110,7 +109,8 @@ def corrupt(
 
     Raises:
         ValueError: if the model reads no text.
-        LookupError: if a prompt does not contain its subject; the message names its words.
+        LookupError: if a prompt does not contain its subject, or no tokenizer knows it; the message names its
+            words.
     """
     check_reads_text(model)
     for prompt, subject in zip(prompts, subjects, strict=True):
@@ -146,8 +146,15 @@ def _noise(
 
 
 def _positions(words: Words, subject: str) -> tuple[int, ...]:
-    """Where one encoder reads the subject: nowhere, if it cut the text off before."""
+    """Where one encoder reads the subject: nowhere, if it cut the text off before or does not know it."""
     return tuple(words.find(subject)) if words.reads(subject) else ()
+
+
+def check_swapped(corruption: Corruption, corrupted: Sequence[Prompt]) -> None:
+    """Raise LookupError if words were swapped in that the model cannot read."""
+    if isinstance(corruption, Swap):
+        for prompt in corrupted:
+            prompt.find(corruption.words)
 
 
 def encode_rows(model: Model, rows: Sequence[tuple[str, Sequence[Intervention]]]) -> list[Prompt]:
@@ -178,4 +185,4 @@ def _gaussian(noise: Noise, tokens: int, channels: int, encoder: int = 0) -> lis
 
 
 def _swap(text: str, subject: str, words: str) -> str:
-    return re.sub(rf"(?<!\w){re.escape(subject.strip())}(?!\w)", lambda _: words, text, flags=re.IGNORECASE)
+    return spelling(subject).sub(lambda _: words, text)

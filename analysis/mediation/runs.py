@@ -21,7 +21,7 @@ from ...models.store.provenance import provenance
 from ...models.text.prompt import Prompt
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
-from .corruption import CorruptedText, Corruption, check_reads_text, corrupt, encode_rows
+from .corruption import CorruptedText, Corruption, check_reads_text, check_swapped, corrupt, encode_rows
 from .result import Mediation
 
 
@@ -180,7 +180,7 @@ def open_experiment(
     Raises:
         TypeError: for a single string or number in place of a list.
         ValueError: for a model without text, repeated prompts or seeds, and runs that cannot be made.
-        LookupError: for a subject that is not in its prompt.
+        LookupError: for a subject that is not in its prompt, and words that no tokenizer knows.
     """
     check_reads_text(model)
     guidance = model.default_guidance if guidance is None else guidance
@@ -201,6 +201,7 @@ def open_experiment(
         clean = model.encode(list(prompts))
     corruptions = corrupt(model, clean, subjects, corruption)
     corrupted = [encode_rows(model, [(c.text, c.interventions()) for c in draws]) for draws in corruptions]
+    check_swapped(corruption, [prompt for draws in corrupted for prompt in draws])
     about = provenance(
         model,
         **how.described(model),

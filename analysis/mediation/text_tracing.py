@@ -60,7 +60,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         corruption: how the subject is taken out of all text encoders; ``Swap`` needs words of as many tokens.
         encoder: the text encoder whose states are restored, where there are several.
         kinds: of states; ``"resid.post"`` restores the whole residual stream.
-        layers: of the text encoder; None is all.
+        layers: of the text encoder; None is all that the denoiser reads.
         tokens: positions, or groups of positions restored together. None is each token up to the end token,
             and all padding as one group; ``range(n)`` is each of n positions on its own.
         window: how many neighbouring layers are restored together, the named one in the middle.

@@ -28,10 +28,9 @@ class Plain(TyperGroup):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            err.print(
-                "[bold]stopped[/]; nothing half-written is left. The same command goes on where it stopped."
-            )
+        except KeyboardInterrupt as stopped:
+            notes = getattr(stopped, "__notes__", [])
+            err.print(" ".join(["[bold]stopped[/]; nothing half-written is left.", *map(escape, notes)]))
             raise typer.Exit(130) from None
         except (DenoscopeError, OSError) as error:
             if ctx.params.get("debug") or not _mendable(error):

@@ -94,8 +94,12 @@ def prepare(case: Case) -> Setup:
     if same(case.about) == same(case.change_to):
         raise UsageError(f"about and change_to are both {case.about!r}; change it to something else")
     words = wording(case.model, case.prompt, case.about, case.change_to)
+    meant = [t.replace("{}", case.change_to) for t in words.efficacy]
     with torch.no_grad():
-        model.encode([t.format(case.change_to) for t in words.efficacy])  # not too long either
+        said, *meant_prompts = model.encode([case.prompt, *meant])  # not too long either
+    for encoder in model.text_encoders:
+        for prompt in meant_prompts if said.of(encoder).reads(case.about) else ():
+            prompt.of(encoder).find(case.change_to)
     return Setup(case, model, judge, guidance, words.fitting(lambda text: _reads(model, text)))
 
 

@@ -188,6 +188,12 @@ class RunFolder:
         return dict(note)
 
 
+def keeps_stages(path: Path) -> bool:
+    """Return whether a folder holds a finished stage of a run, from which the same run goes on."""
+    stores = (path / "results.zarr", path / "results.zarr.part")
+    return any(store.is_dir() and any(store.iterdir()) for store in stores)
+
+
 def settings_key(settings: Mapping[str, Any]) -> str:
     """Return a hash of settings that does not depend on their order."""
     return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()

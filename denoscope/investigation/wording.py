@@ -11,6 +11,7 @@ from typing import Any
 from ..analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
 from ..models import zoo
 from ..models.errors import UsageError
+from ..models.text.prompt import spelling
 from ..models.zoo.training.data.world import PEOPLE, THINGS
 
 PLAIN = ("a picture of a {}", "a painting of a {}", "a small {}")
@@ -118,7 +119,7 @@ def template(prompt: str, word: str) -> str:
     >>> template("a red cat", "cat")
     'a red {}'
     """
-    pattern = re.compile(rf"(?<!\w){re.escape(word.strip())}(?!\w)", re.IGNORECASE)
+    pattern = spelling(word)
     if len(pattern.findall(prompt)) != 1 or "{" in prompt or "}" in prompt:
         raise UsageError(
             f"{word!r} must be in the prompt {prompt!r} exactly once, and there must be no braces"

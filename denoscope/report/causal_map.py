@@ -17,13 +17,13 @@ class CausalMap:
 
     Args:
         cells: ``mean``, ``low`` and ``high`` over (site, token or window).
-        share: whether they are shares of the whole effect; else they are in the metric's own units.
+        proportion: whether they are proportions of the whole effect; else they are in the metric's own units.
         total: the whole effect of the word: mean, low, high.
         metric: what was measured.
     """
 
     cells: xr.Dataset
-    share: bool
+    proportion: bool
     total: tuple[float, float, float]
     metric: str
 
@@ -32,9 +32,9 @@ class CausalMap:
         """Average; take shares only where there is clearly a whole to take a share of."""
         found = cause.total()
         mean, low, high = (float(found[k]) for k in ("mean", "low", "high"))
-        share = sure(low, high)
-        cells = (cause.normalised if share else cause.indirect_effect).interval()
-        return cls(cells, share, (mean, low, high), plain_metric(cause.data.attrs["metric"]))
+        proportion = sure(low, high)
+        cells = (cause.normalised if proportion else cause.indirect_effect).interval()
+        return cls(cells, proportion, (mean, low, high), plain_metric(cause.data.attrs["metric"]))
 
     @property
     def part(self) -> str:
@@ -44,13 +44,13 @@ class CausalMap:
     def ranked(self) -> pd.DataFrame:
         """All places; first the one whose restoration comes nearest to the clean run."""
         frame = self.cells.to_dataframe().reset_index()
-        far = (frame["mean"] - 1).abs() if self.share else -frame["mean"]
+        far = (frame["mean"] - 1).abs() if self.proportion else -frame["mean"]
         return frame.iloc[far.argsort(kind="stable")].reset_index(drop=True)
 
     @property
     def scale(self) -> tuple[str, float]:
         """What the numbers are, and the one of full colour, for a figure."""
-        if self.share:
+        if self.proportion:
             return "share of the effect", 1.0
         return f"change of the {self.metric}", float(abs(self.cells["mean"]).max()) or 1.0
 
@@ -58,10 +58,10 @@ class CausalMap:
         """A number with its interval."""
         mean, low, high = (float(place[k]) for k in ("mean", "low", "high"))
         if pd.isna(low):
-            return f"{amount(mean, self.share)}, a single run without an interval"
+            return f"{amount(mean, self.proportion)}, a single run without an interval"
         zero = "" if sure(low, high) else ", which holds 0"
-        interval = f"{amount(low, self.share)} to {amount(high, self.share)}"
-        return f"{amount(mean, self.share)} (95% interval {interval}{zero})"
+        interval = f"{amount(low, self.proportion)} to {amount(high, self.proportion)}"
+        return f"{amount(mean, self.proportion)} (95% interval {interval}{zero})"
 
 
 def sure(low: float, high: float) -> bool:

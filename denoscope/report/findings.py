@@ -32,8 +32,9 @@ def tell_total(found: CausalMap, about: str) -> Finding:
     """Say how much the word matters at all."""
     mean, low, high = found.total
     text = f"Taking “{about}” out of the prompt changes the {found.metric} by {abs(mean):.3f}"
-    if found.share:
-        return Finding(f"{text} (95% interval {abs(low):.3f} to {abs(high):.3f}).")
+    if found.proportion:
+        least, most = sorted((abs(low), abs(high)))
+        return Finding(f"{text} (95% interval {least:.3f} to {most:.3f}).")
     return Finding(
         f"{text}, which is not clearly different from 0: read the causal maps as noise.", weak=True
     )
@@ -46,7 +47,9 @@ def tell_encoders(carried: Mapping[str, float], found: CausalMap) -> list[Findin
     first, *others = sorted(carried, key=lambda name: -carried[name])
     rest = ", ".join(f"the {plain_part(name)}: {amount(carried[name], True)}" for name in others)
     text = f"Restoring all that the {plain_part(first)} says brings back {amount(carried[first], True)}"
-    return [Finding(f"{text} of the effect ({rest}); its states are mapped below.", weak=not found.share)]
+    return [
+        Finding(f"{text} of the effect ({rest}); its states are mapped below.", weak=not found.proportion)
+    ]
 
 
 def tell_text(found: CausalMap, about: str) -> list[Finding]:
@@ -75,7 +78,7 @@ def tell_denoiser(found: CausalMap) -> list[Finding]:
     best = ranked.iloc[0]
     where = f"{plain_site(best['site'])} in {plain_window(best['window'])}"
     said = [_claim(f"In the {found.part}, restoring {where} brings back most: {found.say(best)}.", best)]
-    if found.share:
+    if found.proportion:
         half = int((ranked["mean"] > 0.5).sum())
         said.append(
             Finding(f"Of {len(ranked)} pairs of layer and window, {half} bring back more than half alone.")

@@ -80,13 +80,13 @@ def plain_metric(name: str) -> str:
     return "latent distance to the clean run" if name.startswith("latent_distance") else name
 
 
-def amount(value: float, share: bool) -> str:
-    """A number: a share as a percentage, with a digit more where it is small.
+def amount(value: float, proportion: bool) -> str:
+    """A number: a proportion as a percentage, with a digit more where it is small.
 
     >>> amount(0.25, True), amount(0.031, True), amount(0.031, False)
     ('25%', '3.1%', '0.031')
     """
-    if not share:
+    if not proportion:
         return f"{value:.3f}"
     text = f"{value:.0%}" if abs(value) >= 0.0995 else f"{value:.1%}"
     return text.removeprefix("-") if text == "-0.0%" else text

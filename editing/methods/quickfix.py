@@ -17,29 +17,41 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...models.base import Model
-from ...models.errors import UsageError
+from ...models.errors import NotFoundError, UsageError
 from ...models.site import Site
-from ...probes.text_states import layer_inputs
+from ...probes.text_states import layer_inputs, parts_reached
 from ..edit import Edit
-from ..requests import TEMPLATES, Tokens, check_choice, check_texts, kept_rows, prompt_pairs, rows, texts_of
+from ..lowrank import Delta
+from ..requests import (
+    TEMPLATES,
+    PromptPair,
+    Tokens,
+    check_choice,
+    check_texts,
+    kept_rows,
+    prompt_pairs,
+    rows,
+    texts_of,
+)
 from ..ridge import solve
 
 _KINDS = ("self_attn.out", "mlp.out")
+Bias = Literal["subtract", "reference"]
 
 
 def quickfix(
     model: Model,
     requests: Mapping[str, str],
     *,
-    site: Site | str = "text_encoder/layer.0/self_attn.out",
+    site: Site | str | Sequence[Site | str] | None = None,
     templates: Sequence[str] = TEMPLATES,
     tokens: Tokens = "subject+end",
-    keep: Sequence[str] = (),
+    keep: Sequence[str] = ("",),
     ridge: float | None = None,
-    bias: Literal["subtract", "reference"] = "subtract",
+    bias: Bias = "subtract",
 ) -> Edit:
     """Return an Edit after which each key of ``requests`` is read as its value; the model is not changed.
 
@@ -48,11 +60,16 @@ def quickfix(
     Args:
         model: an opened model with a text encoder.
         requests: what is said -> what is meant, ``{"firefighter": "cook"}``.
-        site: the layer to change: ``self_attn.out`` or ``mlp.out`` of a text encoder's layer.
+        site: the layer to change, ``self_attn.out`` or ``mlp.out`` of a text encoder's layer, or one of each
+            of several encoders. None is the first self-attention of every text encoder, so that the denoiser
+            reads the target wherever it reads. The edit's note says what it ``reaches`` ("tokens", "pooled"),
+            and which encoders are ``unedited``.
         templates: wordings with ``{}`` for the word; each gives rows to the solve.
         tokens: which tokens of a wording give rows: the word's last one, or all from there to the end of the
             padding (the paper's choice), where much of a text's meaning is held.
-        keep: texts that must be read as before; all their tokens hold the layer where it is.
+        keep: texts that must be read as before; all their tokens hold the layer where it is. The empty text,
+            which guidance's other branch reads, would move far otherwise (docs/edits.md); the paper keeps
+            nothing, ``()``.
         ridge: λ; large keeps the layer as it is, small meets the requests. None is the mean squared length
             of a key times the number of requests, which does not depend on how activations are scaled. The
             paper uses 0.01, which on the embedded model moves other words more and meets new wordings less
@@ -61,36 +78,85 @@ def quickfix(
             not, as the authors' code, so that edited tokens get the bias twice.
 
     Raises:
-        ValueError: for empty requests, a template without ``{}``, a site that is no such layer, a bad ridge.
-        LookupError: for a site that the model does not have, or a word that the tokenizer loses.
+        ValueError: for empty requests, a template without ``{}``, a site that is no such layer or that the
+            denoiser does not read, several of one encoder, a bad ridge.
+        LookupError: for a site that the model does not have, a model without text encoders, or a word that a
+            tokenizer loses or does not know.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> edit = quickfix(load(tiny_sd()), {"cat": "dog"})
     >>> edit.size()
     256
     """
-    site, pairs = Site(str(site)), prompt_pairs(requests, templates)
+    pairs = prompt_pairs(requests, templates)
     check_texts("keep", keep)
     check_choice("tokens", tokens, ("subject", "subject+end"))
     check_choice("bias", bias, ("subtract", "reference"))
-    layer = _layer(model, site)
-    states = layer_inputs(model, [*texts_of(pairs), *keep], site)
-    keys, targets = rows(states, pairs, tokens)
-    weight = layer.weight.detach().cpu().double()
-    ridge = len(requests) * float(keys.square().sum(1).mean()) if ridge is None else ridge
-    residual = (targets - keys) @ weight.T
-    if bias == "reference" and layer.bias is not None:
-        residual = residual + layer.bias.detach().cpu().double()
-    name = next(n for n in model.weights(site) if n.endswith(".weight"))
-    deltas = solve(keys, {name: residual}, ridge, preserve=kept_rows(states, keep))
-    settings = {
-        "ridge": ridge,
+    layers = {s: _layer(model, s) for s in _sites(model, site)}
+    reached = _reached(model, list(layers), pairs[0].source, every=site is not None)
+    deltas: dict[str, Delta] = {}
+    ridges: dict[str, float] = {}
+    for place in reached:
+        layer = layers[place]
+        keys, targets, kept = _rows(model, place, pairs, tokens, keep)
+        ridges[str(place)] = len(requests) * float(keys.square().sum(1).mean()) if ridge is None else ridge
+        residual = (targets - keys) @ layer.weight.detach().cpu().double().T
+        if bias == "reference" and layer.bias is not None:
+            residual = residual + layer.bias.detach().cpu().double()
+        name = next(n for n in model.weights(place) if n.endswith(".weight"))
+        deltas |= solve(keys, {name: residual}, ridges[str(place)], preserve=kept)
+    note = {
+        "requests": dict(requests),
+        "ridge": ridges,
         "tokens": tokens,
         "bias": bias,
         "templates": list(templates),
         "keep": list(keep),
+        "site": ", ".join(map(str, reached)),
+        "reaches": {str(s): parts for s, parts in reached.items()},
+        "unedited": [e for e in model.text_encoders if e not in {s.component for s in reached}],
     }
-    return Edit.of(model, deltas, method="quickfix", requests=dict(requests), site=str(site), **settings)
+    return Edit.of(model, deltas, method="quickfix", **note)
+
+
+def _sites(model: Model, given: Site | str | Sequence[Site | str] | None) -> list[Site]:
+    """Return the layers to change: those given, or the first self-attention of every text encoder."""
+    if given is None:
+        given = [f"{encoder}/layer.0/self_attn.out" for encoder in model.text_encoders]
+        if not given:
+            raise NotFoundError(f"{model.name} has no text encoder, so no word of a prompt can be edited")
+    sites = [Site(str(s)) for s in ([given] if isinstance(given, Site | str) else given)]
+    if not sites or len({s.component for s in sites}) < len(sites):
+        raise UsageError(
+            f"site is {list(map(str, sites))}; name one layer for each text encoder at most: each is solved "
+            "as if it were the only one there"
+        )
+    return sites
+
+
+def _reached(model: Model, sites: Sequence[Site], text: str, *, every: bool) -> dict[Site, tuple[str, ...]]:
+    """Return what the denoiser reads of each layer; without ``every``, of those alone that it does read."""
+    found = {site: parts_reached(model, site, text) for site in sites}
+    silent = [site for site, parts in found.items() if not parts]
+    if silent and (every or len(silent) == len(found)):
+        raise UsageError(
+            f"{model.name} does not read what {silent[0]} does, so changing it would change nothing; "
+            "choose an earlier layer"
+        )
+    return {site: parts for site, parts in found.items() if parts}
+
+
+def _rows(
+    model: Model, site: Site, pairs: Sequence[PromptPair], tokens: Tokens, keep: Sequence[str]
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return keys, targets and kept keys of one layer."""
+    states = layer_inputs(model, [*texts_of(pairs), *keep], site)
+    try:
+        return *rows(states, pairs, tokens), kept_rows(states, keep)
+    except NotFoundError as error:
+        others = [e for e in model.text_encoders if e != site.component]
+        hint = f"; site= names the layers of other text encoders ({', '.join(others)})" if others else ""
+        raise NotFoundError(f"{site.component}: {error}{hint}") from None
 
 
 def _layer(model: Model, site: Site) -> nn.Linear:

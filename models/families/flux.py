@@ -12,7 +12,7 @@ from torch import Tensor
 from ..run.noise import gaussian
 from ..run.prediction import Steps
 from ..run.schedule import Schedule, begin, flow_shift
-from ..text.encoders import clip, read
+from ..text.encoders import clip
 from ..text.prompt import Prompt
 from ._images import decoded, from_text_pipeline
 from ._transformer import TransformerModel
@@ -85,13 +85,19 @@ class Flux(TransformerModel):
         return scheduler
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        short = read(self.pipe.tokenizer, texts, self.pipe.tokenizer_max_length, self.name, cut=True)
+        short = self._read("text_encoder", texts, self.pipe.tokenizer_max_length, cut=True)
         pooled = clip(self.pipe.text_encoder, short, self.device).pooler_output.to(self.dtype)
-        long = read(self.pipe.tokenizer_2, texts, self.t5_tokens, self.name)
+        long = self._read("text_encoder_2", texts, self.t5_tokens)
         embeds = self.pipe.text_encoder_2(long.ids.to(self.device))[0].to(self.dtype)
         return [
             Prompt(
-                w.text, w.tokens, w.spans, embeds=e, pooled=p, read={"text_encoder": s, "text_encoder_2": w}
+                w.text,
+                w.tokens,
+                w.spans,
+                w.unknown,
+                embeds=e,
+                pooled=p,
+                read={"text_encoder": s, "text_encoder_2": w},
             )
             for w, s, e, p in zip(long.words, short.words, embeds, pooled, strict=True)
         ]

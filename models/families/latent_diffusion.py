@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..run.schedule import UNSCALED
-from ..text.encoders import read
 from ..text.prompt import Prompt
 from ._images import encoded, painted
 from .stable_diffusion import StableDiffusion
@@ -27,11 +26,16 @@ class LatentDiffusion(StableDiffusion):
         renamed = {"bert": "text_encoder", "vqvae": "vae"}
         return {renamed.get(name, name): part for name, part in self.pipe.components.items()}
 
+    def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - no choice here
+        """How many layers of the text encoder the UNet reads: all."""
+        return {}
+
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:  # type: ignore[override]  # no choices here
-        reading = read(self.pipe.tokenizer, texts, _TOKENS, self.name)
+        reading = self._read("text_encoder", texts, _TOKENS)
         embeds = self.pipe.bert(reading.ids.to(self.device))[0].to(self.dtype)
         return [
-            Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(reading.words, embeds, strict=True)
+            Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e)
+            for w, e in zip(reading.words, embeds, strict=True)
         ]
 
     def decode(self, latents: Tensor) -> Tensor:

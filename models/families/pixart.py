@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..run.prediction import Steps
-from ..text.encoders import read
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
 from ._transformer import TransformerModel
@@ -28,11 +27,11 @@ class PixArt(TransformerModel):
     """How many tokens of text are read; None is what the pipeline reads by default."""
 
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
-        reading = read(self.pipe.tokenizer, texts, self._tokens, self.name, lower=True)
+        reading = self._read("text_encoder", texts, self._tokens, lower=True)
         mask = reading.mask.to(self.device)
         embeds = self.pipe.text_encoder(reading.ids.to(self.device), attention_mask=mask)[0].to(self.dtype)
         return [
-            Prompt(w.text, w.tokens, w.spans, embeds=e, mask=m)
+            Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e, mask=m)
             for w, e, m in zip(reading.words, embeds, mask, strict=True)
         ]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..run.noise import gaussian
 from ..run.prediction import Steps
-from ..text.encoders import chosen, read
+from ..text.encoders import chosen
 from ..text.prompt import Prompt
 from ._images import decoded, encoded, from_text_pipeline
 from ._transformer import TransformerModel
@@ -54,9 +54,9 @@ class Sana(TransformerModel):
     def _encode(self, texts: Sequence[str]) -> list[Prompt]:
         told = self.call is not None and "uncond" not in self.call.rows
         before = "\n".join(self.instruction) if told else ""
-        tokenizer, n = self.pipe.tokenizer, self.text_tokens
-        limit = n + len(tokenizer.encode(before)) - 2 if before else n
-        reading = read(tokenizer, texts, limit, self.name, lower=True, before=before, side="right")
+        n = self.text_tokens
+        limit = n + len(self.pipe.tokenizer.encode(before)) - 2 if before else n
+        reading = self._read("text_encoder", texts, limit, lower=True, before=before, side="right")
         mask = reading.mask.to(self.device)
         states = self.pipe.text_encoder(reading.ids.to(self.device), attention_mask=mask)[0]
         kept = [0, *range(limit - n + 1, limit)]
@@ -66,7 +66,9 @@ class Sana(TransformerModel):
         ):
             own = chosen(words, kept)
             given = {"text_encoder": words}
-            prompts.append(Prompt(own.text, own.tokens, own.spans, embeds=embeds, mask=known, read=given))
+            prompts.append(
+                Prompt(own.text, own.tokens, own.spans, own.unknown, embeds=embeds, mask=known, read=given)
+            )
         return prompts
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:

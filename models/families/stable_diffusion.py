@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ..places.hooks import suspended
 from ..run.prediction import Steps
-from ..text.encoders import Reading, chunks_needed, clip, joined, read, read_chunks
+from ..text.encoders import Reading, chunks_needed, clip, joined, read_chunks
 from ..text.options import LongPrompts, skipped_layer
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
@@ -23,23 +24,30 @@ class StableDiffusion(UNetModel):
     ) -> list[Prompt]:
         tokenizer = self.pipe.tokenizer
         if long_prompts == "error":
-            readings = [read(tokenizer, texts, tokenizer.model_max_length, self.name)]
+            readings = [self._read("text_encoder", texts, tokenizer.model_max_length)]
         else:  # a call of the encoder for each chunk, so that its rows are the texts
             n = chunks_needed(tokenizer, texts) if isinstance(long_prompts, str) else long_prompts
             readings = read_chunks(tokenizer, texts, n, self.name)
         embeds = torch.cat([self._states(r, clip_skip) for r in readings], 1)
         words = [joined(text, [r.words[i] for r in readings]) for i, text in enumerate(texts)]
-        return [Prompt(w.text, w.tokens, w.spans, embeds=e) for w, e in zip(words, embeds, strict=True)]
+        return [
+            Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e) for w, e in zip(words, embeds, strict=True)
+        ]
+
+    def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
+        """How many layers of the text encoder the UNet reads, where some are left out."""
+        layers: int = self.pipe.text_encoder.config.num_hidden_layers
+        return {"text_encoder": layers - clip_skip} if clip_skip else {}
 
     def _states(self, reading: Reading, clip_skip: int | None) -> Tensor:
         encoder = self.pipe.text_encoder
-        out = clip(encoder, reading, self.device, hidden=clip_skip is not None)
+        self.live.reading("text_encoder", reading.words)
+        out = clip(encoder, reading, self.device, hidden=bool(clip_skip))
         states: Tensor = out[0]
-        if clip_skip is not None:
-            norm = getattr(
-                encoder, "text_model", encoder
-            ).final_layer_norm  # transformers 5 has one level less
-            states = norm(skipped_layer(out.hidden_states, clip_skip, last=1))
+        if clip_skip:
+            tower = getattr(encoder, "text_model", encoder)  # transformers 5 has one level less
+            with suspended(tower.final_layer_norm):  # its site is the encoder's own call
+                states = tower.final_layer_norm(skipped_layer(out.hidden_states, clip_skip, last=1))
         return states.to(self.dtype)
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from ..run.prediction import Steps
 from ..run.schedule import Schedule, begin, flow_shift
-from ..text.encoders import clip, joined, read
+from ..text.encoders import clip, joined
 from ..text.prompt import Prompt, Words
 from ._images import from_text_pipeline
 from ._transformer import TransformerModel
@@ -32,12 +32,12 @@ class StableDiffusion3(TransformerModel):
         sides, pooled = [], []
         reads_on = self.pipe.text_encoder_3 is not None
         for suffix in ("", "_2"):
-            tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
-            reading = read(tokenizer, texts, self.pipe.tokenizer_max_length, self.name, cut=reads_on)
-            out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
+            encoder = f"text_encoder{suffix}"
+            reading = self._read(encoder, texts, self.pipe.tokenizer_max_length, cut=reads_on)
+            out = clip(getattr(self.pipe, encoder), reading, self.device, hidden=True)
             sides.append(out.hidden_states[-2])
             pooled.append(out[0])
-            readings[f"text_encoder{suffix}"] = reading.words
+            readings[encoder] = reading.words
         long = self._t5(texts, readings)
         short = torch.cat(sides, -1)
         embeds = torch.cat([F.pad(short, (0, long.shape[-1] - short.shape[-1])), long], 1).to(self.dtype)
@@ -47,7 +47,15 @@ class StableDiffusion3(TransformerModel):
             own = {name: words[i] for name, words in readings.items()}
             words = joined(text, [own["text_encoder"], own["text_encoder_3"]])
             prompts.append(
-                Prompt(text, words.tokens, words.spans, embeds=embeds[i], pooled=whole[i], read=own)
+                Prompt(
+                    text,
+                    words.tokens,
+                    words.spans,
+                    words.unknown,
+                    embeds=embeds[i],
+                    pooled=whole[i],
+                    read=own,
+                )
             )
         return prompts
 
@@ -57,7 +65,7 @@ class StableDiffusion3(TransformerModel):
             readings["text_encoder_3"] = tuple(Words(t, ("",) * n, ((0, 0),) * n) for t in texts)
             width = self.pipe.transformer.config.joint_attention_dim
             return torch.zeros(len(texts), n, width, device=self.device, dtype=self.dtype)
-        reading = read(self.pipe.tokenizer_3, texts, n, self.name)
+        reading = self._read("text_encoder_3", texts, n)
         readings["text_encoder_3"] = reading.words
         states: Tensor = encoder(reading.ids.to(self.device))[0]
         return states

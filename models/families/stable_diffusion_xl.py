@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from ..run.context import Branch
 from ..run.prediction import Steps
-from ..text.encoders import clip, read
+from ..text.encoders import clip
 from ..text.options import skipped_layer
 from ..text.prompt import Prompt
+from ..undo import Undo
 from ._images import from_text_pipeline
 from ._unet import UNetModel
 
@@ -32,11 +34,11 @@ class StableDiffusionXL(UNetModel):
     def _encode(self, texts: Sequence[str], *, clip_skip: int | None = None) -> list[Prompt]:
         parts, readings = [], {}
         for suffix in ("", "_2"):
-            tokenizer = getattr(self.pipe, f"tokenizer{suffix}")
-            reading = read(tokenizer, texts, tokenizer.model_max_length, self.name)
-            out = clip(getattr(self.pipe, f"text_encoder{suffix}"), reading, self.device, hidden=True)
+            encoder = f"text_encoder{suffix}"
+            reading = self._read(encoder, texts, self._tokenizer(encoder).model_max_length)
+            out = clip(getattr(self.pipe, encoder), reading, self.device, hidden=True)
             parts.append(skipped_layer(out.hidden_states, clip_skip or 0, last=2))
-            readings[f"text_encoder{suffix}"] = reading.words
+            readings[encoder] = reading.words
             pooled: Tensor = out[0]
         embeds = torch.cat(parts, -1).to(self.dtype)
         return [
@@ -44,12 +46,18 @@ class StableDiffusionXL(UNetModel):
                 text,
                 readings["text_encoder"][i].tokens,
                 readings["text_encoder"][i].spans,
+                readings["text_encoder"][i].unknown,
                 embeds=embeds[i],
                 pooled=pooled[i],
                 read={name: words[i] for name, words in readings.items()},
             )
             for i, text in enumerate(texts)
         ]
+
+    def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
+        """How many layers of the first text encoder the UNet reads; the second's last one is read pooled."""
+        layers: int = self.pipe.text_encoder.config.num_hidden_layers
+        return {"text_encoder": layers - 1 - (clip_skip or 0)}
 
     def negative(
         self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any
@@ -89,22 +97,20 @@ class StableDiffusionXL(UNetModel):
         vae = self.pipe.vae
         if vae.dtype != torch.float16 or not vae.config.force_upcast:
             return super().decode(latents)
-        vae.to(torch.float32)
-        try:
+        with Undo() as undo:
+            undo.add(partial(vae.to, torch.float16))
+            vae.to(torch.float32)
             return super().decode(latents.float())
-        finally:
-            vae.to(torch.float16)
 
     def _encode_image(self, images: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
         vae = self.pipe.vae
         kept = vae.dtype
         if kept == torch.float32 or not vae.config.force_upcast:
             return super()._encode_image(images, generators)
-        vae.to(torch.float32)  # as the img2img pipeline does, for bfloat16 too
-        try:
+        with Undo() as undo:
+            undo.add(partial(vae.to, kept))
+            vae.to(torch.float32)  # as the img2img pipeline does, for bfloat16 too
             return super()._encode_image(images, generators)
-        finally:
-            vae.to(kept)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

@@ -67,6 +67,11 @@ class Account:
         self._tallies = [_Tally(p) for p in planned]
         self._called: set[str] = set()
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where something is to act."""
+        return tuple(tally.planned.site for tally in self._tallies)
+
     def note(self, index: int, contexts: Sequence[CallContext]) -> None:
         """The thing at ``index`` was reached in the present call, and acted on the rows of some contexts."""
         tally = self._tallies[index]

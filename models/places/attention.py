@@ -51,7 +51,7 @@ class AttentionTap(TorchFunctionMode):
         self.calls = 0
 
     def off(self) -> None:
-        """Leave torch's stack of modes, with those that an interrupt left on top; nothing if it is not there."""
+        """Leave torch's stack of modes, with what an interrupt left on top; nothing if it is not there."""
         at, depth = torch._C._get_function_stack_at, torch._C._len_torch_function_stack
         while any(at(i) is self for i in range(depth())):
             torch._C._pop_torch_function_stack()

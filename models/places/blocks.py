@@ -63,11 +63,10 @@ def attention(block: Block, kind: str, sub: str) -> Found:
     joint = getattr(module, "add_q_proj", None) is not None
     stream = "@img" if joint else ""
     idle = unread(module)
-    for p in "qkv":
-        if f"to_{p}" not in idle:
-            yield from block(f"{kind}.{p}_proj{stream}", f"{dot}to_{p}")
-        if joint and f"add_{p}_proj" not in idle:
-            yield from block(f"{kind}.{p}_proj@txt", f"{dot}add_{p}_proj")
+    for p in (p for p in "qkv" if f"to_{p}" not in idle):
+        yield from block(f"{kind}.{p}_proj{stream}", f"{dot}to_{p}")
+    for p in (p for p in "qkv" if joint and f"add_{p}_proj" not in idle):
+        yield from block(f"{kind}.{p}_proj@txt", f"{dot}add_{p}_proj")
     for p in ATTENTION_KINDS:
         yield from block(f"{kind}.{p}", sub, "sdpa", p)
     if len(getattr(module, "to_out", None) or ()):
@@ -95,10 +94,11 @@ def transformer_block(block: Block) -> Found:
     """A BasicTransformerBlock: self-attention, cross-attention and MLP, each added to the stream."""
     module = block.module
     yield from block("resid.pre", port="in", item="hidden_states")
+    crosses = isinstance(getattr(module, "attn2", None), ATTENTION)
     if isinstance(getattr(module, "attn1", None), ATTENTION):
         kind = "cross_attn" if getattr(module.attn1, "is_cross_attention", False) else "self_attn"
-        yield from attention(block, kind, "attn1")
-    crosses = isinstance(getattr(module, "attn2", None), ATTENTION)
+        doubled = crosses and kind == "cross_attn" and getattr(module.attn2, "is_cross_attention", False)
+        yield from attention(block, "first_cross_attn" if doubled else kind, "attn1")
     single = getattr(module, "norm_type", "") == "ada_norm_single"  # its norm2 stands before the MLP
     if crosses:
         yield from block("resid.mid1", *(("attn2", "in", "hidden_states") if single else ("norm2", "in", 0)))

@@ -20,6 +20,7 @@ from .refuse import check_hooks_act
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
+    from .blocks import Place
 
 Item: TypeAlias = int | str | None
 
@@ -40,12 +41,12 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
     check_hooks_act(model, {site.component for site, _ in handlers})
     with Undo() as undo:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
-        for site, handler in handlers:
-            place = model.place(site)
+        places = model.places_of([site for site, _ in handlers])
+        for (site, handler), place in zip(handlers, places, strict=True):
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
             else:
-                _attach(undo, place.module, site, place.port, place.item, handler)
+                _attach(undo, place, site, handler)
         for module, pairs in taps.items():
             _tap(undo, model, module, pairs)
         yield
@@ -126,11 +127,13 @@ def _take_off(module: nn.Module, hook: Callable[..., Any]) -> None:
             del hooks[key]  # last, so that what is interrupted here is found again
 
 
-def _attach(undo: Undo, module: nn.Module, site: Site, port: str, item: Item, handler: Handler) -> None:
+def _attach(undo: Undo, place: Place, site: Site, handler: Handler) -> None:
+    module, item = place.module, place.item
+
     def change(x: Any) -> Any:
         return put(x, handler(x)) if isinstance(x, Tensor) else _several(site, x)
 
-    if port == "in":
+    if place.port == "in":
         name, entry = argument_of(module, item)
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -141,7 +144,8 @@ def _attach(undo: Undo, module: nn.Module, site: Site, port: str, item: Item, ha
             i = parameters(module).index(name)
             return (*args[:i], {**args[i], entry: new} if entry else new, *args[i + 1 :]), kwargs
 
-        return _before(undo, module, before, with_kwargs=True)
+        _before(undo, module, before, with_kwargs=True)
+        return
 
     def after(_module: nn.Module, _args: Any, out: Any) -> Any:
         if not isinstance(out, tuple):
@@ -155,7 +159,6 @@ def _attach(undo: Undo, module: nn.Module, site: Site, port: str, item: Item, ha
         # or what the denoiser reads of them would be the states before the change
         if getattr(other, "__module__", "") == "transformers.utils.output_capturing":
             module._forward_hooks.move_to_end(key)  # type: ignore[attr-defined]
-    return None
 
 
 def parameters(module: nn.Module) -> list[str]:

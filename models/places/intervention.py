@@ -122,7 +122,8 @@ def intervening(model: Adapter, *interventions: Probe, account: Account | None =
 
     Raises:
         LookupError: if a site is not in the model.
-        ValueError: if a text-encoder site is given steps, or (later) an intervention returns another shape.
+        ValueError: if a text-encoder site is given steps, or (later) an intervention returns another shape,
+            or changes what the denoiser does not read.
         RuntimeError: if a component was compiled, or a site is reached outside a run. An ``AccountError`` if
             something acts elsewhere, more often, less often or on other rows than it should, or never.
     """
@@ -160,17 +161,20 @@ def _handler(model: Adapter, intervention: Intervention, index: int, account: Ac
         selected = list(call.select(when, site.component))
         account.note(index, [context for _, context in selected])
         made = [(rows, _apply(intervention, x, rows, context)) for rows, context in selected]
-        return _together([(rows, new) for rows, new in made if new is not None])
+        changed = [(rows, new) for rows, new in made if new is not None]
+        if changed:
+            call.check_read(site)  # watching it is no mistake
+        return _together(changed)
 
     return handle
 
 
 def _apply(intervention: Intervention, x: Any, rows: list[int], context: CallContext) -> Tensor | None:
-    seen = x[_where(rows)]
-    new = intervention.fn(seen, context)
-    if new is not None and new.shape != seen.shape:
+    before = x[_where(rows)]
+    new = intervention.fn(before, context)
+    if new is not None and new.shape != before.shape:
         raise UsageError(
-            f"intervention at {intervention.site} returned {tuple(new.shape)}, expected {tuple(seen.shape)}"
+            f"intervention at {intervention.site} returned {tuple(new.shape)}, expected {tuple(before.shape)}"
         )
     return new
 

@@ -46,7 +46,7 @@ class Opened(Protocol):
 _EVERY = slice(None)
 _CONVOLUTIONAL = (nn.Conv2d, ResnetBlock2D, Transformer2DModel, Downsample2D, Upsample2D, GLUMBConv)
 _TOKENWISE = (nn.Linear, nn.LayerNorm, RMSNorm, FeedForward, nn.GELU, *ATTENTION)
-_VECTORS = ("resnet.temb", "pooled")
+_VECTORS = ("resnet.temb", "adaln.temb", "pooled")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _owners(model: Opened, site: Site, grid: tuple[int, int]) -> tuple[Tokens, T
     """Whose tokens ask, and whose are read."""
     if site.kind == "text":
         return TEXT, TEXT
-    if site.kind.startswith("cross_attn."):
+    if "cross_attn." in site.kind:
         return PICTURE, TEXT
     if site.stream in _STREAMS:
         return _STREAMS[site.stream], _STREAMS[site.stream]

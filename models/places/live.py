@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeAlias
 
 from torch import nn
 
+from ..errors import StateError
 from ..run.context import Call
 from ..site import Site
+from ..text.prompt import Words
 from .account import Account
-from .blocks import Place, is_fused
+from .blocks import ATTENTION, Place, is_fused
+
+Modules: TypeAlias = tuple[list[str], list[nn.Module | None]]
+
+
+def structure_of(components: Mapping[str, nn.Module]) -> Modules:
+    """Return the names and modules of some components, level by level; equal as long as they are the same.
+
+    It is asked at every lookup, and so it is a plain walk. The modules are kept, not their ids, which Python
+    gives again to others.
+    """
+    names, modules = list(components), list[nn.Module | None](components.values())
+    for module in modules:  # which grows meanwhile
+        if module is not None and module._modules:
+            names.extend(module._modules)
+            modules.extend(module._modules.values())
+    return names, modules
 
 
 class Live:
@@ -18,11 +38,14 @@ class Live:
 
     def __init__(self) -> None:
         self.call: Call | None = None
+        self._begun: Call | None = None  # the same, as it was before its words were known
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.network: nn.Module | None = None
         self.suspended = False
         self._accounts: list[Account] = []
-        self._structure: tuple[object, ...] = ()
+        self._structure: Modules = ([], [])
+        self._attentions: list[nn.Module] = []
+        self._fused: list[bool] | None = None
         self._places: dict[Site, Place] = {}
 
     def places(
@@ -31,35 +54,55 @@ class Live:
         """Return the places of the components as they are now; during a call, as they were when it began.
 
         A component that was replaced, or whose modules were (a LoRA, fused projections), is followed.
+
+        Raises:
+            StateError: if that moved a site that somebody has hooks on.
         """
         if self.call is not None and self._places:
             return self._places
-        structure = tuple(
-            (name, id(m), is_fused(m)) for part in components.values() for name, m in part.named_modules()
-        )
+        structure, attentions = structure_of(components), self._attentions
         if structure != self._structure:
+            attentions = [m for m in structure[1] if isinstance(m, ATTENTION)]
+        fused = [is_fused(m) for m in attentions]
+        if structure != self._structure or fused != self._fused:
             for part in components.values():
                 part.eval()
-            self._structure, self._places, self.shapes = structure, resolve(), {}
+            found = resolve()
+            self._check_unmoved(found)
+            self._structure, self._attentions, self._fused = structure, attentions, fused
+            self._places, self.shapes = found, {}
         return self._places
+
+    def _check_unmoved(self, found: Mapping[Site, Place]) -> None:
+        for site in (site for account in self._accounts for site in account.sites):
+            if found.get(site) != self._places.get(site):
+                raise StateError(
+                    f"{site} lies elsewhere since it is watched: a module was replaced or wrapped (a "
+                    "LoRA), or projections were fused; change the model first, then watch it"
+                )
 
     @contextmanager
     def calling(self, call: Call) -> Iterator[None]:
         """Set the call for as long as the context lasts, and close its account."""
-        before = self.call
+        before = self.call, self._begun
         try:
             self.begin(call)
             yield
             self.end(call)
         finally:
-            if self.call is call:  # a block that was interrupted may end late, in another call
-                self.call = before
+            if self._begun is call:  # a block that was interrupted may end late, in another call
+                self.call, self._begun = before
 
     def begin(self, call: Call) -> None:
         """A call of a network begins."""
-        self.call = call
+        self.call = self._begun = call
         for account in () if self.suspended else self._accounts:
             account.begin(call)
+
+    def reading(self, encoder: str, words: Sequence[Words]) -> None:
+        """A text encoder is about to read the texts of the call, cut up like this."""
+        if self.call is not None:
+            self.call = replace(self.call, words={**self.call.words, encoder: tuple(words)})
 
     def end(self, call: Call) -> None:
         """A call has come to its end; raises AccountError for what it did not reach."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ..errors import StateError
+from ..errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
@@ -25,9 +25,9 @@ def check_hooks_act(model: Adapter, components: Iterable[str]) -> None:
             )
         if torch.is_grad_enabled() and any(_computed_again(m) for m in parts[name].modules()):
             raise StateError(
-                f"{name} has gradient checkpointing, which computes it again in backward(), when interventions "
-                f"may be gone; pipe.{name}.disable_gradient_checkpointing(), and sample(..., recompute=True) "
-                "does the same with the interventions of the run"
+                f"{name} has gradient checkpointing, which computes it again in backward(), when "
+                f"interventions may be gone; pipe.{name}.disable_gradient_checkpointing(), and "
+                "sample(..., recompute=True) does the same with the interventions of the run"
             )
 
 
@@ -38,14 +38,35 @@ def refuse_memory(name: str, network: nn.Module) -> None:
     and so would the pipeline's next.
     """
     for module in network.modules():
-        registry = vars(module).get("_diffusers_hook")
-        kept = [n for n in registry._hook_order if registry.hooks[n]._is_stateful] if registry else []
+        kept = [n for n, hook in _diffusers_hooks(module).items() if hook._is_stateful]
         if kept:
             raise StateError(
-                f"{name} has a cache that skips blocks ({kept[0]}), so a call would depend on earlier ones, and "
-                f"the next picture on this; pipe.{name}.disable_cache(), or watch calls of the pipeline: "
+                f"{name} has a cache that skips blocks ({kept[0]}), so a call would depend on earlier ones, "
+                f"and the next picture on this; pipe.{name}.disable_cache(), or watch calls of the pipeline: "
                 "denoscope.attached(pipe, ...)"
             )
+
+
+def refuse_absent(name: str, module: nn.Module) -> None:
+    """Raise UsageError for a component whose weights in memory are not those that it computes with."""
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise UsageError(
+            f"the weights of {name} are not in memory but come and go one by one "
+            "(enable_sequential_cpu_offload), so they can neither be checked nor edited; "
+            "use pipe.enable_model_cpu_offload(), which moves whole components"
+        )
+    for child in module.modules():
+        hook = _diffusers_hooks(child).get("group_offloading")
+        if getattr(getattr(hook, "config", None), "offload_to_disk_path", None) is not None:
+            raise UsageError(
+                f"the weights of {name} lie on disk, and what is in memory is not them (group offload with "
+                "offload_to_disk_path); offload to memory, or use pipe.enable_model_cpu_offload()"
+            )
+
+
+def _diffusers_hooks(module: nn.Module) -> Mapping[str, Any]:
+    registry = vars(module).get("_diffusers_hook")
+    return registry.hooks if registry else {}
 
 
 def _computed_again(module: nn.Module) -> bool:

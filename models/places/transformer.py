@@ -38,6 +38,7 @@ def _block(block: Block) -> Found:
     img, txt = streams.return_hidden_states_index, streams.return_encoder_hidden_states_index
     yield from block("resid.pre@img", port="in", item="hidden_states")
     yield from block("resid.pre@txt", port="in", item="encoder_hidden_states")
+    yield from block("adaln.temb", port="in", item="temb")
     yield from (_joint if hasattr(block.module, "ff") else _single)(block)
     yield from block("resid.post@img", item=img)
     if not getattr(block.module, "context_pre_only", False):  # else the last block: no text comes out
@@ -65,15 +66,15 @@ def _joint(block: Block) -> Found:
     if isinstance(getattr(module, "attn2", None), ATTENTION):
         yield from attention(block, "self_attn", "attn2")
     yield from block("resid.mid@img", "norm2", "in", 0)
+    yield from mlp(block, "ff", "@img")
     if getattr(module, "norm2_context", None) is not None:
         yield from block("resid.mid@txt", "norm2_context", "in", 0)
-    yield from mlp(block, "ff", "@img")
     if getattr(module, "ff_context", None) is not None:
         yield from mlp(block, "ff_context", "@txt")
 
 
 def _single(block: Block) -> Found:
     """Both streams in one sequence, text first; attention and MLP side by side, one projection for both."""
-    yield from attention(block, "joint_attn", "attn")
     yield from block("mlp.act", "act_mlp")
+    yield from attention(block, "joint_attn", "attn")
     yield from block("attn_mlp.out", "proj_out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from torch import nn
@@ -12,8 +13,8 @@ from .blocks import ATTENTION, Block, Found, attention, children, reads, transfo
 def unet_places(name: str, unet: nn.Module) -> Found:
     """Every site of a UNet2DModel or UNet2DConditionModel, in network order."""
     yield from reads(name, unet)
-    yield from Block(name, unet, "in", "conv_in")("conv.out")
     yield from Block(name, unet, "temb", "time_embedding")("out")
+    yield from Block(name, unet, "in", "conv_in")("conv.out")
     for block, path in _unet_groups(unet):
         yield from _unet_group(name, unet, block, path)
     yield from Block(name, unet, "out", "conv_out")("eps")
@@ -30,22 +31,25 @@ def _unet_groups(unet: nn.Module) -> Iterator[tuple[str, str]]:
 
 def _unet_group(name: str, unet: nn.Module, group: str, path: str) -> Found:
     module = unet.get_submodule(path)
-    for j, _ in enumerate(children(module, "resnets")):
-        yield from _resnet(Block(name, unet, f"{group}.res.{j}", f"{path}.resnets.{j}"))
-    for j, inner in enumerate(children(module, "attentions")):
-        if inner is None:
-            continue
-        block = Block(name, unet, f"{group}.attn.{j}", f"{path}.attentions.{j}")
-        yield from block("resid.pre", port="in", item=0)
-        if isinstance(inner, ATTENTION):
-            yield from attention(block, "self_attn", "")
-        for k, _ in enumerate(children(inner, "transformer_blocks")):
-            sub = f"{path}.attentions.{j}.transformer_blocks.{k}"
-            yield from transformer_block(Block(name, unet, f"{group}.attn.{j}.{k}", sub))
-        yield from block("resid.post", item=0)
+    pairs = itertools.zip_longest(children(module, "resnets"), children(module, "attentions"))
+    for j, (resnet, inner) in enumerate(pairs):
+        if resnet is not None:
+            yield from _resnet(Block(name, unet, f"{group}.res.{j}", f"{path}.resnets.{j}"))
+        if inner is not None:
+            yield from _attended(Block(name, unet, f"{group}.attn.{j}", f"{path}.attentions.{j}"))
     for attr, label in (("downsamplers", "downsample"), ("upsamplers", "upsample")):
         if children(module, attr):
             yield from Block(name, unet, f"{group}.{label}", f"{path}.{attr}.0")("out")
+
+
+def _attended(block: Block) -> Found:
+    yield from block("resid.pre", port="in", item=0)
+    if isinstance(block.module, ATTENTION):
+        yield from attention(block, "self_attn", "")
+    for k, _ in enumerate(children(block.module, "transformer_blocks")):
+        sub = f"{block.path}.transformer_blocks.{k}"
+        yield from transformer_block(Block(block.component, block.root, f"{block.block}.{k}", sub))
+    yield from block("resid.post", item=0)
 
 
 def _resnet(block: Block) -> Found:

@@ -66,17 +66,17 @@ def read(
         guidance: which branches there are.
         prompts: one for each sample.
         negative: what the branches of "negative_prompts" read: one for all samples, or one a sample.
-        text: how texts are read; what is encoded already stays as it is.
+        text: how texts are read; what is encoded already was read in the same way.
         sizes: what the denoiser is told of sizes beside the prompts, and beside the negative prompts.
 
     Raises:
-        ValueError: for negative prompts or sizes that cannot act, or whose number does not fit.
+        ValueError: for negative prompts or sizes that cannot act, or whose number does not fit, and for
+            prompts that were encoded in another way.
     """
     branches = guidance.branches(model)
     of = dict(zip(names(branches), branches, strict=True))
     text = text or {}
-    given = any(negative) if isinstance(negative, str) else any(not isinstance(n, str) or n for n in negative)
-    if given and not any(b.reads == "negative_prompts" for b in branches):
+    if any(negative) and not any(b.reads == "negative_prompts" for b in branches):
         raise UsageError(
             f"the negative prompt {negative!r} cannot act: {guidance} of {model.name} has no branch that "
             "reads it; set guidance above 1 (on models told theirs: CFG(scale, true_scale)), or leave it out"
@@ -136,11 +136,30 @@ def _encoded(
         raise UsageError(
             f"branch {branch!r} reads {len(given)} prompts for {n} samples; give one, or one a sample"
         )
+    for prompt in given:
+        if isinstance(prompt, Prompt):
+            _check_encoded(model, prompt, how)
     places = [i for i, p in enumerate(given) if isinstance(p, str)]
     written = [p for p in given if isinstance(p, str)]
     encode = model.negative if branch == "uncond" else model.encode
     made = iter(encode(written, branch, places, **how) if written else ())
     return [next(made) if isinstance(p, str) else p for p in given]
+
+
+def _check_encoded(model: Adapter, prompt: Prompt, how: TextOptions) -> None:
+    """Raise ValueError for what cannot act on a prompt any more, unless it was encoded in just that way."""
+    skip, chunks = how.get("clip_skip"), how.get("long_prompts")
+    if (skip or 0) != (prompt.clip_skip or 0) and skip is not None:
+        raise UsageError(
+            f"clip_skip is {skip}, but {prompt.text!r} was encoded with clip_skip {prompt.clip_skip}, and is "
+            f"not read again; give the text, or model.encode(texts, clip_skip={skip})"
+        )
+    read = len(prompt.embeds) // model.pipe.tokenizer.model_max_length if chunks else chunks
+    if read != chunks:
+        raise UsageError(
+            f"long_prompts is {chunks}, but {prompt.text!r} was encoded in {read} chunk{'s' * (read != 1)}, "
+            f"and is not read again; give the text, or model.encode(texts, long_prompts={chunks})"
+        )
 
 
 def guided(

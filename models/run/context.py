@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..errors import UsageError
+from ..site import Site
 from ..suggest import near
 from ..text.prompt import Words
 from .levels import Step
@@ -63,8 +64,8 @@ class CallContext:
         step: the step, or None while text is encoded.
         branch: the guidance branch of the rows.
         samples: which samples of the run the rows are.
-        prompts: what each row reads: its Prompt in the denoiser, its text (a Words without tokens) in a text
-            encoder, where nothing is encoded yet.
+        prompts: what each row reads: its Prompt in the denoiser; in a text encoder, where nothing is encoded
+            yet, its Words with that encoder's own tokens. ``prompts[0].find("cat")`` gives them in both.
         part: the component that is called, "unet" or "text_encoder_2".
     """
 
@@ -90,6 +91,8 @@ class Call:
         prompts: for each branch what its rows read.
         guidance_scale: the scale of the run, for networks that are told it.
         samples: which samples of the run the rows of a branch are; empty where they are all, in order.
+        words: for each text encoder the words of all rows, as it cuts them up; known when it is called.
+        layers_read: how many layers of a text encoder the denoiser reads, where it is not all.
     """
 
     part: str
@@ -98,6 +101,8 @@ class Call:
     prompts: Mapping[Branch, Sequence[Words]] = field(default_factory=dict)
     guidance_scale: float | None = None
     samples: tuple[int, ...] = ()
+    words: Mapping[str, Sequence[Words]] = field(default_factory=dict)
+    layers_read: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -107,6 +112,19 @@ class Call:
     def reaches(self, component: str) -> bool:
         """Return whether a component runs in this call."""
         return component.startswith(TEXT) if self.part == TEXT else component == self.part
+
+    def check_read(self, site: Site) -> None:
+        """Raise ValueError if the denoiser reads nothing of what passes through a site."""
+        n = self.layers_read.get(site.component)
+        group, _, layer = site.block.partition(".")
+        if n is None or group == "embed" or (group == "layer" and int(layer) < n):
+            return
+        last = f"layer.{n - 1}/resid.post" if n else "embed/out"
+        what = f"layers 0 to {n - 1}" if n else "the embeddings"
+        raise UsageError(
+            f"{site} does not reach the denoiser: of {site.component} it reads {what} alone; the last place "
+            f"to intervene is {site.component}/{last}"
+        )
 
     def select(self, when: When, component: str) -> Iterator[tuple[list[int], CallContext]]:
         """Yield the batch rows that ``when`` speaks of, branch by branch, and what is known of them."""
@@ -121,7 +139,8 @@ class Call:
                     continue
                 here = [r for r in chosen if step is None or self.steps[r] == step]
                 if here:
-                    told = self.prompts.get(branch, ())
-                    read = tuple(told[r] for r in here) if told else ()
+                    own = self.words[component][rows] if component in self.words else ()
+                    prompts = own or self.prompts.get(branch, ())
+                    read = tuple(prompts[r] for r in here) if prompts else ()
                     known = tuple(samples[r] for r in here)
                     yield [rows.start + r for r in here], CallContext(step, branch, known, read, component)

@@ -98,19 +98,24 @@ def _flow_step(n: int, log_snr: float | None, sigma: float | None, t: float | No
 
 def check_step(scheduler: Any, step: Step) -> None:
     """Raise ValueError if a Step's noise level is not that of its time: the network would be misled."""
-    times, logs = _table(_key(scheduler))
-    if not times[0] <= step.t <= times[-1] or math.isinf(step.sigma) or step.sigma == 0:
-        return  # beyond the table: pure noise, and the clean end of flow matching
-    there = math.exp(float(np.interp(step.t, times, logs)))
     if is_flow(scheduler):  # the share of noise, whose level has no end
-        wrong = abs(there / (1 + there) - step.sigma / (1 + step.sigma)) > SHARE
+        there = step_at(scheduler, t=step.t)
+        wrong = abs(_share(there) - _share(step)) > SHARE
     else:
-        wrong = abs(math.log(there / step.sigma)) > TOLERANCE
+        times, logs = _table(_key(scheduler))
+        if not times[0] <= step.t <= times[-1]:
+            return  # beyond the table: pure noise
+        there = Step(OUTSIDE, step.t, math.exp(float(np.interp(step.t, times, logs))))
+        wrong = abs(there.log_snr - step.log_snr) > 2 * TOLERANCE
     if wrong:
         raise UsageError(
-            f"{step} contradicts itself: at t = {step.t:g} the noise level is {there:.4g}; "
+            f"{step} contradicts itself: at t = {step.t:g} the noise level is {there.sigma:.4g}; "
             f"make steps by model.steps(n) or model.step_at(sigma={step.sigma:g})"
         )
+
+
+def _share(step: Step) -> float:
+    return 1.0 if math.isinf(step.sigma) else step.sigma / (1 + step.sigma)
 
 
 def _inside(name: str, value: float, low: float, high: float) -> None:

@@ -29,30 +29,30 @@ def scales(scheduler: Any, step: Steps, x: Tensor) -> tuple[Any, Any]:
     return a.view(shape), s.view(shape)
 
 
-def to_x0(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
+def to_x0(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The clean latents implied by a network output."""
-    a, s = scales(scheduler, step, seen)
+    a, s = scales(scheduler, step, model_input)
     kind = "flow" if is_flow(scheduler) else scheduler.config.prediction_type
     clean: Tensor = output
     if kind == "flow":  # the output is eps - x_0
-        clean = seen - s * output
+        clean = model_input - s * output
     if kind == "epsilon":
-        clean = (seen - s * output) / a
+        clean = (model_input - s * output) / a
     if kind == "v_prediction":
-        clean = a * seen - s * output
+        clean = a * model_input - s * output
     return clean
 
 
-def to_eps(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
+def to_eps(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The noise implied by a network output."""
-    a, s = scales(scheduler, step, seen)
-    noise: Tensor = (seen - a * to_x0(scheduler, seen, output, step)) / s
+    a, s = scales(scheduler, step, model_input)
+    noise: Tensor = (model_input - a * to_x0(scheduler, model_input, output, step)) / s
     return noise
 
 
-def to_v(scheduler: Any, seen: Tensor, output: Tensor, step: Steps) -> Tensor:
+def to_v(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
-    a, s = scales(scheduler, step, seen)
-    x0 = to_x0(scheduler, seen, output, step)
-    velocity: Tensor = a * to_eps(scheduler, seen, output, step) - s * x0
+    a, s = scales(scheduler, step, model_input)
+    x0 = to_x0(scheduler, model_input, output, step)
+    velocity: Tensor = a * to_eps(scheduler, model_input, output, step) - s * x0
     return velocity

@@ -59,21 +59,34 @@ def sample(
         reading = read(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
-    start = start or begin_run(model, seeds, sampling)
+    start = begin_run(model, seeds, sampling) if start is None else _going_on(start, seeds)
     generators = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
-    told = tuple(reading.prompts["cond"])
+    prompts_read = tuple(reading.prompts["cond"])
     for i, t in list(enumerate(scheduler.timesteps))[start.index :]:
         step = Step(i, float(t), noise_level(scheduler, i))
-        seen = scaled(scheduler, x, t)
-        call = _calling(model, (step,) * len(seen), reading, planned, account)
-        made = _recomputed(call, seen, known, memory) if recompute else call(seen, known, memory)
+        model_input = scaled(scheduler, x, t)
+        call = _calling(model, (step,) * len(model_input), reading, planned, account)
+        made = (
+            _recomputed(call, model_input, known, memory) if recompute else call(model_input, known, memory)
+        )
         known, memory = {}, made.combined.memory
         x = _stepped(scheduler, made.combined, t, x, generators, eta=sampling.eta)
         kept = (scheduler, generators, memory)
-        yield State(step, x, seen, made.combined.output, made.outputs, made.rows, told, account, kept)
+        yield State(
+            step, x, model_input, made.combined.output, made.outputs, made.rows, prompts_read, account, kept
+        )
     account.close()
+
+
+def _going_on(start: SamplerState, seeds: Sequence[int]) -> SamplerState:
+    if list(seeds) != list(start.seeds):
+        raise UsageError(
+            f"seeds are {list(seeds)}, but the start's noise is that of seeds {list(start.seeds)}; give "
+            f"those, or fresh noise from here on: start=start.reseeded({list(seeds)})"
+        )
+    return start
 
 
 def begin_run(model: Adapter, seeds: Sequence[int], run: int | Sampling) -> SamplerState:

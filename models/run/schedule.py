@@ -152,8 +152,8 @@ def scaled(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
     """Return latents as the network is to see them; flow matching shows them as they are."""
     if not hasattr(scheduler, "scale_model_input"):
         return x
-    seen: Tensor = scheduler.scale_model_input(x, t)
-    return seen
+    model_input: Tensor = scheduler.scale_model_input(x, t)
+    return model_input
 
 
 def noise_level(scheduler: Any, index: int) -> float:

@@ -53,10 +53,11 @@ class Sampling:
         sigmas: own noise levels, falling, in the scheduler's own terms.
         eta: how much noise is drawn at each step, 0 to 1, where the scheduler takes it (DDIM, TCD).
         clip_skip: how many of the text encoder's last layers are left out for prompts that are given as texts
-            (SD, SDXL); negative prompts are read to the end, as in the pipelines.
+            (SD, SDXL); negative prompts are read to the end, as in the pipelines. Encoded ones are
+            refused unless they were encoded so.
         long_prompts: ``"error"`` refuses texts longer than the encoder reads; ``"chunks"`` reads them in
             chunks whose states the denoiser gets one after another (SD), all texts of a run in as many as
-            the longest needs; a number is so many chunks.
+            the longest needs; a number is so many chunks. Encoded ones are refused that have another number.
         original_size: height and width that the denoiser is told the picture had (SDXL); None is its own.
         crops_coords_top_left: where it is told that the picture was cropped (SDXL); None is (0, 0).
         target_size: the size that it is told to paint (SDXL); None is the picture's own.

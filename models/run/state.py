@@ -39,6 +39,11 @@ class SamplerState:
     known: Mapping[Branch, Tensor] = field(default_factory=dict)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each sample's noise source."""
+        return tuple(torch.Generator().set_state(s).initial_seed() for s in self.noise_states)
+
     def rows(self, rows: Sequence[int]) -> SamplerState:
         """Return the state of some samples, in the order given; samples may repeat."""
         chosen = list(rows)

@@ -66,6 +66,24 @@ def tensor_hash(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
+def adapters_hash(component: nn.Module) -> str | None:
+    """Return a hash of the adapters (LoRAs) that act in a component beside its weights; None if none do."""
+    found = []
+    for name, module in component.named_modules():
+        own = vars(module)
+        if "scaling" not in own or "_active_adapter" not in own or own.get("_disable_adapters"):
+            continue
+        active = own["_active_adapter"]
+        for adapter in [active] if isinstance(active, str) else active:
+            scale = own["scaling"].get(adapter, 0)
+            if scale and adapter not in own.get("merged_adapters", ()):
+                tensors = [
+                    (n.split(".")[0], t) for n, t in module.named_parameters() if adapter in n.split(".")
+                ]
+                found.append([name, float(scale), sorted((n, tensor_hash(t)) for n, t in tensors)])
+    return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest() if found else None
+
+
 def fingerprint(model: Model) -> str:
     """Return a hash of all that a model computes with: parameters and buffers of all its components.
 

@@ -79,11 +79,7 @@ def read(
     )
     shifts = [len(t) - len(t.lstrip()) if lower else 0 for t, _ in written]
     words = tuple(
-        Words(
-            text,
-            tuple(tokenizer.convert_ids_to_tokens(ids)),
-            _spans(places, spans.tolist(), len(before), shift),
-        )
+        _words(tokenizer, text, ids.tolist(), _spans(places, spans.tolist(), len(before), shift))
         for text, (_, places), ids, spans, shift in zip(
             texts, written, encoded.input_ids, encoded.offset_mapping, shifts, strict=True
         )
@@ -139,9 +135,8 @@ def _chunk(
     """Ids, mask and words of one chunk."""
     empty = tokenizer.model_max_length - 2 - len(own)
     ids = [tokenizer.bos_token_id, *own, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * empty]
-    tokens = tuple(tokenizer.convert_ids_to_tokens(ids))
     known = ((0, 0), *spans, *[(0, 0)] * (1 + empty))
-    return ids, [1] * (len(own) + 2) + [0] * empty, Words(text, tokens, known)
+    return ids, [1] * (len(own) + 2) + [0] * empty, _words(tokenizer, text, ids, known)
 
 
 def clip(encoder: Any, reading: Reading, device: torch.device, *, hidden: bool = False) -> Any:
@@ -153,13 +148,36 @@ def clip(encoder: Any, reading: Reading, device: torch.device, *, hidden: bool =
 def chosen(words: Words, positions: Sequence[int]) -> Words:
     """Return the words of some tokens alone, in the order given."""
     return Words(
-        words.text, tuple(words.tokens[i] for i in positions), tuple(words.spans[i] for i in positions)
+        words.text,
+        tuple(words.tokens[i] for i in positions),
+        tuple(words.spans[i] for i in positions),
+        tuple(new for new, old in enumerate(positions) if old in words.unknown),
     )
 
 
 def joined(text: str, parts: Sequence[Words]) -> Words:
     """Return the words of several readings of one text, whose tokens the denoiser reads one after another."""
-    return Words(text, tuple(t for p in parts for t in p.tokens), tuple(s for p in parts for s in p.spans))
+    first = [0, *itertools.accumulate(len(p.tokens) for p in parts)]
+    return Words(
+        text,
+        tuple(t for p in parts for t in p.tokens),
+        tuple(s for p in parts for s in p.spans),
+        tuple(start + i for start, p in zip(first, parts, strict=False) for i in p.unknown),
+    )
+
+
+def _words(tokenizer: Any, text: str, ids: Sequence[int], spans: tuple[tuple[int, int], ...]) -> Words:
+    """Put a text's tokens together, and say which stand for characters that the tokenizer does not know."""
+    tokens = tuple(tokenizer.convert_ids_to_tokens(list(ids)))
+    name, number = tokenizer.unk_token, tokenizer.unk_token_id  # CLIP's is that of the end of the text
+    lost = [
+        span
+        for i, span in zip(ids, spans, strict=True)
+        if i == number and span[1] > span[0] and text[slice(*span)].strip().lower() != name.lower()
+    ]
+    # the mark of a word's beginning ("\u2581") may share the span of the unknown word
+    unknown = (i for i, (a, b) in enumerate(spans) if any(a < d and c < b for c, d in lost))
+    return Words(text, tokens, spans, tuple(unknown))
 
 
 def _written_out(tokenizer: Any, text: str) -> tuple[str, list[tuple[int, int]]]:

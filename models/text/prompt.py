@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +16,30 @@ from torch import Tensor
 from ..errors import NotFoundError
 from ..suggest import near
 
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
+"""Letters of scripts that put no spaces between words."""
+_SPACED = rf"[^\W{_UNSPACED}]"
+
+
+def spelling(words: str) -> re.Pattern[str]:
+    """Return a pattern that finds one word or a run of words in a text, whatever the case.
+
+    A word ends where a letter meets none. Scripts without spaces show no such borders: their words are found
+    wherever they stand.
+
+    >>> [spelling("cat").findall(t) for t in ("a Cat", "a cats", "一只cat在跑")]
+    [['Cat'], [], ['cat']]
+    >>> spelling("猫").findall("一只猫在跑")
+    ['猫']
+    """
+    words = words.strip()
+    before = rf"(?<!{_SPACED})" if re.match(_SPACED, words) else ""
+    after = rf"(?!{_SPACED})" if words and re.match(_SPACED, words[-1]) else ""
+    return re.compile(before + re.escape(words) + after, re.IGNORECASE)
+
 
 @dataclass(frozen=True, eq=False)
 class Words:
@@ -24,11 +49,14 @@ class Words:
         text: what was written.
         tokens: the tokenizer's pieces, padding included.
         spans: for each token the characters of ``text`` it stands for; empty spans for special tokens.
+        unknown: positions of the tokens whose characters the tokenizer does not know (``<unk>``): it reads
+            them alike, whatever they are, so they stand for no word.
     """
 
     text: str
     tokens: tuple[str, ...]
     spans: tuple[tuple[int, int], ...] = ()
+    unknown: tuple[int, ...] = ()
 
     @property
     def end(self) -> int:
@@ -69,29 +97,65 @@ class Words:
 
         Raises:
             LookupError: if the text does not contain the words; the message names its words. Or if no token
-                stands for them, because the text was cut off before.
+                stands for them: the text was cut off before, or the tokenizer does not know them.
 
         >>> spans = ((0, 0), (0, 1), (2, 5), (6, 9), (0, 0))
         >>> words = Words("a red cat", ("<s>", "a", "red", "cat", "</s>"), spans)
         >>> words.find("cat"), words.find("red cat"), words.end
         ([3], [2, 3], 4)
         """
-        places = self._places(words)
-        found = [i for i, (a, b) in enumerate(self.spans) if any(a < d and c < b for c, d in places)]
+        return self._standing_for(self._places(words), words)
+
+    def at(self, first: int, last: int) -> list[int]:
+        """Return the indices of the tokens that stand for some characters of the text, parts of words too.
+
+        Args:
+            first: the first character.
+            last: the one after the last.
+
+        Raises:
+            LookupError: if no token stands for them: the text was cut off before, or the tokenizer does not
+                know them.
+
+        >>> Words("two dogs", ("two", "dogs"), ((0, 3), (4, 8))).at(4, 7)
+        [1]
+        """
+        return self._standing_for([(first, last)], self.text[first:last])
+
+    def _standing_for(self, places: Sequence[tuple[int, int]], words: str) -> list[int]:
+        """The tokens that stand for some places of the text, every character of which is known."""
+        over = [i for i, (a, b) in enumerate(self.spans) if any(a < d and c < b for c, d in places)]
+        found = [i for i in over if i not in self.unknown]
+        known, wanted = self._characters(found), {k for c, d in places for k in range(c, d)}
+        lost = dict.fromkeys(self.text[k] for k in sorted((self._characters(over) - known) & wanted))
+        if lost:
+            raise NotFoundError(
+                f"the tokenizer does not know {''.join(lost)!r}: it reads {words!r} in "
+                f"the prompt {self.text!r} as it reads every unknown word; {_plainly(words)}"
+            )
         if not found:
             raise NotFoundError(
                 f"no token stands for {words!r}: the prompt {self.text!r} was cut off after "
-                f"{len(self.tokens)} tokens, or the tokenizer does not know the word"
+                f"{len(self.tokens)} tokens, or the tokenizer leaves these characters out"
             )
         return found
 
+    def _characters(self, tokens: Sequence[int]) -> set[int]:
+        return {k for i in tokens for k in range(*self.spans[i])}
+
     def _places(self, words: str) -> list[tuple[int, int]]:
         """Where the words stand in the text, as characters."""
-        pattern = rf"(?<!\w){re.escape(words.strip())}(?!\w)"
-        places = [m.span() for m in re.finditer(pattern, self.text, re.IGNORECASE)] if words.strip() else []
+        places = [m.span() for m in spelling(words).finditer(self.text)] if words.strip() else []
         if not places:
             raise NotFoundError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
         return places
+
+
+def _plainly(words: str) -> str:
+    """How words might be written that a tokenizer does not know: without accents, or otherwise."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", words) if c.isascii())
+    lost = len(plain.strip()) < len(words.strip())
+    return "write it in words that it knows" if lost else f"did you mean {plain!r}?"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,6 +170,7 @@ class Prompt(Words):
         pooled: pooled text embedding, where the family has one, [pooled].
         mask: 1 for tokens that the denoiser may look at, where the family has one, [token].
         read: the words as each text encoder cut them up, by component; for several encoders.
+        clip_skip: how many of the text encoder's last layers were left out; None is the family's choice.
         sizes: of pictures, as the denoiser is told them by name, where the family has such conditions.
     """
 
@@ -113,15 +178,22 @@ class Prompt(Words):
     pooled: Float[Tensor, " pooled"] | None = None
     mask: Int[Tensor, " token"] | None = None
     read: Mapping[str, Words] = field(default_factory=dict)
+    clip_skip: int | None = None
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
-        """A hash of what the denoiser reads: equal for embeddings that are equal to the bit."""
-        parts = [t for t in (self.embeds, self.pooled, self.mask) if t is not None]
-        data = b"".join(t.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for t in parts)
-        told = repr(sorted((n, tuple(s)) for n, s in self.sizes.items())).encode() if self.sizes else b""
-        return hashlib.sha256(data + told).hexdigest()
+        """A hash of what the denoiser reads: equal for texts and embeddings that are equal to the bit.
+
+        Some read the text itself, and have no embeddings.
+        """
+        digest = hashlib.sha256(repr((self.text, sorted(self.sizes.items()))).encode())
+        for t in (self.embeds, self.pooled, self.mask):
+            if t is not None:
+                x = t.detach().cpu().contiguous().reshape(-1)
+                digest.update(f"{t.dtype}{tuple(t.shape)}".encode() + x.view(torch.uint8).numpy().tobytes())
+            digest.update(b"|")
+        return digest.hexdigest()
 
     def of(self, component: str) -> Words:
         """Return the words as one text encoder (``text_encoder_2``) reads them: its own tokens and spans.

@@ -68,6 +68,7 @@ def sweep(
         raise UsageError(f"negative is {how.negative!r}; the runs of a sweep share one negative text")
     model = model.sized(how.size)
     branches, n_steps = model.branch_names(how.guidance), len(model.steps(how))
+    model.places_of(dict.fromkeys(i.site for run in runs for i in run.interventions))
     for run in runs:
         for i in run.interventions:
             if not isinstance(i, Intervention):
@@ -75,7 +76,6 @@ def sweep(
                     f"a sweep takes Interventions, one row at a time, and not {type(i).__name__}; "
                     "watch with denoscope.trace(interventions=[...])"
                 )
-            model.place(i.site)
             if i.site.component.startswith(TEXT):
                 raise UsageError(
                     f"{i.site} is in a text encoder, which a sweep runs once for all; change the Prompt, or "

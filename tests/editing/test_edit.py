@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import denoscope
 from denoscope import Direction, Edit, Site, When, intervening
 from denoscope.editing import weights
-from denoscope.editing.lowrank import LowRank, dense
+from denoscope.editing.lowrank import LowRank, add, dense
 from denoscope.models.synthetic.tiny import tiny_sd
 
 SITE = "text_encoder/layer.0/self_attn.out"
@@ -110,20 +110,32 @@ def test_half_an_edit_is_never_left(model: Any, monkeypatch: pytest.MonkeyPatch)
         edit.revert(model)
 
 
+def test_an_edit_that_stops_at_once_leaves_the_one_below(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second weight was not reached; what it carries is not this edit."""
+    below = some(model, OTHER)
+    with below.applied(model):
+        edit, before = some(model) + some(model, OTHER, seed=1), bits(model)
+        write, written = weights._write, []
+
+        def failing(p: torch.Tensor, values: torch.Tensor) -> None:
+            written.append(p)
+            if len(written) == 1:
+                raise KeyboardInterrupt
+            write(p, values)
+
+        monkeypatch.setattr(weights, "_write", failing)
+        with pytest.raises(KeyboardInterrupt):
+            edit.apply(model)
+        monkeypatch.undo()
+        assert same(bits(model), before) and weights.carries(model, below)
+        assert not weights.carries(model, edit)
+
+
 def test_apply_and_revert_by_an_equal_edit(model: Any, tmp_path: Path) -> None:
     edit, before = some(model), bits(model)
     edit.save(tmp_path / "e.safetensors")
     edit.apply(model)
     Edit.load(tmp_path / "e.safetensors").revert(model)
-    assert same(bits(model), before)
-
-
-def test_revert_restores_even_if_somebody_wrote_to_the_weights(model: Any) -> None:
-    edit, before = some(model), bits(model)
-    edit.apply(model)
-    with torch.no_grad():
-        weight(model)[1].zero_()
-    edit.revert(model)
     assert same(bits(model), before)
 
 
@@ -133,6 +145,8 @@ def test_twice_is_refused_and_the_first_stays(model: Any) -> None:
         once = bits(model)
         with pytest.raises(ValueError, match="applied to .* already; to double it, apply 2 \\* edit"):
             edit.apply(model)
+        with pytest.raises(ValueError, match="already"), edit.applied(model):
+            pass
         assert same(bits(model), once)
     with pytest.raises(ValueError, match="not applied"):
         edit.revert(model)
@@ -219,9 +233,48 @@ MODEL = denoscope.load(tiny_sd())
 def test_an_edit_minus_itself_is_nothing(model: Any) -> None:
     e, before = some(model), bits(model)
     assert float((e - e).to_frame()["norm"].sum()) == 0
+    assert (e - e).to_frame()["rank"].tolist() == (2 * e + e).to_frame()["rank"].tolist() == [2]
     with (e - e).applied(model):
         assert same(bits(model), before)
     assert -1 * -e == e and 1 * e == e and e != 2 * e and len({e, 1 * e, -e}) == 2
+
+
+@pytest.mark.parametrize(("rank", "kept"), [(2, LowRank), (4, torch.Tensor)])
+def test_a_sum_is_kept_in_factors_while_they_are_smaller(model: Any, rank: int, kept: type) -> None:
+    """Two changes of rank 4 need as many numbers as the 16 x 16 weight."""
+    e, f = some(model, rank=rank), some(model, seed=1, rank=rank)
+    (name,) = e.deltas
+    delta = (e + f).deltas[name]
+    assert isinstance(delta, kept)
+    torch.testing.assert_close(dense(delta), dense(e.deltas[name]) + dense(f.deltas[name]))
+
+
+def test_changes_are_added_up_in_double_precision() -> None:
+    """In float32 1e8 + 1e-3 is 1e8."""
+    thin = LowRank(torch.tensor([[1e8, 1.0]]), torch.tensor([[1.0], [1e-3]]))
+    assert float(dense(thin)) == pytest.approx(1e8 + 1e-3, abs=1e-6, rel=0)
+    full = torch.tensor([[1e8]])
+    assert float(dense(add(full, thin)) - 2e8) == pytest.approx(1e-3, rel=1e-3)
+    assert dense(full).dtype == torch.float64
+
+
+@pytest.mark.misshapen
+def test_factors_that_do_not_fit_are_refused() -> None:
+    for a, b in (((4, 2), (3, 4)), ((2, 4), (4,)), ((3, 2), (2, 2, 2))):
+        with pytest.raises(ValueError, match="have no product; give"):
+            LowRank(torch.ones(a), torch.ones(b))
+
+
+def test_the_order_of_weights_does_not_count(model: Any) -> None:
+    e, f = some(model), some(model, OTHER)
+    assert list((e + f).deltas) != list((f + e).deltas) and e + f == f + e
+
+
+def test_a_scaled_sum_is_one_part_of_another(model: Any) -> None:
+    e, f, g = some(model, method="e"), some(model, OTHER, method="f"), some(model, seed=2, method="g")
+    flat, nested = (e + f) + g, 0.5 * (e + f) + g
+    assert {p["method"] for p in flat.note["parts"]} == {"e", "f", "g"} and len(flat.note["parts"]) == 3
+    assert {(p["method"], p.get("scale")) for p in nested.note["parts"]} == {("sum", 0.5), ("g", None)}
 
 
 def test_factors_multiply_in_the_note_as_they_do_in_the_weights(model: Any) -> None:
@@ -237,6 +290,14 @@ def test_equality_is_of_what_is_changed_not_of_the_note(model: Any) -> None:
         before = some(model)
         weight(model)[1].add_(1)
     assert some(model) != before  # the same change of another weight
+
+
+def test_the_same_change_of_an_equal_weight_elsewhere_is_another_edit(model: Any) -> None:
+    (first, p), (second, q) = weight(model), weight(model, "text_encoder/layer.1/self_attn.out")
+    with torch.no_grad():
+        q.copy_(p)
+    e, f = (Edit.of(model, {name: torch.ones(16, 16)}) for name in (first, second))
+    assert list(e.base.values()) == list(f.base.values()) and e != f
 
 
 def test_an_edit_is_not_changed_by_what_it_was_made_of(model: Any) -> None:
@@ -272,6 +333,19 @@ def test_looks(model: Any) -> None:
     assert frame["norm"].iloc[0] == pytest.approx(float(dense(next(iter(edit.deltas.values()))).norm()))
 
 
+def test_long_requests_are_cut_short_and_a_model_may_be_unknown(model: Any) -> None:
+    long = some(model, method="quickfix", requests={f"cat{i}": "dog" for i in range(40)})
+    assert "...; 256 numbers" in repr(long) and len(repr(long)) < 240
+    (name,) = long.deltas
+    assert repr(Edit(long.deltas, long.base)).endswith("for 'unknown')")
+    frame = Edit.of(model, {name: torch.ones(16, 16)}).to_frame()
+    assert frame["rank"].tolist() == [1]
+    other = weight(model, OTHER)[0]
+    assert Edit.of(model, {other: torch.eye(16, 32)}).to_frame()["rank"].tolist() == [16]
+    with pytest.raises(TypeError):
+        long * "2"  # type: ignore[operator]
+
+
 def test_bad_deltas_are_named(model: Any) -> None:
     name, p = weight(model)
     with pytest.raises(LookupError, match="no parameter .* did you mean"):
@@ -282,6 +356,8 @@ def test_bad_deltas_are_named(model: Any) -> None:
         Edit.of(model, {name: torch.full_like(p, float("nan"))})
     with pytest.raises(ValueError, match="Edit.of"):
         Edit({name: torch.zeros_like(p)}, {})
+    with pytest.raises(ValueError, match="Edit.of"):
+        Edit({}, {})
     with pytest.raises(TypeError, match="JSON"):
         Edit.of(model, {name: torch.zeros_like(p)}, method=model)
 

@@ -39,50 +39,119 @@ def state(text: str, length: int = 6) -> TokenStates:
 def test_every_request_goes_into_every_template() -> None:
     pairs = prompt_pairs({"cat": "dog", "elk": "a cat"}, ["{}", "one {} here"])
     assert pairs == [
-        PromptPair("cat", "dog", "cat", "dog"),
-        PromptPair("one cat here", "one dog here", "cat", "dog"),
-        PromptPair("elk", "a cat", "elk", "a cat"),
-        PromptPair("one elk here", "one a cat here", "elk", "a cat"),
+        PromptPair("cat", "dog", "cat", "dog", 0),
+        PromptPair("one cat here", "one dog here", "cat", "dog", 4),
+        PromptPair("elk", "a cat", "elk", "a cat", 0),
+        PromptPair("one elk here", "one a cat here", "elk", "a cat", 4),
     ]
+    assert prompt_pairs({" cat ": "dog"}, ["a {}"]) == prompt_pairs({"cat": "dog"}, ["a {}"])
     assert texts_of(pairs[::2]) == ["cat", "dog", "elk", "a cat"]
 
 
+def test_the_wordings_are_those_of_the_papers() -> None:
+    pairs = prompt_pairs({"cat": "dog"})
+    assert [p.source for p in pairs] == ["cat", "a photo of cat", "an image of cat", "a picture of cat"]
+
+
 def test_rows_start_at_the_words_last_token_and_are_lined_up_by_hand() -> None:
-    pair = PromptPair("a red cat", "dog", "red cat", "dog")
+    pair = prompt_pairs({"red cat": "dog"}, ["a {}"])[0]
     states = {t: state(t) for t in (pair.source, pair.target)}
     keys, targets = rows(states, [pair], "subject")
-    assert keys.tolist() == [[3, 9]] and targets.tolist() == [[1, 3]]
+    assert keys.tolist() == [[3, 9]] and targets.tolist() == [[2, 5]]
     keys, targets = rows(states, [pair, pair], "subject+end")
     assert keys.tolist() == [[3, 9], [4, 9], [5, 9]] * 2
-    assert targets.tolist() == [[1, 3], [2, 3], [3, 3]] * 2  # the target's rows are cut ...
-    back = PromptPair(pair.target, pair.source, pair.meant, pair.said)
+    assert targets.tolist() == [[2, 5], [3, 5], [4, 5]] * 2  # the target's rows are cut ...
+    back = PromptPair(pair.target, pair.source, pair.meant, pair.said, pair.at)
     _, targets = rows(states, [back], "subject+end")
-    assert targets.tolist() == [[3, 9], [4, 9], [5, 9], [5, 9], [5, 9]]  # ... or its last one is repeated
+    assert targets.tolist() == [[3, 9], [4, 9], [5, 9], [5, 9]]  # ... or its last one is repeated
     assert keys.dtype == targets.dtype == torch.float64
 
 
-def test_at_several_occurrences_the_last_one_counts() -> None:
-    words = state("cat or cat").words
-    assert slots(words, "cat", "subject") == [3] and slots(words, "cat", "subject+end") == [3, 4, 5]
+@pytest.mark.parametrize(
+    ("template", "said", "meant", "source", "target"),
+    [
+        ("{} or cat", "cat", "dog", 1, 1),  # the same word behind the slot ...
+        ("cat or {}", "cat", "dog", 3, 3),  # ... before it ...
+        ("{} or cat", "elk", "cat", 1, 1),  # ... or on the target's side
+        ("a {} or elk", "red cat", "elk", 3, 2),
+    ],
+)
+def test_the_slot_counts_and_not_the_same_word_elsewhere(
+    template: str, said: str, meant: str, source: int, target: int
+) -> None:
+    (pair,) = prompt_pairs({said: meant}, [template])
+    texts = state(pair.source).words, state(pair.target).words
+    assert slots(*texts, pair, "subject") == ([source], [target])
+    assert slots(*texts, pair, "subject+end") == (list(range(source, 6)), list(range(target, 6)))
     assert aligned([3, 4], [1]) == [1, 1]
+
+
+def cut(text: str, *pieces: str) -> Words:
+    """A text in pieces, between a start and an end."""
+    spans, at = [(0, 0)], 0
+    for piece in pieces:
+        at = text.index(piece, at)
+        spans.append((at, at + len(piece)))
+        at += len(piece)
+    return Words(text, ("<s>", *pieces, "</s>"), (*spans, (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("template", "said", "meant", "source", "target", "rows"),
+    [
+        ("two {}s", "dog", "cat", ["two", "dogs"], ["two", "cats"], ([2], [2])),
+        ("two {}s", "dog", "cat", ["two", "dogs"], ["two", "cat", "s"], ([2], [3])),
+        ("two {}s", "dog", "cat", ["two", "dog", "s"], ["two", "cats"], ([3], [2])),
+        ("two {}s", "dog", "cat", ["two", "dog", "s"], ["two", "cat", "s"], ([2], [2])),
+        ("a {}fighter", "fire", "water", ["a", "firef", "ighter"], ["a", "wat", "erfi", "ghter"], ([3], [4])),
+        ("super{}", "man", "dog", ["superm", "an"], ["super", "dog"], ([2], [2])),
+        ("一只{}在跑", "猫", "狗", ["一只", "猫", "在", "跑"], ["一", "只", "狗", "在", "跑"], ([2], [3])),
+        ("一只{}在跑", "猫", "狗", ["一只", "猫在", "跑"], ["一只", "狗", "在", "跑"], ([2], [3])),
+    ],
+)
+def test_a_slot_inside_a_word_is_lined_up_where_both_sides_end_at_one_letter(
+    template: str, said: str, meant: str, source: list[str], target: list[str], rows: Any
+) -> None:
+    (pair,) = prompt_pairs({said: meant}, [template])
+    assert slots(cut(pair.source, *source), cut(pair.target, *target), pair, "subject") == rows
+
+
+def test_a_slot_that_is_cut_off_or_not_known_is_refused() -> None:
+    (pair,) = prompt_pairs({"cat": "elk"}, ["a {}"])
+    known, short = cut("a elk", "a", "elk"), cut("a cat", "a")
+    strange = Words("a cat", ("<s>", "a", "<unk>"), ((0, 0), (0, 1), (2, 5)), (2,))
+    with pytest.raises(LookupError, match="no token stands for 'cat': .* was cut off after 3 tokens"):
+        slots(short, known, pair, "subject")
+    with pytest.raises(LookupError, match="the tokenizer does not know 'cat': it reads 'cat' in the prompt"):
+        slots(strange, known, pair, "subject")
+    (pair,) = prompt_pairs({"elk": "cat"}, ["a {}"])
+    with pytest.raises(LookupError, match="the tokenizer does not know 'cat'"):
+        slots(known, strange, pair, "subject")
 
 
 def test_kept_texts_give_all_their_rows() -> None:
     assert kept_rows({}, []) is None
     kept = kept_rows({t: state(t) for t in ("a", "b c")}, ["b c", "a"])
     assert kept is not None and kept.shape == (12, 2)
-    assert kept[:, 1].tolist() == [3.0] * 6 + [1.0] * 6
+    assert kept[:, 1].tolist() == [3.0] * 6 + [1.0] * 6 and kept.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: prompt_pairs({}), ValueError, "requests is {}; write"),
+        (lambda: prompt_pairs(["cat"]), ValueError, r"requests is \['cat'\]; write"),  # type: ignore[arg-type]
         (lambda: prompt_pairs({"cat": ""}), ValueError, "empty side"),
+        (lambda: prompt_pairs({" ": "cat"}), ValueError, "empty side"),
+        (lambda: prompt_pairs({"cat": "dog"}, "a {}"), ValueError, "templates is 'a {}'; give a list"),
+        (lambda: prompt_pairs({"cat": "dog"}, ["a cat"]), ValueError, "exactly one {}"),
         (lambda: prompt_pairs({"cat": "dog"}, []), ValueError, r"templates is \[\]; give a list"),
         (lambda: prompt_pairs({"cat": "dog"}, ["{} or {}"]), ValueError, "exactly one {}"),
-        (lambda: slots(state("a cat").words, "cat", "all"), ValueError, "tokens is 'all'; it is 'subject'"),  # type: ignore[arg-type]
-        (lambda: slots(state("a cat").words, "dog", "subject"), LookupError, "'dog' is not in the prompt"),
+        (
+            lambda: slots(*[state("a cat").words] * 2, PromptPair("a cat", "a cat", "cat", "cat", 2), "all"),  # type: ignore[arg-type]
+            ValueError,
+            "tokens is 'all'; it is 'subject'",
+        ),
     ],
 )
 def test_bad_requests_are_named(call: Any, error: type[Exception], message: str) -> None:

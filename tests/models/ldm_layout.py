@@ -18,6 +18,8 @@ UNET_TOP = (
     ("conv_in", "input_blocks.0.0"),
     ("conv_norm_out", "out.0"),
     ("conv_out", "out.2"),
+    ("add_embedding.linear_1", "label_emb.0.0"),
+    ("add_embedding.linear_2", "label_emb.0.2"),
 )
 ATTENTION = (
     ("group_norm", "norm"),
@@ -30,15 +32,23 @@ ATTENTION = (
 
 def write_ldm(pipe: Any, path: Any) -> None:
     """Write UNet, autoencoder and text encoder into one safetensors file."""
-    state = {f"model.diffusion_model.{_unet(k, pipe.unet)}": v for k, v in pipe.unet.state_dict().items()}
-    n = len(pipe.vae.config.block_out_channels)
-    for k, v in pipe.vae.state_dict().items():
-        conv = ".attentions." in k and v.ndim == 2  # once a convolution of one pixel
-        state[f"first_stage_model.{_vae(k, n)}"] = v[:, :, None, None] if conv else v
+    state = unet_and_vae(pipe)
     for k, v in pipe.text_encoder.state_dict().items():
         whole = k if k.startswith("text_model.") else f"text_model.{k}"
         state[f"cond_stage_model.transformer.{whole}"] = v
     save_file({k: v.contiguous() for k, v in state.items()}, path)
+
+
+def unet_and_vae(pipe: Any) -> dict[str, Any]:
+    """Return UNet, where there is one, and autoencoder in the layout of latent diffusion's own code."""
+    unet = getattr(pipe, "unet", None)
+    own = unet.state_dict() if unet else {}
+    state = {f"model.diffusion_model.{_unet(k, unet)}": v for k, v in own.items()}
+    n = len(pipe.vae.config.block_out_channels)
+    for k, v in pipe.vae.state_dict().items():
+        conv = ".attentions." in k and v.ndim == 2  # once a convolution of one pixel
+        state[f"first_stage_model.{_vae(k, n)}"] = v[:, :, None, None] if conv else v
+    return state
 
 
 def _renamed(key: str, names: Any) -> str:

@@ -12,6 +12,8 @@ from denoscope.models import errors
         ("WrongTypeError", TypeError),
         ("NotFoundError", LookupError),
         ("StateError", RuntimeError),
+        ("MissingFileError", FileNotFoundError),
+        ("FileInTheWayError", FileExistsError),
     ],
 )
 def test_each_is_caught_as_ours_and_as_the_built_in_one(name, builtin):

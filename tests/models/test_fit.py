@@ -15,6 +15,7 @@ from torch import nn
 
 from denoscope.models.errors import StateError, UsageError
 from denoscope.models.fit import fit, seeded
+from denoscope.models.fit_state import Checkpoints
 
 STEPS = 12
 OPTIMIZERS = {
@@ -75,7 +76,7 @@ def test_least_squares_is_solved():
     assert done.steps == 400 and done.losses[0] > 10 and done.losses[-1] < 1e-6
     frame = done.to_frame()
     assert list(frame.columns) == ["step", "loss"] and frame["loss"].to_numpy() == pytest.approx(done.losses)
-    assert "400 steps" in repr(done)
+    assert repr(done) == f"Fitted(400 steps; loss {done.losses[0]:.4g} -> {done.losses[-1]:.4g})"
 
 
 def test_it_equals_a_loop_written_by_hand():
@@ -170,6 +171,14 @@ def test_a_killed_fit_goes_on(tmp_path):
     assert equal(bits(net), bits(other)) and np.array_equal(whole.losses, again.losses)
 
 
+@pytest.mark.parametrize(("how", "at"), [({"every": 3}, [3, 6, 7]), ({"every": 100}, [7])])
+def test_checkpoints_are_as_far_apart_as_asked(tmp_path, monkeypatch, how, at):
+    kept = []
+    monkeypatch.setattr(Checkpoints, "save", lambda _, state: kept.append(len(state.losses)))
+    trained(tmp_path, steps=7, **how)
+    assert kept == at
+
+
 def test_a_damaged_checkpoint_begins_anew(tmp_path, caplog):
     with pytest.raises(Stop):
         trained(tmp_path, 11)
@@ -197,6 +206,21 @@ def test_half_precision_goes_on_too(tmp_path):
     assert torch.equal(run(tmp_path), run(None))
 
 
+def test_an_optimizer_may_remember_plain_numbers(tmp_path):
+    class Slowing(torch.optim.SGD):
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                count = self.state[p]["count"] = self.state[p].get("count", 0) + 1
+                p.data -= 0.1 / count * p.grad
+
+    how = {"optimizer": partial(Slowing, lr=1.0)}
+    whole, net = trained(**how)
+    with pytest.raises(Stop):
+        trained(tmp_path, 7, **how)
+    _, other = trained(tmp_path, **how)
+    assert equal(bits(net), bits(other))
+
+
 # randomness ----------------------------------------------------------------------------------------------
 
 
@@ -209,7 +233,7 @@ def test_each_step_has_randomness_of_its_own_and_torchs_is_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
-    seen = [draws(seed, step) for seed in (0, 1) for step in (0, 1, 10)]
+    seen = [draws(seed, step) for seed in (0, 1, 11) for step in (0, 1, 10)]
     assert torch.equal(torch.rand(2), expected)
     numbers = [x for row in seen for x in row]
     assert len(set(numbers)) == len(numbers)
@@ -230,6 +254,7 @@ def test_another_seed_is_another_fit():
         ({"seed": 3}, "seed was 0, is 3"),
         ({"about": {"data": "b"}}, r"about was \{\}, is \{\"data\": \"b\"\}"),
         ({"schedule": None}, "schedule was .*, is null"),
+        ({"schedule": lambda i: 1 / (2 + i)}, "schedule was .*, is"),
         ({"optimizer": partial(torch.optim.AdamW, lr=0.1)}, "optimizer settings was .*0.05.*, is .*0.1"),
         ({"optimizer": OPTIMIZERS["sgd, momentum"]}, 'optimizer was "AdamW", is "SGD"'),
     ],
@@ -257,6 +282,38 @@ def test_other_starting_values_or_frozen_ones_are_another_fit(tmp_path):
         trained(tmp_path, net=net)
 
 
+def test_other_frozen_values_are_another_fit(tmp_path):
+    def frozen(change):
+        net = small()
+        net[0].weight.requires_grad_(False).data[0, 0] += change
+        return net
+
+    with pytest.raises(Stop):
+        trained(tmp_path, 7, net=frozen(0))
+    with pytest.raises(UsageError, match="another fit: frozen parameters was"):
+        trained(tmp_path, net=frozen(1))
+
+
+def test_after_going_on_a_stop_puts_back_the_checkpoint(tmp_path):
+    ends = []
+    for stop in (7, 6, 8):  # the checkpoint is before step 5
+        net = small()
+        with pytest.raises(Stop):
+            trained(tmp_path, stop, net=net)
+        ends.append(bits(net))
+    assert equal(ends[0], ends[1]) and equal(ends[0], ends[2]) and not equal(ends[0], bits(small()))
+
+
+def test_another_number_format_is_another_fit(tmp_path):
+    def run(dtype):
+        w = torch.ones(3, dtype=dtype, requires_grad=True)
+        fit([w], lambda step, rng: w.float().square().sum(), steps=2, folder=tmp_path)
+
+    run(torch.bfloat16)
+    with pytest.raises(UsageError, match="another fit: start was"):
+        run(torch.float32)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_loss_that_is_not_finite_stops_at_once(tmp_path, value):
     w = torch.ones(2, requires_grad=True)
@@ -280,6 +337,7 @@ def test_parameters_that_are_not_finite_stop_at_once():
 BAD = [
     ({"what": []}, "it is empty"),
     ({"what": [torch.zeros(2)]}, r"cannot be trained \(0\); set requires_grad_"),
+    ({"what": {"w": torch.ones(2, requires_grad=True), "x": torch.zeros(2)}}, r"cannot be trained \(x\)"),
     ({"what": {"w": torch.zeros(2, requires_grad=True) * 2}}, "w is computed from others"),
     ({"loss": lambda step, rng: torch.zeros(())}, "step 0 has shape .* does not depend on what is trained"),
     ({"loss": lambda step, rng: W * 2}, r"step 0 has shape \(2,\) and depends"),
@@ -302,7 +360,18 @@ def test_nothing_is_left_on_what_is_not_trained(caplog):
     net, idle = small(), torch.ones(2, requires_grad=True)
     fit({"w": net[4].weight, "idle": idle}, noisy(net), steps=2)
     assert all(p.grad is None for p in net.parameters())
-    assert "does not depend on idle" in caplog.text
+    assert [r.getMessage() for r in caplog.records] == ["the loss of the first step does not depend on idle"]
+
+
+def test_a_step_that_fails_leaves_no_gradient():
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None):
+            raise Stop
+
+    w = torch.ones(2, requires_grad=True)
+    with pytest.raises(Stop):
+        fit([w], lambda step, rng: w.sum(), steps=1, optimizer=partial(Failing, lr=0.1))
+    assert w.grad is None and w.tolist() == [1, 1]
 
 
 def test_progress_is_told():

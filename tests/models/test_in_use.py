@@ -168,7 +168,7 @@ def test_learned_words_have_maps():
     assert maps.maps.sel(word="toy").max() > 0
 
 
-def test_a_learned_word_loaded_after_opening_is_refused_where_it_lies():
+def test_a_learned_word_loaded_after_opening_is_read_as_the_pipeline_reads_it():
     model = load(tiny_sd())
     model.pipe.load_textual_inversion({"<toy>": torch.randn(1, 16)})
     assert equals_its_pipeline(model, ("a <toy>", "a cat", "<toy>"), 4.0)

@@ -128,6 +128,22 @@ def test_twice_a_direction_acts_twice_as_far(tiny):
     torch.testing.assert_close(first(tiny, TOKENS, (5 * d).ablate()), first(tiny, TOKENS, d.ablate()))
 
 
+def test_what_it_does_is_a_value(tiny):
+    """By it sweeps and stores know equal interventions."""
+    d = Direction(TOKENS, vector())
+    acts = [d.steer(1.0), d.steer(2.0), (2 * d).steer(1.0), Direction(TOKENS, vector(), -1).steer(1.0)]
+    assert len({a.spec.digest for a in [*acts, d.ablate()]}) == 5
+    assert d.steer(1.0).key == Direction(TOKENS, vector()).steer(1.0).key
+    (part,) = d.steer(1.0).parts(tiny)
+    assert part.spec.digest == d.steer(1.0).spec.digest
+
+
+def test_number_formats_do_not_limit_it():
+    long = Direction(TOKENS, torch.full((4,), 3e4, dtype=torch.float16), axis=-1)
+    assert long.norm() == pytest.approx(6e4, rel=1e-3)  # the squares are beyond float16
+    assert long.component(torch.ones(2, 3, 4, dtype=torch.float64)).dtype == torch.float64
+
+
 @pytest.mark.parametrize("v", [torch.zeros(3), torch.ones(2, 2), torch.tensor([float("nan"), 1])])
 @pytest.mark.misshapen
 def test_vectors_that_point_nowhere_are_refused(v):
@@ -150,6 +166,10 @@ def test_what_leads_nowhere_is_refused():
         Direction({TOKENS: [1.0, 2.0]})
     with pytest.raises(ValueError, match=f"differ at {TOKENS}: 16 and 8 channels"):
         d + Direction(TOKENS, vector(8))
+    one, last = (Direction(TOKENS, vector(), axis=a) for a in (1, -1))
+    with pytest.raises(ValueError, match="16 and 16 channels, on axes 1 and -1"):
+        one + last
+    assert last[TOKENS].axes == (last + last).axes == (2 * last).axes == {TOKENS: -1}
 
 
 # several sites ---------------------------------------------------------------------------------------------

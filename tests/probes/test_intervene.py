@@ -275,3 +275,57 @@ def test_patching_from_steps_that_were_not_kept_is_an_error(tiny):
     some = trace(tiny, PROMPTS, sites=[MID], when=When({0}), **RUN)
     with pytest.raises(LookupError, match="no activation .* at step 1"):
         trace(tiny, PROMPTS, interventions=[patch(MID, some)], **RUN)
+
+
+# tokens, heads and times ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["q", "k", "v", "z", "out"])
+def test_tokens_and_heads_go_by_the_layout_of_the_site(tiny, kind):
+    site, steps = f"unet/mid.attn.0.0/cross_attn.{kind}", 2
+    run = {"seeds": [0], "steps": steps}
+    other = trace(tiny, ["a dog"], sites=site, **run)
+    plain = trace(tiny, ["a cat"], sites=site, **run)
+    part = {"tokens": [2]} if kind == "out" else {"tokens": [2, 3], "heads": [1]}
+    seen = trace(tiny, ["a cat"], sites=site, interventions=[patch(site, other, When({0}), **part)], **run)
+    wanted = plain[site][0].clone()
+    if kind == "out":
+        wanted[:, 2] = other[site][0][:, 2]
+    else:
+        wanted[:, 1, 2:4] = other[site][0][:, 1, 2:4]
+    assert torch.equal(seen[site][0], wanted) and not torch.equal(other[site][0], plain[site][0])
+
+
+def test_tokens_and_heads_that_a_site_does_not_have_are_refused(tiny):
+    run = {"prompts": ["a cat"], "seeds": [0], "steps": 1}
+    block = "unet/mid.attn.0.0"
+    for site, part, message in (
+        (f"{block}/cross_attn.k", {"tokens": [99]}, r"tokens \[99\] are not all at .*has tokens 0 to 31"),
+        (f"{block}/cross_attn.k", {"heads": [2]}, r"heads \[2\] are not all at .*has heads 0 to 1"),
+        (f"{block}/cross_attn.out", {"heads": [0]}, r"axes \('token', 'channel'\), none of heads"),
+        (f"{block}/cross_attn.probs", {"tokens": [2]}, r"'query', 'key'\), none of tokens"),
+        ("unet/mid.res.0/resid.post", {"tokens": [2]}, "none of tokens"),
+    ):
+        values = trace(tiny, sites=site, **run)
+        with pytest.raises(ValueError, match=message):
+            trace(tiny, interventions=[patch(site, values, **part)], **run)
+
+
+@pytest.mark.parametrize("make", [patch, mean, resample])
+def test_values_of_another_time_are_refused(tiny, make):
+    site = "unet/mid.attn.0.0/cross_attn.out"
+    long = trace(tiny, ["a cat"], seeds=[0], steps=10, sites=site)
+    with pytest.raises(
+        ValueError, match=r"at step 1 are of time \d+, but in this run that step is at time \d+"
+    ):
+        trace(tiny, ["a cat"], seeds=[0], steps=4, interventions=[make(site, long, when=When({1}))])
+    trace(tiny, ["a cat"], seeds=[0], steps=10, interventions=[make(site, long, when=When({1}))])
+
+
+def test_rows_of_values_that_do_not_fit_are_refused(tiny):
+    for site in ("unet/mid.attn.0.0/cross_attn.out", "text_encoder/layer.0/self_attn.out"):
+        two = trace(tiny, ["a cat", "a dog"], seeds=[0, 1], steps=2, sites=site)
+        with pytest.raises(ValueError, match="do not fit .*one row for each that is, or one for all"):
+            trace(tiny, ["a cat"] * 3, seeds=[0, 1, 2], steps=2, interventions=[patch(site, two)])
+        with pytest.raises(ValueError, match=r"rows \(7,\) are not all among the run's samples"):
+            trace(tiny, ["a cat"], seeds=[0], steps=2, interventions=[zero(site, When(rows=(7,)))])

@@ -14,6 +14,7 @@ from denoscope.models.text.prompt import Words
 from denoscope.probes.text_states import (
     TokenStates,
     layer_inputs,
+    parts_reached,
     pooled_states,
     site_states,
     token_states,
@@ -57,6 +58,12 @@ def test_more_texts_than_one_batch_holds(tiny: Any) -> None:
     texts = [f"a {a}{b}" for a in "bcdfghkl" for b in "aeiouvwxy"]
     assert len(texts) > 64
     found, read = layer_inputs(tiny, texts, SITE), token_states(tiny, texts)
+    site = Site("text_encoder/layer.1/resid.post")
+    passed = site_states(tiny, texts, [site])[site]
+    assert len(passed) == len(texts)
+    torch.testing.assert_close(
+        passed[64:66], site_states(tiny, texts[64:66], [site])[site], rtol=0, atol=1e-5
+    )
     for text in (texts[0], texts[63], texts[64], texts[-1]):
         torch.testing.assert_close(found[text].values, given(tiny, text, SITE), rtol=0, atol=1e-5)
         assert found[text].words.text == read[text].words.text == text
@@ -81,6 +88,25 @@ def test_what_the_denoiser_reads_token_by_token_and_pooled(name: str) -> None:
     for text in TEXTS:
         torch.testing.assert_close(pooled[text], prompts[text].pooled, rtol=0, atol=1e-5)
     assert not torch.equal(pooled["a cat"], pooled["a red dog"])
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "parts"),
+    [
+        ("sd", "text_encoder/layer.1/mlp.out", ("tokens",)),
+        ("sdxl", "text_encoder/layer.0/mlp.out", ("tokens",)),
+        ("sdxl", "text_encoder/layer.1/mlp.out", ()),  # behind the layer that is read
+        ("sdxl", "text_encoder_2/layer.0/self_attn.out", ("tokens", "pooled")),
+        ("sdxl", "text_encoder_2/layer.1/self_attn.out", ("pooled",)),
+        ("sd3", "text_encoder/layer.1/mlp.out", ("pooled",)),
+        ("sd3", "text_encoder_3/layer.1/mlp.out", ("tokens",)),
+        ("flux-dev", "text_encoder/layer.0/mlp.out", ("pooled",)),
+    ],
+)
+def test_it_is_known_by_which_way_a_layer_reaches_the_denoiser(
+    name: str, site: str, parts: tuple[str, ...]
+) -> None:
+    assert parts_reached(opened(name), site, "a cat") == parts
 
 
 def test_states_at_sites_are_those_of_the_encoder(tiny: Any) -> None:

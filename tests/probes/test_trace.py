@@ -9,6 +9,7 @@ import torch
 
 from denoscope.models.load import load
 from denoscope.models.run.context import When
+from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_ddpm
 from denoscope.probes.intervene import Intervention, scale
 from denoscope.probes.trace import Trace, trace
@@ -97,6 +98,31 @@ def test_what_is_kept_is_a_copy(tiny):
     assert torch.equal(run[OUT], before)
 
 
+def test_interventions_act_before_anything_is_kept(tiny):
+    """Whatever the order of sites; the kept tensor is the one that the network goes on with."""
+    plain = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    run = trace(tiny, PROMPTS, sites=[OUT], interventions=[scale(OUT, 3.0, When({0}))], **RUN)
+    torch.testing.assert_close(run[OUT][0], 3 * plain[OUT][0])
+
+
+def test_each_step_is_handed_over_and_told(tiny):
+    states, told = [], []
+    run = trace(tiny, PROMPTS, on_step=states.append, progress=lambda *now: told.append(now), **RUN)
+    assert [s.step for s in states] == list(run.steps) and torch.equal(states[-1].latents, run.latents)
+    assert told == [(1, 3, "sampling"), (2, 3, "sampling"), (3, 3, "sampling")]
+
+
+def test_it_tells_what_it_is(tiny):
+    run = trace(
+        tiny, PROMPTS, sites=[OUT, OUT, Site(OUT)], when=When({1}), size=(24, 16), guidance=2.0, **RUN
+    )
+    assert repr(run) == "Trace(2 samples, 3 steps, 1 sites, StableDiffusionPipeline)"
+    assert (run.about["size"], run.about["steps"], run.about["guidance"]) == ([24, 16], 3, 2.0)
+    assert run.latents.shape == (2, 4, 12, 8) and run.images.shape == (2, 3, 24, 16)
+    (line,) = run.account.lines
+    assert (line.calls, line.steps, line.rows) == (1, (1,), 2)
+
+
 def test_a_store_holds_the_same(tiny, tmp_path):
     memory = trace(tiny, PROMPTS, sites=[OUT, "text_encoder/layer.1/resid.post"], **RUN)
     disk = trace(
@@ -106,6 +132,19 @@ def test_a_store_holds_the_same(tiny, tmp_path):
     assert all(torch.equal(disk[s], memory[s]) for s in memory)
     assert torch.equal(disk.latents, memory.latents)
     assert [p.name for p in tmp_path.iterdir()] == ["acts.zarr"]
+    chunks = [
+        p.name for p in (tmp_path / "acts.zarr").glob(f"*{OUT.rpartition('/')[2]}/*") if p.name[0] != "."
+    ]
+    assert len(chunks) == 3  # a step is read alone
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_store_keeps_the_format_that_is_asked_for(tiny, tmp_path, dtype):
+    how = {"sites": [OUT], "dtype": getattr(torch, dtype), **RUN}
+    memory = trace(tiny, PROMPTS, **how)
+    disk = trace(tiny, PROMPTS, store=tmp_path / "acts.zarr", **how)
+    assert disk[OUT].dtype == memory[OUT].dtype == getattr(torch, dtype)
+    assert torch.equal(disk[OUT], memory[OUT])
 
 
 def test_a_run_that_fails_leaves_no_store(tiny, tmp_path):
@@ -129,6 +168,13 @@ def test_a_store_is_not_overwritten(tiny, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="mine exists"):
         trace(tiny, PROMPTS, sites=[OUT], store=tmp_path / "mine", **RUN)
+
+
+def test_what_a_tokenizer_does_not_know_is_saved_too(tiny, tmp_path):
+    run = trace(tiny, ["a 猫 cat"], seeds=[0], steps=1, sites="unet/out/eps")
+    run.save(tmp_path / "run.zarr")
+    (prompt,) = Trace.load(tmp_path / "run.zarr").prompts
+    assert prompt.unknown == run.prompts[0].unknown != () and not prompt.reads("猫")
 
 
 def test_save_and_load(tiny, tmp_path):
@@ -162,11 +208,17 @@ def test_the_dataset_is_labelled(tiny):
     assert data["sigma"].values[0] > data["sigma"].values[-1]
 
 
-def test_the_bytes_are_announced(tiny, caplog):
+def test_the_bytes_are_announced_once_and_many_loudly(tiny, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, "denoscope"):
         run = trace(tiny, PROMPTS, sites=[OUT], **RUN)
-    kept = run[OUT].numel() * 4 / 1e6
-    assert f"{kept:.1f} MB at 1 sites" in caplog.text
+        trace(tiny, PROMPTS, **RUN)  # keeps nothing, and says nothing
+    kept = run[OUT].numel() * 4
+    (record,) = caplog.records
+    assert f"{kept / 1e6:.1f} MB at 1 sites" in record.getMessage() and record.levelname == "INFO"
+    caplog.clear()
+    monkeypatch.setattr("denoscope.probes.keep.WARN_BYTES", kept)
+    trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
 
 
 def test_an_unconditional_stochastic_model_traces():
@@ -186,6 +238,10 @@ def test_wrong_calls_say_what_to_write(tiny):
         trace(tiny, PROMPTS, sites="unet/mid.attn.0.0/cros_attn.out", **RUN)
     with pytest.raises(TypeError, match=r"\['a cat'\]"):
         trace(tiny, "a cat", seeds=[0])
+    with pytest.raises(TypeError, match=r"single number 3.*\[3\]"):
+        trace(tiny, seeds=3)
+    with pytest.raises(LookupError, match="did you mean"):
+        trace(tiny, PROMPTS, sites=[Site("unet/mid.attn.0.0/cros_attn.out")], **RUN)
     with pytest.raises(ValueError, match="one guidance branch"):
         trace(tiny, PROMPTS, sites=[OUT], when=When(branch=None), **RUN)
     with pytest.raises(LookupError, match="was not traced"):

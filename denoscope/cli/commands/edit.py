@@ -18,14 +18,19 @@ def edit(
     change_to: Annotated[str, typer.Argument(help="What it shall mean instead.", show_default=False)],
     *,
     site: Annotated[
-        str, typer.Option(help="Which layer of the text encoder.")
-    ] = "text_encoder/layer.0/self_attn.out",
+        list[str] | None,
+        typer.Option(
+            help="Which layer of a text encoder, once for each that is edited; the first self-attention of "
+            "all if left out.",
+            show_default=False,
+        ),
+    ] = None,
     model: ModelOpt = "emoji",
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path(
         "edit.safetensors"
     ),
 ) -> None:
-    """Make the text encoder read one word as another, in closed form (Diff-QuickFix).
+    """Make all text encoders read one word as another, in closed form (Diff-QuickFix).
 
     Example:  denoscope edit firefighter cook --output cook.safetensors
     """
@@ -35,3 +40,7 @@ def edit(
     output.parent.mkdir(parents=True, exist_ok=True)
     made.save(output)
     out.print(f"{escape(repr(made))}\nin [bold]{escape(str(output))}[/]", soft_wrap=True)
+    for place, parts in made.note["reaches"].items():
+        out.print(f"{escape(place)}: reaches the denoiser by {' and '.join(parts)}", soft_wrap=True)
+    if made.note["unedited"]:
+        out.print(f"left as before: {', '.join(made.note['unedited'])}", soft_wrap=True)

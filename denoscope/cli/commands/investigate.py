@@ -41,9 +41,15 @@ def investigate(
 
 def run_case(case: Case, output: Path, fresh: bool = False) -> None:
     """Investigate with progress bars, then say where the page is."""
+    from ...investigation.folder import keeps_stages
     from ...investigation.investigate import investigate as run
 
     use_threads(case.model)
-    with progress_bars() as show:
-        page = run(case, output, command=command_line(), fresh=fresh, progress=show)
+    try:
+        with progress_bars() as show:
+            page = run(case, output, command=command_line(), fresh=fresh, progress=show)
+    except KeyboardInterrupt as stopped:
+        if keeps_stages(output):
+            stopped.add_note("The same command goes on where it stopped.")
+        raise
     out.print(f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser", soft_wrap=True)

@@ -16,4 +16,5 @@ def make_edit(setup: Setup, cause: Mediation) -> Edit:
     site = CausalMap.of(cause).ranked()["site"][0]
     templates = list(dict.fromkeys([*setup.wording.efficacy, *TEMPLATES]))
     request = {q.about: q.change_to}
-    return quickfix(setup.model, request, site=site, templates=templates, keep=setup.wording.keep)
+    keep = ["", *setup.wording.keep]  # the empty text is the other branch of guidance
+    return quickfix(setup.model, request, site=site, templates=templates, keep=keep)

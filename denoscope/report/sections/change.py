@@ -6,7 +6,7 @@ import xarray as xr
 
 from ...analysis.edit_evaluation.prompts import KINDS
 from ..pairs import pairs, pictures
-from ..plain import plain_site
+from ..plain import plain_part, plain_site
 from ..results import Results, Section
 
 
@@ -20,7 +20,8 @@ def section(results: Results) -> Section:
             "address": edit.note["site"],
             "size": f"{edit.size():,}",
         },
-        "kept": len(edit.note.get("keep", [])),
+        "kept": len([text for text in edit.note.get("keep", []) if text]),
+        "unedited": [plain_part(e) for e in edit.note.get("unedited", [])],
         "grids": [_grid(data, kind) for kind in kinds],
     }
     return Section(values, {f"grid-{kind}": pairs(data, kind) for kind in kinds})

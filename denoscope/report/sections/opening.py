@@ -35,7 +35,7 @@ def _facts(asked: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
 def _tiles(results: Results) -> list[dict[str, str]]:
     asked, shown = results.asked, results.shown
     tiles = []
-    if results.text.share:
+    if results.text.proportion:
         best = results.text.ranked().iloc[0]
         where = f"{plain_site(best['site'])} at {plain_token(best['token'])}"
         text = f"of the effect of “{asked['about']}” comes back when only {where} is restored"

@@ -21,7 +21,7 @@ def section(results: Results) -> Section:
         "text_maps": [{"name": f"text {kind}", "title": KINDS.get(kind, kind)} for kind in figures],
         "text_cost": plain_cost(data),
         "metric": found.metric,
-        "share": found.share and results.denoiser.share,
+        "proportion": found.proportion and results.denoiser.proportion,
     }
     told = [
         tell_total(found, about),

@@ -317,6 +317,7 @@ def test_a_model_that_reads_no_words_while_it_paints_is_refused():
     ("change", "error", "message"),
     [
         ({"words": ["horse"]}, LookupError, "'horse' is not in the prompt 'a red cat'"),
+        ({"prompts": ["a 猫"], "words": ["猫"]}, LookupError, "the tokenizer does not know '猫'"),
         ({"words": "cat"}, TypeError, r"give a list: \['cat'\]"),
         ({"prompts": "a red cat"}, TypeError, r"give a list: \['a red cat'\]"),
         ({"prompts": [""]}, ValueError, "no words to map"),
@@ -334,6 +335,12 @@ def test_bad_input_is_named(model, change, error, message):
     with pytest.raises(error, match=message):
         word_maps(model, given.pop("prompts"), given.pop("words", None), **given)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.denoiser.modules())
+
+
+def test_words_that_the_tokenizer_does_not_know_have_no_map_and_are_named(model):
+    with pytest.warns(UserWarning, match=r"\['猫'\] of the prompt 'a 猫 cat' have no map"):
+        found = word_maps(model, ["a 猫 cat"], **RUN)
+    assert list(found.maps["word"].values) == ["a", "cat"]
 
 
 def test_a_model_without_prompts_is_refused():

@@ -11,6 +11,7 @@ from denoscope.analysis.mediation.corruption import EMBEDDINGS, Noise, Swap, cor
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.probes.intervene import Intervention
+from tests.models.families.test_families import opened
 
 
 def made(model: Any, texts: list[str], subjects: list[str], how: Noise | Swap) -> Any:
@@ -87,6 +88,24 @@ def test_other_seeds_give_other_noise(tiny: Any) -> None:
     assert a.ne(b).all()
 
 
+def test_noise_is_that_of_rome_unless_said_otherwise() -> None:
+    assert Noise() == Noise(sd=3.0, draws=10, seed=0)
+
+
+def test_a_draw_is_the_same_for_each_prompt_token_by_token(tiny: Any) -> None:
+    long, short = made(tiny, ["a red cat", "a cat"], ["red cat", "cat"], Noise(draws=2))
+    for a, b in zip(long, short, strict=True):
+        assert len(added(a)) == 2 and torch.equal(added(a)[:1], added(b))
+
+
+def test_each_text_encoder_has_noise_of_its_own() -> None:
+    ((draw,),) = made(opened("sdxl"), ["a red cat"], ["cat"], Noise(draws=1))
+    assert set(draw.added) == {"text_encoder", "text_encoder_2"}
+    first, second = (noise[0] / noise[0].norm() for _, noise in draw.added.values())
+    n = min(len(first), len(second))
+    assert not torch.allclose(first[:n] / first[:n].norm(), second[:n] / second[:n].norm(), atol=0.1)
+
+
 def test_rows_feel_their_own_interventions_only(tiny: Any) -> None:
     """More rows than one batch holds, each with noise of its own, equal one after another."""
     (draws,) = made(tiny, ["a red cat"], ["cat"], Noise(draws=70))
@@ -98,9 +117,9 @@ def test_rows_feel_their_own_interventions_only(tiny: Any) -> None:
 
 
 def test_swap_writes_other_words(tiny: Any) -> None:
-    texts = ["a Red cat, red cats", "a cat"]
+    texts = ["a Red cat, red cats", "a cat, two cats"]
     swapped = made(tiny, texts, ["red", "cat"], Swap(r"d\1og"))
-    assert [draws[0].text for draws in swapped] == [r"a d\1og cat, d\1og cats", r"a d\1og"]
+    assert [draws[0].text for draws in swapped] == [r"a d\1og cat, d\1og cats", r"a d\1og, two cats"]
     assert swapped[0][0].interventions() == () and len(swapped[0]) == 1
 
 
@@ -109,6 +128,7 @@ def test_swap_writes_other_words(tiny: Any) -> None:
     [
         (lambda: Noise(sd=-1), "sd is -1"),
         (lambda: Noise(sd=float("nan")), "sd is nan"),
+        (lambda: Noise(sd=float("inf")), "sd is inf"),
         (lambda: Noise(draws=0), "draws is 0; give at least 1"),
         (lambda: Swap("  "), r"like Swap\('cook'\)"),
     ],
@@ -121,6 +141,16 @@ def test_refuses_what_corrupts_nothing(make: Any, words: str) -> None:
 def test_a_subject_must_be_in_its_prompt(tiny: Any) -> None:
     with pytest.raises(LookupError, match="'cats' is not in the prompt 'a red cat'; did you mean 'cat'"):
         made(tiny, ["a red cat"], ["cats"], Noise())
+
+
+@pytest.mark.parametrize("how", [Noise(), Swap("cat")])
+def test_a_subject_must_be_known_to_the_tokenizer(tiny: Any, how: Noise | Swap) -> None:
+    with pytest.raises(LookupError, match="does not know '猫': it reads '猫' in the prompt 'a 猫'"):
+        made(tiny, ["a 猫"], ["猫"], how)
+
+
+def test_words_of_scripts_without_spaces_are_swapped(tiny: Any) -> None:
+    assert made(tiny, ["一只cat在跑"], ["cat"], Swap("dog"))[0][0].text == "一只dog在跑"
 
 
 def test_a_model_without_text_has_no_subject() -> None:

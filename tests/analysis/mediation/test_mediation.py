@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from denoscope.analysis import Mediation, trace_denoiser, trace_text
 from denoscope.analysis.mediation.choice import KINDS, text_windows
 from denoscope.analysis.mediation.corruption import Noise, Swap, corrupt, encode_rows
+from denoscope.analysis.mediation.text_tracing import _same_as
 from denoscope.analysis.metrics import Outcome, latent_distance
 from denoscope.models.families.stable_diffusion import StableDiffusion
 from denoscope.models.load import load
@@ -25,6 +26,7 @@ from denoscope.models.places.blocks import Place
 from denoscope.models.places.resolve import resolve
 from denoscope.models.site import Site
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
+from denoscope.models.text.prompt import Prompt
 from denoscope.probes.intervene import patch
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.text_states import site_states
@@ -168,6 +170,16 @@ def test_denoiser_tracing_equals_the_oracle(tiny: Any, source: Any, window: list
     assert max(effects) > 100 * ROUNDING
 
 
+@pytest.mark.parametrize("source", ["trajectory", "in_place"])
+def test_several_windows_are_traced_as_each_alone(tiny: Any, source: Any) -> None:
+    how = {"sites": [CROSS], "source": source, "corruption": Noise(draws=1)}
+    both = denoiser(tiny, windows=[[0], [1, 2]], **how).restored.values
+    assert list(both["window"].values) == ["0-0", "1-2"]
+    for window, name in (([0], "0-0"), ([1, 2], "1-2")):
+        alone = denoiser(tiny, windows=[window], **how).restored.values
+        assert float(both.sel(window=name).squeeze()) == pytest.approx(float(alone.squeeze()), abs=ROUNDING)
+
+
 # laws (specification, section 8) --------------------------------------------------------------------------
 
 
@@ -221,6 +233,24 @@ def test_restoring_before_the_subject_changes_no_bit(tiny: Any) -> None:
     assert torch.allclose(base.embeds, back.embeds, atol=1e-6)
 
 
+def test_a_conditioning_is_the_corrupted_one_up_to_rounding_in_tokens_and_pooled_alike() -> None:
+    def read(embeds: float, pooled: float | None) -> Prompt:
+        pool = None if pooled is None else torch.tensor([1.0, pooled])
+        return Prompt("a", ("a",), embeds=torch.tensor([[1.0, embeds]]), pooled=pool)
+
+    corrupted, eps = read(2.0, 3.0), torch.finfo(torch.float32).eps
+    for embeds, pooled, same in (
+        (2.0, 3.0, True),
+        (2.0 * (1 + 2 * eps), 3.0 * (1 + 2 * eps), True),
+        (2.001, 3.0, False),
+        (2.0, 3.001, False),
+    ):
+        restored = read(embeds, pooled)
+        assert _same_as(restored, corrupted) is (corrupted if same else restored)
+    alone = read(2.0, None)
+    assert _same_as(read(2.0, None), alone) is alone
+
+
 def test_equal_conditionings_run_once(tiny: Any) -> None:
     """Of 4 sites x 6 token groups, those of the 3 tokens before the subject equal the corrupted run."""
     got = text(tiny)
@@ -239,6 +269,8 @@ def test_rows_of_denoiser_tracing(tiny: Any) -> None:
     late = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]])
     # restored runs make the last step alone, and of it the conditional row alone
     assert late.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2)
+    beside = denoiser(tiny, sites=sites, seeds=[0, 1], windows=[[2]], source="in_place")
+    assert beside.rows == 2 * ((1 + 2) * 2 * STEPS + 2 * 2 * 2)  # the clean prompt's rows too
 
 
 @pytest.mark.parametrize("tracer", [text, denoiser])
@@ -439,6 +471,27 @@ def test_effect_share_and_total_are_what_they_say(tiny: Any) -> None:
     assert float(interval["mean"]) == pytest.approx(total.mean())
     assert interval["low"] <= interval["mean"] <= interval["high"]
     assert got.normalised.interval()["low"].notnull().all()
+
+
+def test_the_metric_is_given_few_pictures_and_the_clean_prompt(tiny: Any) -> None:
+    sizes = []
+
+    def length(outcome: Outcome) -> Tensor:
+        sizes.append(len(outcome.latents))
+        return torch.tensor([float(len(p.text)) for p in outcome.prompts])
+
+    got = denoiser(tiny, ["a red cat", "a cat"], "cat", sites=[CROSS], metric=length, batch=2)
+    assert got.clean.values.tolist() == [[9], [5]]
+    assert (got.corrupted == got.clean).all() and (got.restored.values == got.clean).all()
+    assert max(sizes) == 2 and sum(sizes) == 2 * (1 + 2 + 2)
+
+
+def test_places_are_told_by_block_and_kind(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny, "default_guidance", 3.0)
+    data = denoiser(tiny, sites=[CROSS, "unet/mid.res.0/resnet.out"], steps=1).data
+    assert data["block"].values.tolist() == ["up.0.attn.0.0", "mid.res.0"]
+    assert data["kind"].values.tolist() == ["cross_attn.out", "resnet.out"]
+    assert data.attrs["guidance"] == 3.0
 
 
 def test_provenance_says_what_was_done(tiny: Any) -> None:

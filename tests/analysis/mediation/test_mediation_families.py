@@ -42,7 +42,7 @@ def test_by_default_all_that_each_layer_adds_is_restored(name):
 @pytest.mark.parametrize(("name", "encoder"), READING)
 def test_restored_texts_are_what_patching_by_hand_gives(name, encoder):
     """All tokens of one layer: this encoder reads the clean text; the others do not, as if they alone had
-    been corrupted. Later layers than the denoiser reads may bring nothing back."""
+    been corrupted. Layers behind those that the denoiser reads are left out."""
     model = opened(name)
     with torch.no_grad():
         n = len(model.encode(["a red cat"])[0].of(encoder).tokens)
@@ -50,7 +50,7 @@ def test_restored_texts_are_what_patching_by_hand_gives(name, encoder):
         model, ["a red cat"], "cat", encoder=encoder, kinds=["resid.post"], tokens=[range(n)], **RUN
     )
     assert list(found.restored.values["site"].values) == [
-        str(s) for s in model.sites(f"{encoder}/layer.*/resid.post")
+        str(s) for s in model.sites(f"{encoder}/layer.*/resid.post")[: model.layers_read().get(encoder)]
     ]
     assert found.restored.values["token"].values[0].startswith(f"0-{n - 1}:")
     with torch.no_grad():
@@ -113,3 +113,12 @@ def test_a_subject_that_clip_cut_off_is_taken_out_where_it_is_read(name):
     assert trace_text(model, [text], "cat", encoder=last, **RUN).total()["mean"] != 0
     with pytest.raises(LookupError, match="no token stands for 'cat'"):
         trace_text(model, [text], "cat", **RUN)
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_words_that_no_tokenizer_knows_are_neither_traced_nor_swapped_in(name):
+    model = opened(name)
+    for prompt, subject, corruption in (("a 猫", "猫", Noise()), ("a cat", "cat", Swap("猫"))):
+        for trace in (trace_text, trace_denoiser):
+            with pytest.raises(LookupError, match="the tokenizer does not know '猫'"):
+                trace(model, [prompt], subject, **{**RUN, "corruption": corruption})

@@ -36,6 +36,11 @@ def test_words_that_differ_between_prompts() -> None:
     assert axis.labels[1:4] == ("1:a", "2:red", "3:*")
 
 
+def test_a_word_is_written_without_its_tokenizers_marks() -> None:
+    words = Prompt("cat", ("\u2581cat", "</s>"), ((0, 3), (0, 0)), embeds=torch.zeros(2, 1))
+    assert token_axis([words], [[0]]).labels == ("0:cat", "1:end")  # T5 has no token at the start
+
+
 def test_positions_and_groups_as_given() -> None:
     axis = token_axis([prompt("a", "red", "cat")], [[1, 3]], [3, (0, 2), range(4, 7)])
     assert axis == TokenAxis(
@@ -56,7 +61,7 @@ def test_refuses_positions_that_do_not_exist(tokens: Any) -> None:
         token_axis([prompt("a", "cat")], [[2]], tokens)
 
 
-@pytest.mark.parametrize("other", [prompt("a", "big", "cat"), prompt("cat", "a")])
+@pytest.mark.parametrize("other", [prompt("a", "big", "cat"), prompt("cat", "a"), prompt("a", "cat", "sits")])
 def test_refuses_prompts_that_do_not_line_up(other: Prompt) -> None:
     prompts = [prompt("a", "cat"), other]
     with pytest.raises(ValueError, match="do not line up with 'a cat'.* in calls of their own"):

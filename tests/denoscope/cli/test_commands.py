@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from denoscope import Trace
+from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from tests.denoscope.cli.calling import ABOUT, call
 
 
@@ -44,6 +45,17 @@ def test_investigate_says_where_the_page_is(folder, tmp_path):
     done = call(*run, "--output", tmp_path / "run")
     assert done.exit_code == 0 and str(tmp_path / "run" / "report.html") in done.output.replace("\n", "")
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_edit_says_what_it_reaches_and_what_it_leaves(tmp_path):
+    tiny_sdxl().save_pretrained(tmp_path / "model")
+    run = ["edit", "cat", "dog", "--model", tmp_path / "model", "-o", tmp_path / "e.safetensors"]
+    both = call(*run).output.replace("\n", " ")
+    assert "text_encoder/layer.0/self_attn.out: reaches the denoiser by tokens " in both
+    assert "text_encoder_2/layer.0/self_attn.out: reaches the denoiser by tokens and pooled" in both
+    assert "left as before" not in both
+    one = call(*run, "--site", "text_encoder_2/layer.0/mlp.out").output.replace("\n", " ")
+    assert "by tokens and pooled" in one and "left as before: text_encoder" in one
 
 
 @pytest.mark.slow

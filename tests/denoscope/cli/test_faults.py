@@ -35,6 +35,9 @@ def test_faults_of_input_name_the_input_and_the_fix(folder, tmp_path):
     )
     one_line(call("locate", "a red cat", "--about", "cat", "--in", "vae", *model), 2, "'vae'", "unet")
     one_line(call("edit", "cat", " ", *model, "-o", tmp_path / "e"), 2, "empty")
+    one_line(call("edit", "cat", "猫", *model, "-o", tmp_path / "e"), 2, "does not know '猫'")
+    run = ["investigate", "a red cat", "--about", "cat", "--change-to", "猫", "-o", tmp_path / "run", *model]
+    one_line(call(*run), 2, "does not know '猫'")
     assert not (tmp_path / "e").exists()
 
 
@@ -126,6 +129,24 @@ def test_a_bug_keeps_its_traceback(folder, monkeypatch):
     assert isinstance(call("sites", "--model", folder).exception, KeyError)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_going_on_is_promised_only_where_something_is_kept(kept, tmp_path, monkeypatch):
+    def stop(_, output, **__):
+        (output / "results.zarr.part").mkdir(parents=True)
+        if kept:
+            (output / "results.zarr.part" / "look").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("denoscope.investigation.investigate.investigate", stop)
+    words = ["investigate", "a cat", "--about", "cat", "--change-to", "dog", "--output", tmp_path / "run"]
+    told = call(*words)
+    assert told.exit_code == 130 and "nothing half-written is left" in told.stderr
+    assert ("goes on where it stopped" in " ".join(told.stderr.split())) == kept
+    monkeypatch.setattr("denoscope.models.load.load", lambda *_: stop(None, tmp_path / "other"))
+    told = call("sites")
+    assert told.exit_code == 130 and "goes on" not in told.stderr
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     words = ["a noto emoji of a woman firefighter", "--about", "firefighter", "--change-to", "cook"]
@@ -140,6 +161,7 @@ def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped" in said and "Traceback" not in said
+    assert "The same command goes on where it stopped." in " ".join(said.split())
     assert look.exists() and not (tmp_path / "run" / "report.html").exists()
     assert not [p for p in tmp_path.rglob("*.part") if p.name not in ("results.zarr.part", "run.json.part")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -189,6 +189,8 @@ def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp
     assert f"In the {denoiser}, restoring" in page.read_text()
     edit = Edit.load(tmp_path / "run" / "edit.safetensors")
     assert edit.note["site"].startswith("text_encoder")
+    left = "text encoder too, which the edit leaves as before"
+    assert (left in page.read_text()) == bool(edit.note["unedited"]) == (make is not tiny_pixart_sigma)
 
 
 @pytest.mark.parametrize(

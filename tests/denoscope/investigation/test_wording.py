@@ -9,6 +9,7 @@ from denoscope.investigation.wording import fit, same, template, wording
 
 def test_the_word_is_taken_out_where_it_stands_alone():
     assert template("a Cook and a cookie", "cook") == "a {} and a cookie"
+    assert template("一只猫在跑", "猫") == "一只{}在跑"
 
 
 @pytest.mark.parametrize("prompt", ["a cat, a cat", "a dog", "a {cat}"])

@@ -6,17 +6,22 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from torch import Tensor
 
 import denoscope
 from denoscope import Edit, Intervention, intervening
 from denoscope.editing.lowrank import dense
 from denoscope.editing.methods.quickfix import TEMPLATES, quickfix
+from denoscope.editing.requests import prompt_pairs, rows, texts_of
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_flux
+from denoscope.probes.text_states import layer_inputs
 from tests.models.families.test_families import READING, opened
 
 SITE = "text_encoder/layer.0/self_attn.out"
-SMALL = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10}  # few rows: they can be met exactly
+# few rows: they can be met exactly
+SMALL: dict[str, Any] = {"templates": ("a {}",), "tokens": "subject", "ridge": 1e-10, "keep": ()}
 
 
 def outputs(model: Any, text: str, site: str = SITE) -> Tensor:
@@ -70,11 +75,11 @@ def test_the_references_bias_is_off_by_one_bias(model: Any) -> None:
 def test_the_end_and_padding_are_read_as_the_targets_too(model: Any) -> None:
     """One wording gives 30 rows, and 16 inputs cannot meet them all, but come near."""
     want, was = outputs(model, "a dog"), outputs(model, "a cat")
-    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8).applied(model):
+    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8, keep=()).applied(model):
         got = outputs(model, "a cat")
     error, before = (got - want)[2:].norm(), (was - want)[2:].norm()
     assert error < 0.1 * before
-    with quickfix(model, {"cat": "dog"}, templates=("a {}",), ridge=1e-8, tokens="subject").applied(model):
+    with quickfix(model, {"cat": "dog"}, **{**SMALL, "ridge": 1e-8}).applied(model):
         only_word = (outputs(model, "a cat") - want)[2:].norm()
     assert only_word > 2 * error
 
@@ -96,7 +101,7 @@ def test_equals_the_papers_formula_written_out(model: Any) -> None:
     k, v = torch.cat(ks), torch.cat(vs)
     eye = torch.eye(16, dtype=torch.float64)
     want = (ridge * weight + v.T @ k) @ torch.linalg.inv(ridge * eye + k.T @ k)
-    edit = quickfix(model, {"red": "elk"}, ridge=ridge)
+    edit = quickfix(model, {"red": "elk"}, ridge=ridge, keep=())
     (got,) = (dense(d) for d in edit.deltas.values())
     assert len(model.encode(["elk"])[0].find("elk")) > 1
     torch.testing.assert_close(weight + got, want, rtol=0, atol=1e-3 * float(got.abs().max()))
@@ -125,12 +130,15 @@ def test_a_hundred_requests_in_one_solve(model: Any) -> None:
 
 def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(model: Any) -> None:
     one, two = quickfix(model, {"cat": "dog"}), quickfix(model, {"cat": "dog", "dog": "cat"})
+    pairs = prompt_pairs({"cat": "dog"})
+    keys, _ = rows(layer_inputs(model, texts_of(pairs), SITE), pairs, "subject+end")
+    assert one.note["ridge"] == pytest.approx(float((keys.norm(dim=1) ** 2).mean()))
     with torch.no_grad():
         for p in model.weights("text_encoder/layer.0/self_attn.v_proj").values():
             p.mul_(3)  # keys are three times as long
     louder = quickfix(model, {"cat": "dog"})
-    assert louder.note["ridge"] == pytest.approx(9 * one.note["ridge"])
-    assert two.note["ridge"] / one.note["ridge"] == pytest.approx(2, rel=0.1)
+    assert louder.note["ridge"][SITE] == pytest.approx(9 * one.note["ridge"][SITE])
+    assert two.note["ridge"][SITE] / one.note["ridge"][SITE] == pytest.approx(2, rel=0.1)
     (a,), (b,) = (e.deltas.values() for e in (one, louder))
     torch.testing.assert_close(dense(a), dense(b), rtol=0, atol=1e-5)  # and the edit is the same
 
@@ -148,6 +156,20 @@ def test_kept_texts_are_held(model: Any) -> None:
     assert moved[1] < 0.7 * moved[0]
 
 
+def test_the_empty_text_is_held_unless_nothing_is(emoji: Any) -> None:
+    def embeds() -> Tensor:
+        with torch.no_grad():
+            return emoji.encode([""])[0].embeds
+
+    before, moved = embeds(), []
+    for keep in ({}, {"keep": ()}):
+        edit = quickfix(emoji, {"red heart": "blue heart"}, **keep)
+        with edit.applied(emoji):
+            moved.append(float((embeds() - before).norm() / before.norm()))
+    assert moved[0] < 0.06 and moved[1] > 0.15
+    assert quickfix(emoji, {"cat": "dog"}).note["keep"] == [""]
+
+
 def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: Any) -> None:
     before = model.module(SITE).weight.detach().clone()
     edit = quickfix(model, {"cat": "dog"}, ridge=0.5)
@@ -158,9 +180,21 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
         "quickfix",
         {"cat": "dog"},
         SITE,
-        0.5,
+        {SITE: 0.5},
     )
+    assert (note["reaches"], note["unedited"]) == ({SITE: ["tokens"]}, [])
     assert {"torch", "denoscope"} <= set(note["versions"])
+    held = quickfix(model, {"cat": "dog"}, keep=["a red emoji"], tokens="subject", templates=["a {}"]).note
+    assert (held["keep"], held["tokens"], held["bias"]) == (["a red emoji"], "subject", "subtract")
+    assert held["templates"] == ["a {}"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_with_a_lora_is_refused() -> None:
+    pipe = tiny_sd()
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["out_proj"]))
+    with pytest.raises(ValueError, match="carries a LoRA beside its weight; merge it first"):
+        quickfix(denoscope.load(pipe), {"cat": "dog"})
 
 
 @pytest.mark.parametrize(
@@ -187,6 +221,8 @@ def test_the_model_is_left_alone_and_the_edit_says_where_it_comes_from(model: An
             ValueError,
             "changes a linear layer of a text encoder",
         ),
+        ({"site": "unet/mid.attn.0.0/mlp.out"}, ValueError, "changes a linear layer of a text encoder"),
+        ({"site": "text_encoder/layer.0/self_attn.q_proj"}, ValueError, "q_proj' is Linear. Choose one of"),
         ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),
     ],
 )
@@ -200,7 +236,7 @@ def test_bad_input_is_named(
 def test_unconditional_models_have_nothing_to_edit() -> None:
     from denoscope.models.synthetic.tiny import tiny_ddim
 
-    with pytest.raises(LookupError, match="no site"):
+    with pytest.raises(LookupError, match="DDIMPipeline has no text encoder, so no word"):
         quickfix(denoscope.load(tiny_ddim()), {"cat": "dog"})
 
 
@@ -226,7 +262,7 @@ def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any) -> None:
 def test_on_every_text_encoder_of_every_family(name: str, encoder: str, kind: str) -> None:
     """With one row and hardly any ridge, the layer says of the one word what it said of the other."""
     model = opened(name)
-    site = f"{encoder}/layer.1/{kind}"
+    site = f"{encoder}/layer.0/{kind}"
 
     def said(word: str) -> torch.Tensor:
         seen: list[torch.Tensor] = []
@@ -235,8 +271,118 @@ def test_on_every_text_encoder_of_every_family(name: str, encoder: str, kind: st
         return seen[0][0, max(words.find(word))]
 
     wanted, before = said("dog"), said("cat")
-    edit = quickfix(model, {"cat": "dog"}, site=site, templates=["a {}"], tokens="subject", ridge=1e-9)
+    edit = quickfix(model, {"cat": "dog"}, site=site, **{**SMALL, "ridge": 1e-9})
     gap = (before - wanted).abs().max()
     with edit.applied(model):
         assert (said("cat") - wanted).abs().max() < 0.01 * gap
     assert torch.equal(said("cat"), before) and gap > 1e-5
+
+
+# the slot's own place -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "said", "meant"),
+    [
+        ("a {} or cat", "cat", "dog"),
+        ("a {} or dog", "cat", "dog"),
+        ("a cat or {}", "cat", "dog"),
+        ("two {}s", "cat", "dog"),
+        ("a {}fighter", "fire", "red"),
+        ("一只{}在跑", "cat", "dog"),
+    ],
+)
+def test_the_words_own_place_is_edited_wherever_it_stands(
+    model: Any, template: str, said: str, meant: str
+) -> None:
+    source, target = (template.replace("{}", word) for word in (said, meant))
+    at = template.index("{}")
+    place = [max(model.encode([t])[0].at(at, at + len(w))) for t, w in ((source, said), (target, meant))]
+    want, was = outputs(model, target)[place[1]], outputs(model, source)[place[0]]
+    with quickfix(model, {said: meant}, **{**SMALL, "templates": [template]}).applied(model):
+        got = outputs(model, source)[place[0]]
+    assert (got - want).abs().max() < 1e-3 * (was - want).abs().max()
+
+
+@pytest.mark.parametrize("asked", [{"猫": "dog"}, {"dog": "猫"}, {"catが": "dog"}])
+@pytest.mark.parametrize(("name", "encoder"), READING)
+def test_words_that_the_tokenizer_does_not_know_are_refused(
+    name: str, encoder: str, asked: dict[str, str]
+) -> None:
+    """They are all read alike: an edit of one would be an edit of all, or of nothing."""
+    site = f"{encoder}/layer.0/self_attn.out"
+    with pytest.raises(LookupError, match=f"^{encoder}: the tokenizer does not know '(cat)?[猫が]'"):
+        quickfix(opened(name), asked, site=site)
+
+
+# several text encoders ------------------------------------------------------------------------------------
+
+SEVERAL = {"sdxl": 2, "sd3": 3, "flux-dev": 2}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_all_that_the_denoiser_reads_is_edited(name: str) -> None:
+    model = opened(name)
+
+    def read(text: str) -> dict[str, Tensor]:
+        with torch.no_grad():
+            (prompt,) = model.encode([text])
+        assert prompt.pooled is not None
+        own = {"tokens": prompt.embeds, "pooled": prompt.pooled}
+        return own | (
+            {"first": prompt.embeds[:, :16], "second": prompt.embeds[:, 16:]} if name == "sdxl" else {}
+        )
+
+    was, want = read("a cat"), read("a dog")
+    edit = quickfix(model, {"cat": "dog"}, templates=["a {}"], ridge=1e-8, keep=())
+    with edit.applied(model):
+        now = read("a cat")
+    left = {part: float((now[part] - want[part]).norm() / (was[part] - want[part]).norm()) for part in was}
+    assert left.pop("pooled") < 0.5
+    assert all(x < 0.9 for x in left.values()), left  # the word's own embedding goes past the layer
+    assert len(edit.deltas) == SEVERAL[name] and edit.note["unedited"] == []
+    assert set(edit.note["reaches"]) == {f"{e}/layer.0/self_attn.out" for e in model.text_encoders}
+
+
+def test_what_an_edit_of_one_encoder_leaves_is_named() -> None:
+    model = opened("sdxl")
+    edit = quickfix(model, {"cat": "dog"}, site=SITE)
+    assert edit.note["unedited"] == ["text_encoder_2"] and edit.note["reaches"] == {SITE: ["tokens"]}
+    with torch.no_grad():
+        (before,) = model.encode(["a cat"])
+        with edit.applied(model):
+            (after,) = model.encode(["a cat"])
+    assert torch.equal(before.pooled, after.pooled) and torch.equal(
+        before.embeds[:, 16:], after.embeds[:, 16:]
+    )
+    assert not torch.equal(before.embeds[:, :16], after.embeds[:, :16])
+    late = quickfix(model, {"cat": "dog"}, site="text_encoder_2/layer.1/mlp.out")
+    assert list(late.note["reaches"].values()) == [["pooled"]]
+
+
+def test_layers_that_the_denoiser_does_not_read_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not read what text_encoder/layer.1/mlp.out does, so changing"):
+        quickfix(opened("sdxl"), {"cat": "dog"}, site="text_encoder/layer.1/mlp.out")
+
+
+def test_an_encoder_that_is_not_heard_is_left_alone_by_itself_and_refused_if_named() -> None:
+    model = denoscope.load(tiny_flux())
+    model.t5_tokens = 24
+    with torch.no_grad():
+        model.components["text_encoder"].final_layer_norm.weight.zero_()
+    edit = quickfix(model, {"cat": "dog"})
+    assert edit.note["unedited"] == ["text_encoder"] and len(edit.deltas) == 1
+    with pytest.raises(ValueError, match="does not read what text_encoder/layer.0/self_attn.out does"):
+        quickfix(model, {"cat": "dog"}, site=SITE)
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        ([], "site is \\[\\]; name one layer"),
+        ([SITE, SITE.replace("0", "1")], "one layer for each text encoder"),
+    ],
+)
+def test_at_most_one_layer_of_each_encoder(model: Any, site: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quickfix(model, {"cat": "dog"}, site=site)

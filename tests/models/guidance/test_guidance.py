@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from denoscope.models.guidance import CFG, Combined, Guidance, GuidanceBranch
+from denoscope.models.guidance import CFG, Combined, Guidance, GuidanceBranch, GuidanceContext
+from denoscope.models.guidance.value import names
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.run.schedule import Schedule
@@ -100,6 +101,7 @@ class Asymmetric(Guidance):
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@torch.no_grad()
 def test_equal_outputs_give_the_plain_ddim_step_to_the_bit(prediction):
     model = load(tiny_sd(prediction_type=prediction))
 
@@ -109,15 +111,16 @@ def test_equal_outputs_give_the_plain_ddim_step_to_the_bit(prediction):
             return Combined(outputs["cond"], direction=outputs["cond"].clone())
 
     plain = final(model, guidance=1.0)
-    assert torch.equal(
-        final(model, guidance=Same(1.0)).latents[0], final(model, guidance=Same(1.0)).latents[0]
-    )
     torch.testing.assert_close(final(model, guidance=Same(1.0)).latents, plain.latents, rtol=1e-5, atol=1e-5)
-    once = final(model, guidance=Same(2.0), steps=1)
-    scheduler = model._begin(Schedule(1))
-    start = model.start(SEEDS, 1).latents
-    by_scheduler = scheduler.step(once.output, scheduler.timesteps[0], start).prev_sample
-    assert torch.equal(once.latents, by_scheduler)
+    model.pipe.scheduler = type(model.scheduler).from_config(
+        model.scheduler.config, set_alpha_to_one=True, steps_offset=0
+    )
+    for steps in (1, 4):  # to times within, to time 0 and to the end of the schedule, which has no time
+        scheduler, x = model._begin(Schedule(steps)), model.start(SEEDS, steps).latents
+        for state in model.sample(PROMPTS, seeds=SEEDS, steps=steps, guidance=Same(2.0)):
+            t = scheduler.timesteps[state.step.index]
+            assert torch.equal(state.latents, scheduler.step(state.output, t, x).prev_sample)
+            x = state.latents
 
 
 def test_the_direction_is_that_of_the_second_output(tiny):
@@ -276,3 +279,27 @@ def test_a_negative_prompt_that_cannot_act_is_refused(tiny):
 def test_scales_that_cannot_be_are_refused(wrong):
     with pytest.raises(ValueError, match=r"guidance is .*; it is a number from 0 up"):
         CFG(wrong)
+    with pytest.raises(ValueError, match=r"guidance is .*; it is a number from 0 up"):
+        CFG(1.0, true_scale=wrong)
+
+
+def test_the_true_scale_counts_where_the_other_one_is_told(tiny):
+    assert CFG(4.0, true_scale=1.0).acting(tiny) == 4.0 and CFG(1.0, true_scale=4.0).acting(tiny) == 1.0
+    flux = opened("flux-dev")
+    assert CFG(4.0).acting(flux) == 1.0 and CFG(1.0, true_scale=4.0).acting(flux) == 4.0
+    assert CFG(4.0).told_scale == 4.0 and CFG(4.0).acting(opened("ddpm")) == 1.0
+
+
+def test_branches_have_names_of_their_own_and_one_is_the_conditional():
+    cond, other = GuidanceBranch("cond"), GuidanceBranch("other")
+    assert names((other, cond)) == ("other", "cond")
+    for wrong in ((cond, cond), (other,), ()):
+        with pytest.raises(ValueError, match="each needs a name of its own, and one is 'cond'"):
+            names(wrong)
+
+
+def test_rows_at_several_steps_have_no_step_together(tiny):
+    a, b = tiny.steps(2)
+    assert GuidanceContext(tiny, (b, b), tiny.noise([0, 1]), ()).step is b
+    with pytest.raises(ValueError, match=r"rows are at 2 different steps; use context\.steps"):
+        _ = GuidanceContext(tiny, (a, b), tiny.noise([0, 1]), ()).step

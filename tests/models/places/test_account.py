@@ -7,10 +7,10 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from denoscope.models.load import load
-from denoscope.models.places.account import AccountError
-from denoscope.models.run.context import Call, When
+from denoscope.models.places.account import Account, AccountError
+from denoscope.models.run.context import Call, CallContext, When
+from denoscope.models.run.levels import Step
 from denoscope.models.synthetic.tiny import tiny_sd
-from denoscope.probes.direction import Direction
 from denoscope.probes.intervene import Intervention, intervening, scale, zero
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
@@ -153,4 +153,49 @@ def test_a_token_direction_for_one_word_of_one_subject_from_step_three_on(tiny):
         assert all(row.nonzero().flatten().tolist() == tokens for row in moved)
         torch.testing.assert_close(change[3, sample, tokens[0]], way)
     assert shifted == [(k, s, t) for k in (3, 4) for s, t in enumerate(places)]
-    assert not torch.equal(run.latents, plain.latents) and Direction("unet/in/text", way)
+    assert not torch.equal(run.latents, plain.latents)
+
+
+# without a model -----------------------------------------------------------------------------------------
+
+
+def call_at(index, part="unet"):
+    return Call(part, {"cond": slice(0, 2)}, (Step(index, 1.0, 1.0),) * 2)
+
+
+def met(index, branch="cond", samples=(0, 1)):
+    return CallContext(Step(index, 1.0, 1.0), branch, samples, (), "unet")
+
+
+def test_lines_add_up_over_the_calls():
+    account = Account([scale(OUT, 2.0), scale(MID, 2.0)])
+    for index in (3, 0, 1, 5):
+        account.begin(call_at(index))
+        account.note(0, [met(index, "uncond", (0,)), met(index)])
+        account.note(1, [])
+        account.note(1, [])  # reached twice, but nothing to do there
+        account.end(call_at(index))
+    line, idle = account
+    assert (line.calls, line.steps, line.rows, line.branches) == (4, (3, 0, 1, 5), 12, ("uncond", "cond"))
+    assert (idle.calls, idle.steps, idle.rows, idle.branches) == (0, (), 0, ())
+    assert account.to_frame().loc[OUT, "steps"] == "0-1, 3, 5" and len(account) == 2
+    with pytest.raises(AccountError, match=r"resid\.post never acted: no call had rows of When\([^;]*\)$"):
+        account.close()
+
+
+def test_what_is_expected_is_asked_of_each_call_alone():
+    account = Account([zero(OUT, When({1}))])
+    account.begin(call_at(0))
+    account.end(call_at(0))
+    account.begin(call_at(1, "vae"))
+    account.end(call_at(1, "vae"))
+    account.begin(call_at(1))
+    with pytest.raises(AccountError, match="was not reached at step 1, although unet was called"):
+        account.end(call_at(1))
+    account.note(0, [met(1)])
+    account.end(call_at(1))
+    account.close()
+
+
+def test_a_run_that_called_nothing_misses_nothing():
+    Account([zero(OUT)]).close()

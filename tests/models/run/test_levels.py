@@ -58,6 +58,35 @@ def test_trained_levels_fall_and_know_their_times(tiny):
     assert {s.index for s in levels} == {-1}
 
 
+def test_the_ends_of_the_log_snr():
+    assert Step(0, 999.0, math.inf).log_snr == -math.inf
+    assert Step(0, 0.0, 0.0).log_snr == math.inf
+
+
+def test_every_trained_level_is_at_its_whole_time(tiny):
+    """To rounding is not enough: networks are told whole times as integers."""
+    for level in tiny.levels:
+        assert tiny.step_at(sigma=level.sigma).t == tiny.step_at(log_snr=level.log_snr).t == level.t
+
+
+def test_flow_matching_has_a_level_from_all_noise_to_none():
+    model = opened("sd3")
+    assert model.step_at(t=1000).sigma == math.inf and model.step_at(sigma=math.inf).t == 1000
+    assert model.step_at(t=0).sigma == 0 and model.step_at(sigma=0.0).t == 0
+    step = model.step_at(log_snr=-2 * math.log(3))
+    assert (step.sigma, step.t) == pytest.approx((3.0, 750.0))
+    assert [s.t for s in model.levels] == list(range(999, 0, -1))
+    assert model.levels[249].sigma == pytest.approx(3)
+    for name in ("t", "sigma"):
+        with pytest.raises(ValueError, match=f"{name} is -1; "):
+            model.step_at(**{name: -1})
+    with pytest.raises(ValueError, match="t is 1001; the model was trained from 0 to 1000"):
+        model.step_at(t=1001)
+    with torch.no_grad():
+        for step in (model.step_at(t=1000), model.step_at(t=0)):  # which contradict nothing
+            assert model.denoise(model.noise([0]), step, ["a cat"]).isfinite().all()
+
+
 def test_levels_of_flow_matching():
     model = opened("sd3")
     step = model.step_at(t=250)
@@ -71,12 +100,30 @@ def test_levels_of_flow_matching():
 def test_a_step_that_contradicts_itself_is_refused(tiny):
     x = tiny.noise([0])
     right = tiny.step_at(t=300)
-    for wrong in (Step(0, 300, right.sigma * 1.5), Step(0, 900, right.sigma)):
+    for wrong in (
+        Step(0, 300, right.sigma * 1.2),
+        Step(0, 300, right.sigma / 1.2),
+        Step(0, 900, right.sigma),
+        Step(0, 300, math.inf),
+        Step(0, 300, 0.0),
+    ):
         with pytest.raises(ValueError, match=r"contradicts itself: at t = .* model.step_at\(sigma="):
             tiny.denoise(x, wrong, ["a cat"])
     flow = opened("sd3")
-    with pytest.raises(ValueError, match="contradicts itself"):
-        flow.denoise(flow.noise([0]), Step(0, 500, 3.0), ["a cat"])
+    for t, sigma in ((500, 3.0), (500, 0.9), (500, 1.1), (500, math.inf), (500, 0.0), (0, 3.0), (1000, 3.0)):
+        with pytest.raises(ValueError, match="contradicts itself"):
+            flow.denoise(flow.noise([0]), Step(0, t, sigma), ["a cat"])
+
+
+def test_a_step_whose_time_was_rounded_is_taken(tiny):
+    x, right = tiny.noise([0]), tiny.step_at(t=300)
+    with torch.no_grad():
+        plain = tiny.denoise(x, right, ["a cat"])
+        assert torch.equal(tiny.denoise(x, Step(0, 300, right.sigma * 1.05), ["a cat"]), plain)
+        flow = opened("sd3")
+        x = flow.noise([0])
+        near = Step(0, 1, 1.5 / 998.5)  # half as much again as at t = 1, as a share nothing
+        assert torch.equal(flow.denoise(x, near, ["a cat"]), flow.denoise(x, flow.step_at(t=1), ["a cat"]))
 
 
 @pytest.mark.parametrize(
@@ -85,9 +132,11 @@ def test_a_step_that_contradicts_itself_is_refused(tiny):
         ({}, "one of log_snr, sigma or t; got none"),
         ({"t": 3, "sigma": 1.0}, "one of log_snr, sigma or t; got .*t.*sigma|one of .*sigma.*t"),
         ({"t": 1000}, "t is 1000; the model was trained from 0 to 999"),
+        ({"t": -1}, "t is -1; the model was trained from 0 to 999"),
         ({"sigma": 1e9}, "sigma is 1e\\+09; the model was trained from"),
         ({"sigma": 0.0}, "sigma is 0; the model was trained from"),
         ({"log_snr": -50.0}, "log_snr is -50; the model was trained from"),
+        ({"log_snr": 50.0}, "log_snr is 50; the model was trained from"),
     ],
 )
 def test_levels_that_cannot_be_are_refused(tiny, given, message):
@@ -107,7 +156,7 @@ def test_zero_terminal_snr_begins_with_pure_noise():
     )
     model = load(pipe)
     steps = model.steps(4)
-    assert steps[0].t == 999 and steps[0].sigma > 1e6 or math.isinf(steps[0].sigma)
+    assert steps[0] == Step(0, 999, math.inf)
     assert all(math.isfinite(s.sigma) for s in steps[1:])
     with torch.no_grad():
         *_, state = model.sample(["a cat"], seeds=[0], steps=4)

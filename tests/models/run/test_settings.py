@@ -124,6 +124,10 @@ def test_a_sweep_needs_no_number_of_steps(tiny):
         ("DDPMScheduler", {"timesteps": TIMES, "steps": 3}, "timesteps make 4; leave steps out"),
         ("DDPMScheduler", {"timesteps": (3, 3)}, "each below the one before"),
         ("DDPMScheduler", {"timesteps": ()}, "each below the one before"),
+        ("DDPMScheduler", {"timesteps": (3, -3)}, "numbers from 0 up"),
+        ("EulerDiscreteScheduler", {"sigmas": (float("inf"), 1.0)}, "numbers from 0 up"),
+        ("DDIMScheduler", {"steps": 0}, "steps is 0; a run needs at least 1"),
+        ("DDIMScheduler", {"steps": 1001}, "steps is 1001; DDIMScheduler was trained on 1000"),
         ("EulerDiscreteScheduler", {"sigmas": (float("nan"), 1.0)}, "numbers from 0 up"),
         ("EulerDiscreteScheduler", {"sigmas": (2, 1), "timesteps": (2, 1)}, "give one"),
         ("EulerDiscreteScheduler", {"eta": 0.5}, "EulerDiscreteScheduler takes none"),
@@ -164,6 +168,8 @@ def test_what_cannot_be_rescaled_is_refused(tiny):
         Sampling(guidance=CFG(4.0), guidance_rescale=0.7)
     with pytest.raises(ValueError, match=r"rescale is 1\.5"):
         Sampling(guidance_rescale=1.5)
+    with pytest.raises(ValueError, match="guidance is -1"):
+        Sampling(guidance=-1.0)
     with pytest.raises(ValueError, match="not guided"):
         ours(tiny, guidance=1.0, guidance_rescale=0.7, steps=2)
 
@@ -173,6 +179,26 @@ def test_provenance_holds_what_was_set(tiny):
         about = trace(model, ["a"], seeds=[0], timesteps=TIMES, guidance=4.0, guidance_rescale=0.5).about
         assert about["timesteps"] == list(TIMES) and about["guidance_rescale"] == 0.5 and about["steps"] == 4
         assert "guidance_rescale" not in trace(model, ["a"], seeds=[0], steps=2).about
+
+
+def test_settings_are_described_by_numbers_and_texts(tiny):
+    negative = [tiny.encode(["a dog"])[0], "a fish"]
+    told = Sampling(3, negative=negative, eta=0.5, clip_skip=1).described(tiny)
+    assert told == {
+        "steps": 3,
+        "guidance": tiny.default_guidance,
+        "negative": ["a dog", "a fish"],
+        "eta": 0.5,
+        "clip_skip": 1,
+    }
+    assert Sampling(guidance=CFG(4.0)).described(tiny)["guidance"] == repr(CFG(4.0))
+    with scheduled(tiny, "HeunDiscreteScheduler") as model:  # seven calls of the network
+        assert Sampling(timesteps=TIMES).described(model)["steps"] == len(TIMES)
+
+
+def test_how_texts_are_read_is_told_where_it_differs():
+    assert Sampling(clip_skip=0, long_prompts=3).text == {"clip_skip": 0, "long_prompts": 3}
+    assert Sampling(long_prompts="chunks").text == {"long_prompts": "chunks"} and not Sampling().text
 
 
 # layers of the text encoder -------------------------------------------------------------------------------
@@ -224,7 +250,7 @@ def test_schedulers_of_distilled_models_equal_the_pipelines(tiny, name, eta):
         state = next(model.sample(PROMPTS, seeds=SEEDS, guidance=3.0, steps=4, eta=eta)).sampler_state()
         how = {"guidance": 3.0, "steps": 4, "eta": eta}
         assert torch.equal(ours(model, start=state, **how), own)
-        assert torch.equal(ours(model, start=state.reseeded([8, 9]), **how), own) != noisy
+        assert torch.equal(ours(model, seeds=[8, 9], start=state.reseeded([8, 9]), **how), own) != noisy
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
@@ -268,6 +294,14 @@ def test_sizes_are_in_the_digest():
     assert state.prompts[0].sizes == SIZES and state.prompts[0].digest != plain.prompts[0].digest
 
 
+def test_sizes_beside_negative_prompts_begin_at_the_corner_unless_told():
+    told, negative = Sampling(**SIZES, **NEGATIVE).sizes(opened("sdxl"))
+    assert told == SIZES
+    assert negative == {"original_size": (8, 8), "crops_coords_top_left": (0, 0), "target_size": (99, 98)}
+    more = Sampling(**SIZES, **NEGATIVE, negative_crops_coords_top_left=(1, 0))
+    assert more.sizes(opened("sdxl"))[1]["crops_coords_top_left"] == (1, 0)
+
+
 def test_sizes_that_cannot_act_are_refused(tiny):
     with pytest.raises(ValueError, match=r"takes no original_size"):
         ours(tiny, steps=1, **SIZES)
@@ -279,3 +313,7 @@ def test_sizes_that_cannot_act_are_refused(tiny):
         Sampling(negative_original_size=(8, 8))
     with pytest.raises(ValueError, match="pair of whole numbers"):
         Sampling(target_size=(8, 0))
+    with pytest.raises(ValueError, match="pair of whole numbers from 0 up"):
+        Sampling(crops_coords_top_left=(0, -1))
+    with pytest.raises(ValueError, match="pair of whole numbers from 1 up"):
+        Sampling(original_size=(8.5, 8))

@@ -1,5 +1,6 @@
 """The hash of weights: what changes it, what does not, and that the cache never hides a change."""
 
+import gc
 import hashlib
 import json
 import struct
@@ -15,7 +16,7 @@ from torch import nn
 from denoscope import Edit, load
 from denoscope.models.errors import StateError
 from denoscope.models.store import fingerprint as room
-from denoscope.models.store.fingerprint import fingerprint, tensor_hash
+from denoscope.models.store.fingerprint import SPOTS, fingerprint, tensor_hash
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.zoo import folder
 
@@ -102,6 +103,28 @@ def test_a_step_of_training_is_seen(model, optimizer, fused):
     p.grad = torch.ones_like(p)
     optimizer([p], lr=1e-3, fused=fused).step()
     p.grad = None
+    assert fingerprint(model) != before
+
+
+def test_values_all_over_a_tensor_are_looked_at(model):
+    """What writes without being counted writes most values."""
+    flat = weight(model).data.view(-1)
+    seen = {fingerprint(model)}
+    for i in range(SPOTS):
+        flat[i * (len(flat) // SPOTS)] += 1
+        seen.add(fingerprint(model))
+    assert SPOTS >= 8 and len(seen) == 1 + SPOTS
+
+
+def test_another_tensor_in_the_place_of_one_that_is_gone_is_another(model, monkeypatch):
+    """Python may give it the same id; it is told by the old one being gone."""
+    monkeypatch.setattr(room, "_state", lambda t: (0, 0, t.dtype, t.shape))
+    before = fingerprint(model)
+    layer = model.module("unet/mid.attn.0.0/cross_attn.v_proj")
+    values = layer.weight.detach().clone()
+    values[3, 5] += 1  # beside the values that are looked at
+    layer.weight = nn.Parameter(values)
+    gc.collect()
     assert fingerprint(model) != before
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -39,9 +40,16 @@ def test_arrays_in_a_configuration_are_lists():
     assert scheduler_config(made)["trained_betas"][:1] == [1e-4]
 
 
+def test_all_of_a_configuration_is_plain():
+    made = SimpleNamespace(config={"a": (1, math.inf), "b": {"c": -math.inf, 1: np.ones(1)}, "d": int})
+    assert scheduler_config(made) == {"a": [1, "inf"], "b": {"c": "-inf", "1": [1.0]}, "d": repr(int)}
+
+
 def test_another_scheduler_setting_is_another_provenance():
     a, b = load(tiny_sd()), load(tiny_sd())
     assert provenance(a) == provenance(b)
+    b.pipe.scheduler = type(b.scheduler).from_config(b.scheduler.config)
+    assert provenance(a) == provenance(b)  # what diffusers notes for itself does not count
     b.pipe.scheduler = type(b.scheduler).from_config(
         b.scheduler.config, steps_offset=0, timestep_spacing="linspace"
     )

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,9 +178,13 @@ def test_a_full_disk_leaves_the_unit_that_was(kept, monkeypatch):
         store.put(key, {"x": torch.ones(2)})
     with pytest.raises(OSError, match="No space"):
         store.put(store.key(b=1), {"x": torch.ones(2)})
-    monkeypatch.undo()
     same(store.get(key).tensors)
     assert store.keys() == [key] and len(files(store)) == 3
+    assert not (store.folder / store.key(b=1)).exists()
+    (store.folder / key / "unit.json").write_text("{")
+    with pytest.raises(OSError, match="No space"):
+        store.put(key, TENSORS)
+    assert files(store) == [".lock"]  # what was damaged is not left to be found again
 
 
 # damage --------------------------------------------------------------------------------------------------
@@ -196,6 +201,11 @@ def other_numerics(path):
     path.write_text(json.dumps(note | {"numerics": note["numerics"] + 1}))
 
 
+def other_format(path):
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps(note | {"format": note["format"] + 1}))
+
+
 def rename_an_array(path):
     path.write_bytes(path.read_bytes().replace(b'"mask"', b'"musk"'))
 
@@ -203,6 +213,16 @@ def rename_an_array(path):
 DAMAGE = {
     "a flipped byte": ("arrays", flip, "is not what was written"),
     "a renamed array": ("arrays", rename_an_array, "mask, musk is not what was written"),
+    "another format of numbers": (
+        "arrays",
+        lambda p: p.write_bytes(p.read_bytes().replace(b'"I64"', b'"F64"')),
+        "table is not what was written",
+    ),
+    "another shape": (
+        "arrays",
+        lambda p: p.write_bytes(p.read_bytes().replace(b"[2,3]", b"[3,2]")),
+        "table is not what was written",
+    ),
     "truncated": ("arrays", lambda p: p.write_bytes(p.read_bytes()[:-3]), "truncated or no safetensors"),
     "empty": ("arrays", lambda p: p.write_bytes(b""), "truncated or no safetensors"),
     "missing": ("arrays", Path.unlink, "it is missing"),
@@ -214,6 +234,7 @@ DAMAGE = {
     ),
     "no manifest": ("unit", lambda p: p.write_text("[]"), "truncated or no manifest"),
     "other numerics": ("unit", other_numerics, "another version.*numerics"),
+    "other format": ("unit", other_format, r"another version \(format 2, numerics .*; now 1, "),
 }
 
 
@@ -226,10 +247,40 @@ def test_damage_is_noticed_and_made_good(kept, which, damage, words, caplog):
         store.get(key)
     with caplog.at_level(logging.WARNING):
         assert key not in store
+        assert store.keys() == ([key] if which == "arrays" else [])  # arrays are not looked at
     assert path.name in caplog.text and "counts as not there" in caplog.text
     same(store.make(PARTS, lambda: (TENSORS, {})).tensors)
     same(Store(store.folder).get(key).tensors)
     assert len(files(store)) == 3
+
+
+def test_a_unit_in_another_ones_place_is_damaged(kept):
+    store, key = kept
+    other = store.key(b=1)
+    shutil.copytree(store.folder / key, store.folder / other)
+    with pytest.raises(DamagedUnitError, match="it is not what was written"):
+        store.get(other)
+
+
+def test_a_unit_that_is_replaced_while_it_is_read_is_read_again(kept, monkeypatch):
+    store, key = kept
+    read, replaced = Store._read, []
+
+    def late(self, *args):
+        if not replaced:
+            replaced.append(store.put(key, {"x": torch.ones(2)}))
+        return read(self, *args)
+
+    monkeypatch.setattr(Store, "_read", late)
+    assert torch.equal(store.get(key).tensors["x"], torch.ones(2))
+
+
+def test_a_lock_that_something_else_signed_does_not_stand_in_the_way(kept):
+    store, key = kept
+    for note in ('{"what": "../x"}', '{"pid": 1}', "[]", "no JSON"):
+        (store.folder / ".lock").write_text(note)
+        store.put(key, TENSORS)
+        same(store.get(key).tensors)
 
 
 @given(st.booleans(), st.integers(0, 10**6), st.integers(0, 7))

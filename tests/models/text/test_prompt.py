@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from denoscope.models.places.account import AccountError
-from denoscope.models.text.prompt import Prompt
+from denoscope.models.text.encoders import chosen, joined
+from denoscope.models.text.prompt import Prompt, Words
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.models.families.test_families import opened
@@ -46,7 +47,7 @@ def test_every_word_is_found_and_the_end_follows(tiny, words):
 
 
 def test_prompts_over_the_limit_are_refused(tiny):
-    with pytest.raises(ValueError, match=r"reads 32: .* cut off"):
+    with pytest.raises(ValueError, match=r"has 42 tokens, .* reads 32: '(cat ?){10}' would be cut off"):
         tiny.encode(["cat " * 40])
 
 
@@ -80,6 +81,93 @@ def test_words_are_left_out_in_their_place(tiny, text, words, left):
 def test_words_that_are_not_there_cannot_be_left_out(tiny):
     with pytest.raises(LookupError, match="did you mean 'dog'"):
         tiny.encode(["a dog"])[0].without("dig")
+
+
+# words alone ----------------------------------------------------------------------------------------------
+
+
+def words_of(text, *pieces):
+    """Words whose tokens are pieces of the text, one after another."""
+    spans, at = [(0, 0)], 0
+    for piece in pieces:
+        spans.append((text.index(piece, at), text.index(piece, at) + len(piece)))
+        at = spans[-1][1]
+    return Words(text, ("<s>", *pieces, "</s>"), (*spans, (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "words", "found"),
+    [
+        ("red,cat", ("red", ",", "cat"), "red", [1]),
+        ("red,cat", ("red", ",", "cat"), "cat", [3]),
+        ("a dog", ("a", " dog"), "dog", [2]),
+        ("a dog", ("a d", "og"), "dog", [1, 2]),
+        ("c.t cat", ("c.t", "cat"), "c.t", [1]),
+        ("bobcat cat", ("bob", "cat", "cat"), "cat", [3]),
+        ("cat cats", ("cat", "cats"), " cat ", [1]),
+    ],
+)
+def test_tokens_are_found_by_the_characters_they_stand_for(text, pieces, words, found):
+    assert words_of(text, *pieces).find(words) == found
+    assert words_of(text, *pieces).reads(words)
+
+
+def test_signs_are_no_pattern():
+    with pytest.raises(LookupError, match=r"'c\.t' is not in the prompt"):
+        words_of("a cat", "a", "cat").find("c.t")
+
+
+def test_words_and_the_end_of_a_text():
+    words = words_of("a red-hot cat's tale", "a", "red-hot", "cat's")  # cut off there
+    assert words.words == ("a", "red-hot", "cat's", "tale") and words.end == 4
+    assert words.reads("a") and not words.reads("tale") and not words.reads("dog")
+    with pytest.raises(LookupError, match=r"no token stands for 'tale': .* was cut off after 5 tokens"):
+        words.find("tale")
+    apart = Words("a cat", ("<s>", "a", "</s>", "<s>", "cat"), ((0, 0), (0, 1), (0, 0), (0, 0), (2, 5)))
+    assert apart.end == 5 and Words("", ()).end == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("red cat, red dog", "cat, dog"),
+        ("a cat ,red, a dog", "a cat, a dog"),
+        ("a cat, red , red, a dog", "a cat, a dog"),
+        ("a  red\n cat", "a cat"),
+        (", red, a cat", "a cat"),
+        ("a cat , a red dog", "a cat, a dog"),
+    ],
+)
+def test_spaces_and_commas_are_tidied(text, left):
+    assert Words(text, ()).without("red") == left
+
+
+def test_a_digest_is_of_all_that_the_denoiser_reads():
+    def prompt(**more):
+        given = {"text": "a", "tokens": ("a",), "embeds": torch.ones(1, 2), "pooled": torch.ones(3)}
+        return Prompt(
+            **{**given, "mask": torch.ones(1, dtype=torch.int64), "sizes": {"size": (8, 9)}, **more}
+        )
+
+    others = [
+        {"embeds": torch.zeros(1, 2)},
+        {"pooled": torch.zeros(3)},
+        {"pooled": None},
+        {"mask": torch.zeros(1, dtype=torch.int64)},
+        {"sizes": {"size": (9, 8)}},
+        {"sizes": {}},
+    ]
+    assert prompt(text="b", tokens=("b",)).digest == prompt(sizes={"size": [8, 9]}).digest == prompt().digest
+    assert len({prompt().digest, *(prompt(**more).digest for more in others)}) == 7
+
+
+def test_each_encoder_has_words_of_its_own():
+    one, two = words_of("a cat", "a", "cat"), words_of("a cat", "a cat")
+    alone = Prompt(text="a cat", tokens=("a",), embeds=torch.ones(1, 2))
+    both = Prompt(text="a cat", tokens=("a",), embeds=torch.ones(1, 2), read={"one": one, "two": two})
+    assert alone.of("text_encoder") is alone and (both.of("one"), both.of("two")) == (one, two)
+    with pytest.raises(LookupError, match="no text encoder 'tow' read this prompt; did you mean 'two'"):
+        both.of("tow")
 
 
 # texts longer than the encoder reads ----------------------------------------------------------------------
@@ -148,3 +236,65 @@ def test_sites_in_an_encoder_that_is_called_for_each_chunk_are_refused(tiny):
     with pytest.raises(AccountError, match="reached 2 times"):
         trace(tiny, ["cat " * 40], seeds=[0], steps=1, sites=site, long_prompts="chunks")
     assert site in trace(tiny, ["cat"], seeds=[0], steps=1, sites=site, long_prompts="chunks", guidance=1.0)
+
+
+# words that a tokenizer does not know, and scripts without spaces -----------------------------------------
+
+UNSPACED = "一只猫在cat跑"
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux-dev", "pixart-alpha", "sana", "ldm"])
+@pytest.mark.parametrize("text", ["猫", "a 猫 dog", "a dog猫", "猫狗 dog 猫"])
+def test_a_word_that_no_tokenizer_knows_is_found_nowhere(name, text):
+    with torch.no_grad():
+        prompt = opened(name).encode([text])[0]
+    with pytest.raises(LookupError, match=f"does not know '猫': it reads '猫' in the prompt '{text}' as it"):
+        prompt.find("猫")
+    assert not prompt.reads("猫") and prompt.reads("dog") == ("dog" in text)
+
+
+def test_near_misses_of_unknown_words_are_named(tiny):
+    with pytest.raises(LookupError, match="does not know 'é': it reads 'café' .* did you mean 'cafe'"):
+        tiny.encode(["a café"])[0].find("café")
+
+
+def test_one_of_several_encoders_may_know_a_word():
+    """Then its tokens stand for it, and the other's for no word."""
+    short = Words("a 猫", ("<s>", "a", "猫", "</s>"), ((0, 0), (0, 1), (2, 3), (0, 0)))
+    long = Words("a 猫", ("a", "\u2581", "<unk>"), ((0, 1), (2, 3), (2, 3)), (1, 2))
+    both = joined("a 猫", [short, long])
+    assert both.find("猫") == [2] and both.find("a") == [1, 4] and both.unknown == (5, 6)
+    assert chosen(both, [6, 1, 5]).unknown == (0, 2)
+
+
+def test_the_name_of_the_unknown_token_may_be_written_out(tiny):
+    """CLIP's is the end of the text, which everybody knows."""
+    assert tiny.encode(["a <|endoftext|> cat"])[0].unknown == ()
+
+
+def test_what_is_unknown_is_known_in_chunks_too(tiny):
+    prompt = tiny.encode(["cat " * 30 + "猫 dog"], long_prompts="chunks")[0]
+    assert prompt.find("dog") and not prompt.reads("猫")
+
+
+@pytest.mark.parametrize(
+    ("word", "found"), [("猫", [(2, 3)]), ("一只猫", [(0, 3)]), ("cat", [(4, 7)]), ("在cat", [(3, 7)])]
+)
+def test_words_of_scripts_without_spaces_are_found_where_they_stand(word, found):
+    words = Words(UNSPACED, tuple(UNSPACED), tuple((i, i + 1) for i in range(len(UNSPACED))))
+    assert words.find(word) == list(range(*found[0])) == words.at(*found[0])
+    assert words.without(word) == UNSPACED.replace(word, "")
+
+
+@pytest.mark.parametrize("word", ["ca", "at", "狗", "猫cat"])
+def test_borders_of_words_with_letters_count_there_too(word):
+    with pytest.raises(LookupError, match="is not in the prompt"):
+        Words(UNSPACED, ()).find(word)
+
+
+def test_texts_without_embeddings_have_digests_of_their_own():
+    red, blue = (Prompt(text, (), embeds=torch.zeros(0, 0)) for text in ("red circle", "blue square"))
+    again = Prompt("red circle", (), embeds=torch.zeros(0, 0))
+    assert red.digest != blue.digest and red.digest == again.digest
+    flat = Prompt("red circle", (), embeds=torch.zeros(2, 3))
+    assert flat.digest != Prompt("red circle", (), embeds=torch.zeros(3, 2)).digest

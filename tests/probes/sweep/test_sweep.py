@@ -94,6 +94,55 @@ def test_what_no_intervention_touches_is_shared_at_the_first_step(tiny, start, b
     close(swept.latents, serial(tiny, runs, steps=4, guidance=2))
 
 
+def test_a_run_that_is_changed_from_the_start_needs_no_plain_one(tiny):
+    assert sweep(tiny, [SweepRun("a cat", 0, (zero(SITES[0]),))], steps=3, guidance=1).rows == 3
+
+
+def test_runs_that_begin_together_may_touch_different_branches(tiny):
+    runs = [
+        SweepRun("a cat", seed, (scale(SITES[0], 3.0, When({1, 2}, branch)),))
+        for seed in (0, 1)
+        for branch in ("cond", "uncond", None)
+    ]
+    close(sweep(tiny, runs, steps=3).latents, serial(tiny, runs, steps=3))
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(1, {2}), (2, {2}), (4, {2, 4}), (6, {6})])
+def test_a_batch_holds_so_many_samples_companions_included(tiny, batch, sizes):
+    """A run and its companions stay together."""
+    seen = set()
+    watch = tiny.denoiser.register_forward_pre_hook(lambda _, args: seen.add(len(args[0])))
+    try:
+        runs = [SweepRun("a dog", i, (zero(SITES[0]),), ("a cat",)) for i in range(3)]
+        sweep(tiny, runs, steps=1, guidance=1, batch=batch)
+    finally:
+        watch.remove()
+    assert seen == sizes
+
+
+def test_settings_are_those_of_a_plain_run(tiny):
+    how = {"steps": 2, "size": (24, 16), "negative": "a red emoji", "guidance": 3.0}
+    swept = sweep(tiny, RUNS[:1] + RUNS[3:4], **how)
+    close(swept.latents, serial(tiny, RUNS[:1] + RUNS[3:4], **how))
+    assert swept.latents.shape == (2, 4, 12, 8)
+
+
+def test_prompts_are_as_long_as_a_long_negative_one(tiny):
+    how = {"steps": 2, "negative": "a red cat " * 15, "long_prompts": "chunks"}
+    close(sweep(tiny, RUNS[:1], **how).latents, serial(tiny, RUNS[:1], **how))
+
+
+def test_prompts_may_be_encoded_already(tiny):
+    """One of them beside texts, and as a companion."""
+    with torch.no_grad():
+        dog = tiny.encode(["a dog"])[0]
+    copy = Intervention(SITES[1], lambda x, _: torch.cat([x[1:2], x[1:]]))
+    read, texts = (
+        [SweepRun("a cat", 0, (copy,), (p,)), SweepRun(p, 0), SweepRun("a cat", 0)] for p in (dog, "a dog")
+    )
+    close(sweep(tiny, read, steps=2).latents, sweep(tiny, texts, steps=2).latents)
+
+
 def test_identical_runs_are_made_once(tiny):
     off = zero(SITES[0])
     runs = [
@@ -136,9 +185,19 @@ def test_companions_do_not_change_the_run(tiny):
     close(swept.latents[:1], swept.latents[1:])
 
 
+def test_an_intervention_may_be_in_one_row_alone(tiny):
+    """Row 0 is the run, row 1 its companion."""
+    runs = [SweepRun("a dog", 0, (scale(SITES[0], 3.0, When(rows=(r,))),), ("a cat",)) for r in (0, 1)]
+    changed, plain = sweep(tiny, runs, steps=2).latents
+    alone = [SweepRun("a dog", 0, (scale(SITES[0], 3.0),)), SweepRun("a dog", 0)]
+    close(torch.stack([changed, plain]), serial(tiny, alone, steps=2))
+    assert not torch.allclose(changed, plain, atol=1e-3)
+
+
 def test_progress_is_told(tiny):
     told = []
-    sweep(tiny, RUNS, steps=4, batch=2, progress=lambda *told_now: told.append(told_now))
+    runs = [*RUNS, RUNS[1]]  # the same run twice is one
+    sweep(tiny, runs, steps=4, batch=2, progress=lambda *told_now: told.append(told_now))
     assert told[-1] == (6, 6, "runs") and told == sorted(told)
 
 
@@ -148,6 +207,9 @@ def test_progress_is_told(tiny):
         ([], {}, ValueError, "nothing to sweep"),
         (RUNS, {"batch": 0}, ValueError, "batch is 0"),
         (RUNS, {"steps": 0}, ValueError, "steps is 0"),
+        (RUNS, {"negative": ["a", "b"]}, ValueError, "share one negative text"),
+        ([SweepRun("a", 0, (zero("text_encoder/layer.0/mlp.out"),))], {}, ValueError, "in a text encoder"),
+        ([SweepRun("a", 0, (zero(SITES[0], When(rows=(1,))),))], {}, ValueError, "rows"),
         (RUNS, {"steps": 2}, ValueError, "reach past the run"),
         ([SweepRun("a", 0, (zero("unet/mid.attn.0.0/mlp.aut"),))], {}, LookupError, "did you mean"),
         ([SweepRun("a " * 50, 0)], {}, ValueError, "cut off"),
