@@ -92,9 +92,11 @@ def singular_values(delta: Delta) -> Float[Tensor, " directions"]:
     """Return the singular values, the largest first, in float64; more axes than two count as [out, rest]."""
     if isinstance(delta, LowRank):
         left, right = (torch.linalg.qr(t.double()).R for t in (delta.left, delta.right.T))
-        return torch.linalg.svdvals(left @ right.T)
-    rows = delta.shape[0] if delta.ndim else 1
-    return torch.linalg.svdvals(delta.double().reshape(rows, -1))
+        matrix = left @ right.T
+    else:
+        matrix = delta.double().reshape(delta.shape[0] if delta.ndim else 1, -1)
+    found: Tensor = torch.linalg.svdvals(matrix)
+    return found
 
 
 def rank(delta: Delta, share: float = 1.0) -> int:

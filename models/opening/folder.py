@@ -107,8 +107,9 @@ def _network(kind: Any, folder: Path, failed: str, dtype: torch.dtype, variant: 
             )
     except Exception as error:  # the two libraries raise many kinds
         raise UsageError(f"{failed}: {_line(error)}{_cause(folder, own)}") from error
-    _account(network, told, failed)
-    return network
+    opened: nn.Module = network
+    _account(opened, told, failed)
+    return opened
 
 
 def _chosen(folder: Path, failed: str, variant: str | None) -> str | None:
