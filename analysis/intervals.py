@@ -83,7 +83,8 @@ def proportion(values: xr.DataArray, over: Sequence[str], level: float = 0.95) -
     n, agree = values.size // mean.size, mean * (1 - mean) == 0
     z, upper = NormalDist().inv_cdf((1 + level) / 2), (1 + level) / 2
     alike = n / (n - 1) * (stdtrit(n - 1, upper) / stdtrit(freedom, upper)) ** 2 if n > 1 else np.nan
-    n = xr.where(agree, n, (alike * mean * (1 - mean) / variance).clip(1, n)).where(variance.notnull())
+    independent = (alike * mean * (1 - mean) / variance).clip(1, n)
+    n = independent.where(~agree, n).where(variance.notnull())
     middle = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
     low = np.minimum(middle - half, mean).clip(0, 1)  # the minimum with the mean only mends rounding

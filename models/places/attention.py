@@ -50,6 +50,10 @@ class AttentionTap(TorchFunctionMode):
         self.handlers, self.acts = list(handlers), acts
         self.calls = 0
 
+    def on(self) -> None:
+        """Come on top of torch's stack of modes."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
     def off(self) -> None:
         """Leave torch's stack of modes, with what an interrupt left on top; nothing if it is not there."""
         at, depth = torch._C._get_function_stack_at, torch._C._len_torch_function_stack

@@ -21,7 +21,8 @@ _UNSPACED = (
     "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
 """Letters of scripts that put no spaces between words."""
-_SPACED = rf"[^\W{_UNSPACED}]"
+_LETTER = rf"[^\W{_UNSPACED}]"
+"""A letter of any other script, or a digit."""
 
 
 def spelling(words: str) -> re.Pattern[str]:
@@ -36,8 +37,8 @@ def spelling(words: str) -> re.Pattern[str]:
     ['猫']
     """
     words = words.strip()
-    before = rf"(?<!{_SPACED})" if re.match(_SPACED, words) else ""
-    after = rf"(?!{_SPACED})" if words and re.match(_SPACED, words[-1]) else ""
+    first, last = (re.match(f"[{_UNSPACED}]", end) for end in (words[:1], words[-1:]))
+    before, after = "" if first else rf"(?<!{_LETTER})", "" if last else rf"(?!{_LETTER})"
     return re.compile(before + re.escape(words) + after, re.IGNORECASE)
 
 

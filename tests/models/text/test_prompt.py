@@ -287,10 +287,13 @@ def test_words_of_scripts_without_spaces_are_found_where_they_stand(word, found)
     assert words.without(word) == UNSPACED.replace(word, "")
 
 
-@pytest.mark.parametrize("word", ["ca", "at", "狗", "猫cat"])
-def test_borders_of_words_with_letters_count_there_too(word):
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [(UNSPACED, "ca"), (UNSPACED, "at"), (UNSPACED, "狗"), (UNSPACED, "猫cat"), ("a pressure-cook", "-cook")],
+)
+def test_borders_of_words_with_letters_count_there_too(text, word):
     with pytest.raises(LookupError, match="is not in the prompt"):
-        Words(UNSPACED, ()).find(word)
+        Words(text, ()).find(word)
 
 
 def test_texts_without_embeddings_have_digests_of_their_own():
