@@ -24,6 +24,7 @@ from ..models.store.fingerprint import tensor_hash
 from ..models.store.provenance import provenance
 from ..models.undo import Undo
 from . import edit_file, weights
+from .base import base_of, same_base
 from .lowrank import Delta, LowRank, add, dense, rank, tensors
 
 FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -39,7 +40,7 @@ class Edit:
 
     Args:
         deltas: for each parameter, by full name (``text_encoder.encoder...weight``), what is added to it.
-        base: for each of them, the fingerprint of the weight that the edit was made for.
+        base: for each of them, what it was made for: fingerprint of the weight, its roundings, adapters.
         note: where the edit comes from: method, requests, model, versions. JSON.
 
     Raises:
@@ -87,7 +88,7 @@ class Edit:
                 raise UsageError(
                     f"the change of {name} has shape {tuple(delta.shape)}, the weight has {shape}"
                 )
-        return cls(deltas, weights.base_of(model, deltas), {**note, **provenance(model)})
+        return cls(deltas, base_of(model, deltas), {**note, **provenance(model)})
 
     # a value ------------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class Edit:
         if not isinstance(other, Edit):
             return NotImplemented
         both = [n for n in self.deltas if n in other.deltas]
-        wrong = [n for n in both if self.base[n] != other.base[n]]
+        wrong = [n for n in both if not same_base(self.base[n], other.base[n])]
         if wrong:
             raise UsageError(
                 f"the edits were made for different weights of {wrong[0]} ({self.model!r} and "
@@ -104,7 +105,8 @@ class Edit:
         deltas = {**self.deltas, **other.deltas, **{n: add(self.deltas[n], other.deltas[n]) for n in both}}
         parts = sorted([*self._parts(), *other._parts()], key=json_hash)  # e + f is f + e
         note = {"method": "sum", "model": min(self.model, other.model), "parts": parts}
-        return Edit(deltas, {**self.base, **other.base}, note)
+        both_bases = [(n, b) for e in (self, other) for n, b in e.base.items()]
+        return Edit(deltas, dict(sorted(both_bases, key=lambda pair: len(pair[1]))), note)
 
     def __mul__(self, factor: float) -> Edit:
         if not isinstance(factor, int | float):

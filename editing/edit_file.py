@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from ..models.errors import UsageError
-from ..models.store.tensor_file import HASH, TensorFile
+from ..models.store.tensor_file import TensorFile
+from .base import BASE
 from .lowrank import Delta, LowRank, tensors
 
-FILE = TensorFile("edit", 2, {"base": {str: HASH}, "note": {str: object}}, "Edit.save")
+FILE = TensorFile("edit", 2, {"base": {str: BASE}, "note": {str: object}}, "Edit.save")
 
 
 def write(path: Path, deltas: Mapping[str, Delta], base: Mapping[str, str], note: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from typing import Protocol
 
@@ -17,10 +17,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..models.base import Model
 from ..models.errors import StateError, UsageError
-from ..models.places.refuse import refuse_absent
-from ..models.store.fingerprint import adapters_hash, tensor_hash
 from ..models.suggest import near
 from ..models.undo import Undo
+from .base import base_of, same_base, same_weight
 from .lowrank import Delta
 from .sums import check_holds, check_not_lost, summed
 
@@ -43,26 +42,6 @@ class Changes(Protocol):
 
 # parameter -> [(edit, the bits before it), ...], oldest first
 _before: MutableMapping[Tensor, list[tuple[Changes, Tensor]]] = WeakTensorKeyDictionary()
-
-
-def base_of(model: Model, names: Iterable[str]) -> dict[str, str]:
-    """Return what an edit of some weights is for: the fingerprint of each, and of the adapters beside it.
-
-    Raises:
-        LookupError: if the model has no such parameter.
-        ValueError: if two names are one weight, or what lies in memory is not what the model computes with.
-    """
-    params = {name: model.parameter(name) for name in names}
-    twins: dict[int, str] = {}
-    for name, p in params.items():
-        if id(p) in twins:
-            raise UsageError(f"{twins[id(p)]} and {name} are one and the same weight; give its change once")
-        twins[id(p)] = name
-    components = {name.partition(".")[0] for name in params}
-    for part in components:
-        refuse_absent(part, model.components[part])
-    beside = {part: adapters_hash(model.components[part]) for part in components}
-    return {name: tensor_hash(p) + _beside(beside[name.partition(".")[0]]) for name, p in params.items()}
 
 
 def apply(edit: Changes, model: Model) -> None:
@@ -143,7 +122,7 @@ def _check(edit: Changes, model: Model) -> None:
         raise UsageError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
     for name, now in base_of(model, edit.base).items():
         delta, p = edit.deltas[name], model.parameter(name)
-        if now == edit.base[name]:
+        if same_base(now, edit.base[name]):
             if delta.shape != p.shape:  # torch would stretch some
                 raise UsageError(
                     f"the change of {name} has shape {tuple(delta.shape)}, the weight has {tuple(p.shape)}; "
@@ -156,7 +135,7 @@ def _check(edit: Changes, model: Model) -> None:
                 f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight "
                 "without it; revert that one first, or apply the sum of both: (e + f).apply(model)"
             )
-        if now.partition(" ")[0] == edit.base[name].partition(" ")[0]:
+        if same_weight(now, edit.base[name]):
             part = name.partition(".")[0]
             raise UsageError(
                 f"this edit was made with other adapters (LoRAs) active in {part} than {model.name!r} has "
@@ -167,10 +146,6 @@ def _check(edit: Changes, model: Model) -> None:
             f"this edit is for other weights: it was made for {edit.model!r}, and {name} of {model.name!r} "
             "is different; open the model it was made for, or make the edit again on this one"
         )
-
-
-def _beside(adapters: str | None) -> str:
-    return "" if adapters is None else f" beside adapters {adapters}"
 
 
 def _is_as_left(edit: Changes, name: str, parameter: Tensor) -> bool:

@@ -59,11 +59,15 @@ def tensor_hash(tensor: Tensor) -> str:
     values = tensor.detach()
     if values.is_complex():
         values = torch.view_as_real(values)
-    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+    wide = torch.float64 if _needs_float64(values) else torch.float32
     values = values.to("cpu", wide if values.is_floating_point() else torch.int64).contiguous().reshape(-1)
     digest = hashlib.sha256(json.dumps(list(tensor.shape)).encode())
     digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _needs_float64(values: Tensor) -> bool:
+    return values.dtype == torch.float64 and not torch.equal(values, values.float().double())
 
 
 def adapters_hash(component: nn.Module) -> str | None:
