@@ -46,6 +46,10 @@ class AttentionTap(TorchFunctionMode):
         self.handlers, self.acts = list(handlers), acts
         self.calls = 0
 
+    def on(self) -> None:
+        """Enter torch's stack of modes."""
+        torch._C._push_on_torch_function_stack(self)
+
     def off(self) -> None:
         """Leave torch's stack of modes, with what an interrupt left on top; nothing if it is not there."""
         at, depth = torch._C._get_function_stack_at, torch._C._len_torch_function_stack

@@ -207,12 +207,16 @@ def _tap(undo: Undo, model: Adapter, module: nn.Module, pairs: list[tuple[str, H
     def push(*_: Any) -> None:
         call = model.call
         active.append(AttentionTap(pairs, lambda: model.call is call))
-        active[-1].__enter__()
+        active[-1].on()
 
     def pop(*_: Any) -> None:
         if active:
             active[-1].off()
             active.pop()
+
+    def all_off() -> None:
+        for tap in reversed(active):
+            tap.off()
 
     def check(*_: Any) -> None:
         if active and not active[-1].calls:
@@ -222,7 +226,7 @@ def _tap(undo: Undo, model: Adapter, module: nn.Module, pairs: list[tuple[str, H
             )
 
     # pop runs even if the module fails, but for an interrupt; check runs first, while the tap is still there
-    undo.add(lambda: [tap.off() for tap in reversed(active)])
+    undo.add(all_off)
     _before(undo, module, push)
     _after(undo, module, check)
     _after(undo, module, pop, always_call=True)
