@@ -18,6 +18,7 @@ from torch import Tensor
 from ..models.base import Model
 from ..models.errors import StateError, UsageError
 from ..models.places.hooks import inputs
+from ..models.run.context import TEXT, Call
 from ..models.site import Site
 from ..models.text.prompt import Prompt, Words
 from .intervene import Intervention, intervening
@@ -80,6 +81,10 @@ def parts_reached(model: Model, site: Site | str, text: str) -> tuple[str, ...]:
     """
     site = Site(str(site))
     _check_in_encoder(model, site)
+    try:
+        Call(TEXT, {}, layers_read=model.layers_read()).check_read(site)
+    except UsageError:
+        return ()
     with torch.no_grad():
         (plain,) = model.encode([text])
         with intervening(model, Intervention(site, lambda x, _: 1 - x)):

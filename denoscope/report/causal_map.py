@@ -44,7 +44,7 @@ class CausalMap:
     def ranked(self) -> pd.DataFrame:
         """All places; first the one whose restoration comes nearest to the clean run."""
         frame = self.cells.to_dataframe().reset_index()
-        far = (frame["mean"] - 1).abs() if self.proportion else -frame["mean"]
+        far = (frame["mean"] - (1 if self.proportion else self.total[0])).abs()
         return frame.iloc[far.argsort(kind="stable")].reset_index(drop=True)
 
     @property

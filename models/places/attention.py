@@ -51,8 +51,8 @@ class AttentionTap(TorchFunctionMode):
         self.calls = 0
 
     def on(self) -> None:
-        """Come on top of torch's stack of modes."""
-        self.__enter__()  # type: ignore[no-untyped-call]
+        """Enter torch's stack of modes."""
+        torch._C._push_on_torch_function_stack(self)
 
     def off(self) -> None:
         """Leave torch's stack of modes, with what an interrupt left on top; nothing if it is not there."""

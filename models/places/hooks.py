@@ -214,7 +214,7 @@ def _tap(undo: Undo, model: Adapter, module: nn.Module, pairs: list[tuple[str, H
             active[-1].off()
             active.pop()
 
-    def off() -> None:
+    def all_off() -> None:
         for tap in reversed(active):
             tap.off()
 
@@ -226,7 +226,7 @@ def _tap(undo: Undo, model: Adapter, module: nn.Module, pairs: list[tuple[str, H
             )
 
     # pop runs even if the module fails, but for an interrupt; check runs first, while the tap is still there
-    undo.add(off)
+    undo.add(all_off)
     _before(undo, module, push)
     _after(undo, module, check)
     _after(undo, module, pop, always_call=True)

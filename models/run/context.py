@@ -75,6 +75,11 @@ class CallContext:
     prompts: tuple[Words, ...]
     part: str
 
+    @property
+    def index(self) -> int | None:
+        """The step's place in the run; None while text is encoded."""
+        return None if self.step is None else self.step.index
+
 
 TEXT = "text_encoder"
 """The part of a Call in which all text encoders run."""

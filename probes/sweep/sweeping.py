@@ -68,7 +68,6 @@ def sweep(
         raise UsageError(f"negative is {how.negative!r}; the runs of a sweep share one negative text")
     model = model.sized(how.size)
     branches, n_steps = model.branch_names(how.guidance), len(model.steps(how))
-    model.places_of(dict.fromkeys(i.site for run in runs for i in run.interventions))
     for run in runs:
         for i in run.interventions:
             if not isinstance(i, Intervention):
@@ -82,6 +81,7 @@ def sweep(
                     "use denoscope.trace(interventions=[...])"
                 )
             i.when.check(n_steps, 1 + len(run.companions), branches)
+    model.places_of(dict.fromkeys(i.site for run in runs for i in run.interventions))
     encoded = _encode(model, runs, how)
     work, total = SweepExecutor(model, settings, batch), len({key_of(r) for r in encoded})
     with showing(progress) as show:

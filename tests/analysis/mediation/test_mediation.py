@@ -550,7 +550,7 @@ def test_progress_grows_to_the_end(tiny: Any, tracer: Any) -> None:
         (text, {"kinds": ["mlp.outs"]}, LookupError, "no site matches .*mlp.outs.* did you mean"),
         (text, {"kinds": []}, ValueError, "kinds is"),
         (text, {"window": 0}, ValueError, "window is 0"),
-        (text, {"layers": [2]}, LookupError, "no layer 2 in its text_encoder; it has layers 0 to 1"),
+        (text, {"layers": [2]}, LookupError, "reads no layer 2 of its text_encoder; it reads layers 0 to 1"),
         (text, {"tokens": [32]}, ValueError, "positions.* 0 to 31"),
         (text, {"corruption": Swap("big dog")}, ValueError, "'a red big dog' has another number of tokens"),
         (denoiser, {"sites": "unet/**/cross.out"}, LookupError, "no site matches .*did you mean"),

@@ -28,7 +28,7 @@ def test_every_block_is_drawn(name):
 def test_alike_blocks_stand_together():
     rows = {row.name: row for row in rows_of(full_size("flux-dev"), "transformer")}
     assert list(rows) == ["in", "block.0-18 (19)", "single.0-37 (38)", "out"]
-    assert rows["block.0-18 (19)"].lines[2] == "joint_attn@img: q_proj k_proj v_proj out"
+    assert rows["block.0-18 (19)"].lines[3] == "joint_attn@img: q_proj k_proj v_proj out"
     assert rows["block.0-18 (19)"].stream == (4096, 3072)
     assert "text_encoder_2  T5EncoderModel" in words(diagram(full_size("flux-dev")))
 

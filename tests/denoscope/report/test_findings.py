@@ -71,7 +71,7 @@ def test_the_total_effect_is_told_as_a_size(clean, corrupted):
     ends = "0.750 to 1.500" if clean else "0.500 to 1.250"
     told = findings.tell_total(noisy, "cat")
     assert told.text == f"Taking “cat” out of the prompt changes the S by 1.000 (95% interval {ends})."
-    assert found.share and not told.weak
+    assert found.proportion and not told.weak
 
 
 def test_without_a_whole_the_strongest_place_wins_and_nothing_is_half_of_it():
@@ -87,7 +87,7 @@ def test_without_a_whole_the_strongest_place_wins_and_nothing_is_half_of_it():
 
 def test_shares_are_of_the_whole_effect():
     found = CausalMap.of(cause([[0.9, 0.0], [0.3, 0.1]], clean=2.0))
-    assert found.share and float(found.cells["mean"].max()) == pytest.approx(0.45)
+    assert found.proportion and float(found.cells["mean"].max()) == pytest.approx(0.45)
 
 
 def test_the_whole_effect_has_its_interval():

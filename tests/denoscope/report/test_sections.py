@@ -90,7 +90,7 @@ def test_each_kind_of_state_has_a_map_of_layers_and_tokens():
     data = data.assign_attrs(carried="{}", **COST)
     results = SimpleNamespace(
         text=CausalMap.of(type(planted)(data)),
-        denoiser=SimpleNamespace(share=False),
+        denoiser=SimpleNamespace(proportion=False),
         stages={"text": data},
         asked={"about": "cat"},
     )

@@ -86,3 +86,8 @@ def test_a_batch_may_hold_some_samples_of_the_run_and_have_no_step():
     assert list(call.select(When(rows=(1, 2)), "text_encoder_2")) == [([1], context)]
     unread = Call(TEXT, {"cond": slice(0, 2)}, samples=(5, 2))
     assert [c.prompts for _, c in unread.select(When(), "text_encoder")] == [()]
+
+
+def test_a_context_tells_its_place_in_the_run():
+    step, text = (CallContext(s, "cond", (0,), (), "unet") for s in (Step(3, 400.0, 1.0), None))
+    assert step.index == 3 and text.index is None
