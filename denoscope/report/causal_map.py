@@ -42,9 +42,14 @@ class CausalMap:
         return plain_part(str(self.cells["site"].values[0]).split("/")[0])
 
     def ranked(self) -> pd.DataFrame:
-        """All places; first the one whose restoration comes nearest to the clean run."""
+        """All places; first the one whose restoration comes nearest to the clean run.
+
+        Where the whole effect is small beside theirs, there is nothing to come near to: then the strongest.
+        """
         frame = self.cells.to_dataframe().reset_index()
-        far = (frame["mean"] - (1 if self.proportion else self.total[0])).abs()
+        whole, strongest = 1 if self.proportion else self.total[0], float(frame["mean"].abs().max())
+        there = self.proportion or 2 * abs(whole) >= strongest
+        far = (frame["mean"] - whole).abs() if there else -frame["mean"]
         return frame.iloc[far.argsort(kind="stable")].reset_index(drop=True)
 
     @property

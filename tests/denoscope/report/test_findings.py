@@ -85,6 +85,14 @@ def test_without_a_whole_the_strongest_place_wins_and_nothing_is_half_of_it():
     assert CausalMap.of(cause([[0.6, 0.9], [0.2, 0.1]])).scale == ("share of the effect", 1.0)
 
 
+def test_a_whole_that_is_there_but_not_sure_is_still_what_to_come_near_to():
+    """Few seeds make no total effect sure; a state that overshoots is not the one to edit for that."""
+    found = CausalMap.of(cause([[0.8, 1.4], [0.2, 0.1]], spread=40.0))
+    assert not found.proportion
+    best = found.ranked().iloc[0]
+    assert float(best["mean"]) == pytest.approx(0.8, abs=0.05)
+
+
 def test_shares_are_of_the_whole_effect():
     found = CausalMap.of(cause([[0.9, 0.0], [0.3, 0.1]], clean=2.0))
     assert found.proportion and float(found.cells["mean"].max()) == pytest.approx(0.45)

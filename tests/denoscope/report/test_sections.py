@@ -101,7 +101,7 @@ def test_each_kind_of_state_has_a_map_of_layers_and_tokens():
     layout = made.figures["text mlp.out"].layout
     assert layout.yaxis.ticktext == ("layer 1",) and layout.xaxis.ticktext == ("cat", "end")
     assert made.values["text_maps"][1] == {"name": "text mlp.out", "title": "MLP"}
-    assert made.values["share"] is False  # only where both maps are of shares
+    assert made.values["proportion"] is False  # only where both maps are of shares
     assert made.values["text_cost"].startswith("1,200 network rows; the published scheme needs 34,000 ")
 
 
