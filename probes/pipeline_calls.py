@@ -36,12 +36,19 @@ class PipelineCalls:
         for name, wrap in (("__call__", self._called), ("encode_prompt", self._encoded)):
             if hasattr(kind, name):
                 methods[name] = _wrapping(getattr(kind, name), wrap)
-        with self.calls.wrapped as undo:
+        undo = self.calls.wrapped
+        try:
             undo.add(functools.partial(setattr, pipe, "__class__", kind))
             undo.add(self.calls.leave)
             pipe.__class__ = type(kind.__name__, (kind,), methods)  # Python looks up __call__ there alone
             yield
             self.calls.end_of_loop()
+        finally:
+            try:
+                undo()
+            except BaseException:  # interrupted before it began; what it puts back would keep it alive
+                undo()
+                raise
 
     def _called(self, method: Callable[..., Any], bound: inspect.BoundArguments) -> Any:
         """A call of the pipeline: everything in it belongs to one run."""

@@ -20,7 +20,11 @@ def interrupt(run: Callable[[], Any], moment: int) -> bool:
     before, sys.unraisablehook = sys.unraisablehook, lambda _: None  # a moment may lie in a destructor
     try:
         _profiled(run, moment)
-    except KeyboardInterrupt:
+    except BaseException as error:
+        while not isinstance(error, KeyboardInterrupt) and error.__context__ is not None:
+            error = error.__context__  # a lock of some library, released before it was held
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         return True
     finally:
         sys.unraisablehook = before
