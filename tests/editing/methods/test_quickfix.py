@@ -361,7 +361,7 @@ def test_what_an_edit_of_one_encoder_leaves_is_named() -> None:
 
 
 def test_layers_that_the_denoiser_does_not_read_are_refused() -> None:
-    with pytest.raises(ValueError, match="text_encoder/layer.1/mlp.out does not reach the denoiser"):
+    with pytest.raises(ValueError, match="does not read what text_encoder/layer.1/mlp.out does, so changing"):
         quickfix(opened("sdxl"), {"cat": "dog"}, site="text_encoder/layer.1/mlp.out")
 
 
