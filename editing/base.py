@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.errors import UsageError
+from ..models.formats import is_quantised
 from ..models.places.refuse import refuse_absent
 from ..models.store.fingerprint import adapters_hash, tensor_hash
 
@@ -32,11 +33,17 @@ def base_of(model: Model, names: Iterable[str]) -> dict[str, str]:
 
     Raises:
         LookupError: if the model has no such parameter.
-        ValueError: if two names are one weight, or what lies in memory is not what the model computes with.
+        ValueError: if a weight is quantised, two names are one weight, or what lies in memory is not what
+            the model computes with.
     """
     params = {name: model.parameter(name) for name in names}
     twins: dict[int, str] = {}
     for name, p in params.items():
+        if is_quantised(p):
+            raise UsageError(
+                f"{name} is quantised ({type(p).__name__} of {p.dtype}), and an edit could not be taken back "
+                "to the bit; open the model without quantisation, edit it, and quantise afterwards"
+            )
         if id(p) in twins:
             raise UsageError(f"{twins[id(p)]} and {name} are one and the same weight; give its change once")
         twins[id(p)] = name

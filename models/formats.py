@@ -23,15 +23,24 @@ def compute_dtype(module: nn.Module) -> torch.dtype:
 def compute_device(module: nn.Module) -> torch.device:
     """Return where a network computes; with accelerate's offloading its weights may rest elsewhere."""
     offloaded = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return torch.device(offloaded) if offloaded else next(module.parameters()).device
+    if offloaded:
+        return torch.device(offloaded)
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device  # one without weights is anywhere
+
+
+def is_quantised(tensor: Tensor) -> bool:
+    """Return whether a weight is kept as integers, or as a tensor of a class of its own (torchao, quanto)."""
+    own = type(tensor) not in (Tensor, nn.Parameter)
+    return own or hasattr(tensor, "quant_state") or not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether no value is NaN or infinite; True for integers, which quantised weights are made of.
+    """Return whether no value is NaN or infinite; True for quantised weights, which are not summed.
 
     float8 is looked at in float32, as torch has no sums of it.
     """
-    if not tensor.is_floating_point():
+    if is_quantised(tensor):
         return True
     values = tensor.detach()
     if values.itemsize == 1:

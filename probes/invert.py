@@ -75,7 +75,7 @@ def invert_latents(
     """Return the start of a run that leads back to clean latents [sample, ...]; see ``invert``."""
     _check(model, latents, prompts)
     scheduler = model._begin(Schedule(steps))
-    x, read = latents, model.prompts(prompts)
+    x, read = latents.to(model.device, model.dtype), model.prompts(prompts)
     made = _undone(model, scheduler, steps)
     with showing(progress) as show:
         for done, (step, after) in enumerate(reversed(made), 1):

@@ -77,16 +77,19 @@ class EditEvaluation:
 
         ``shown``: 1 if, among all candidates, the picture fits the target best. ``gone``: 1 if it does not
         fit best the word that was said (prompts with the edited word only). ``fit``: how well it fits the
-        target. ``moved``: how far its pixels moved (after the edit only).
+        target. ``moved``: how far its pixels moved (after the edit only). The first three are NaN where the
+        judge's opinion is.
         """
         fit = self.data["fit"]
-        seen = fit["candidate"].values[fit.argmax("candidate").values]
+        known = fit.notnull().all("candidate")
+        seen = fit["candidate"].values[fit.fillna(0).argmax("candidate").values]
         seen = xr.DataArray(seen, dims=("state", DIM, "seed"))
         target, word = self.data["target"], self.data["word"]
-        gone = (seen != word).astype(float).where(target != word)
+        gone = (seen != word).astype(float).where((target != word) & known)
+        shown = (seen == target).astype(float).where(known)
         own = fit.sel(candidate=target).drop_vars("candidate")
         moved = self.data["moved"].expand_dims(state=["after"]).reindex(state=list(STATES))
-        return xr.Dataset({"shown": (seen == target).astype(float), "gone": gone, "fit": own, "moved": moved})
+        return xr.Dataset({"shown": shown, "gone": gone, "fit": own, "moved": moved})
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row for each picture."""

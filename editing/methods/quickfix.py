@@ -167,6 +167,11 @@ def _layer(model: Model, site: Site) -> nn.Linear:
             f"{site} carries a LoRA beside its weight; merge it first: pipe.fuse_lora(), "
             "pipe.unload_lora_weights(), and open the pipeline again"
         )
+    if "quantized" in type(layer).__module__:
+        raise UsageError(
+            f"{site} is quantised ({type(layer).__module__}), and its weight cannot be edited; open the "
+            "model without quantisation, edit it, and quantise afterwards"
+        )
     if (
         not site.component.startswith("text_encoder")
         or site.kind not in _KINDS

@@ -103,7 +103,10 @@ class Flux(TransformerModel):
         ]
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
-        """The transformer's output, eps - x_0, for packed inputs x [sample, token, channel]."""
+        """The transformer's output, eps - x_0, for packed inputs x [sample, token, channel].
+
+        FLUX.1 dev is told the guidance of the call; outside one it is ``default_guidance``.
+        """
         embeds, n = torch.stack([p.embeds for p in prompts]), len(prompts)
         _, height, width = self._unpacked
         places = self.pipe._prepare_latent_image_ids(n, height // 2, width // 2, self.device, embeds.dtype)

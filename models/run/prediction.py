@@ -9,10 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .levels import Step
 from .schedule import is_flow
 
 Steps: TypeAlias = Step | Sequence[Step]
+KINDS = ("epsilon", "sample", "v_prediction")
+"""What a network may predict, as schedulers call it; in flow matching it is eps - x_0 always."""
 
 
 def scales(scheduler: Any, step: Steps, x: Tensor) -> tuple[Any, Any]:
@@ -21,6 +24,8 @@ def scales(scheduler: Any, step: Steps, x: Tensor) -> tuple[Any, Any]:
     Numbers for one step; for one step a row, tensors that broadcast over x [row, ...].
     """
     if isinstance(step, Step):
+        if math.isinf(step.sigma):  # zero terminal SNR
+            return 0.0, 1.0
         a = 1 / (1 + step.sigma) if is_flow(scheduler) else 1 / math.sqrt(1 + step.sigma**2)
         return (a, 1 - a) if is_flow(scheduler) else (a, step.sigma * a)
     each = [scales(scheduler, s, x) for s in step]
@@ -30,13 +35,22 @@ def scales(scheduler: Any, step: Steps, x: Tensor) -> tuple[Any, Any]:
 
 
 def to_x0(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
-    """The clean latents implied by a network output."""
+    """The clean latents implied by a network output.
+
+    Raises:
+        ValueError: for a kind of prediction that is not known, and for predicted noise where all is noise.
+    """
     a, s = scales(scheduler, step, model_input)
-    kind = "flow" if is_flow(scheduler) else scheduler.config.prediction_type
+    kind = _kind(scheduler)
     clean: Tensor = output
     if kind == "flow":  # the output is eps - x_0
         clean = model_input - s * output
     if kind == "epsilon":
+        if bool((torch.as_tensor(a) == 0).any()):
+            raise UsageError(
+                f"{type(scheduler).__name__} has prediction_type='epsilon', and at pure noise (sigma is inf) "
+                "predicted noise implies no picture; take a later step, or a model of v_prediction"
+            )
         clean = (model_input - s * output) / a
     if kind == "v_prediction":
         clean = a * model_input - s * output
@@ -45,6 +59,8 @@ def to_x0(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> T
 
 def to_eps(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The noise implied by a network output."""
+    if _kind(scheduler) == "epsilon":
+        return output
     a, s = scales(scheduler, step, model_input)
     noise: Tensor = (model_input - a * to_x0(scheduler, model_input, output, step)) / s
     return noise
@@ -56,3 +72,14 @@ def to_v(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Te
     x0 = to_x0(scheduler, model_input, output, step)
     velocity: Tensor = a * to_eps(scheduler, model_input, output, step) - s * x0
     return velocity
+
+
+def _kind(scheduler: Any) -> str:
+    if is_flow(scheduler):
+        return "flow"
+    kind = str(scheduler.config.prediction_type)
+    if kind not in KINDS:
+        raise UsageError(
+            f"{type(scheduler).__name__} has prediction_type {kind!r}; known are {', '.join(KINDS)}"
+        )
+    return kind

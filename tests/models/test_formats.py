@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from denoscope.models.formats import compute_dtype, is_finite
+from denoscope.models.formats import compute_device, compute_dtype, is_finite, is_quantised
 from denoscope.models.load import load
 from denoscope.models.places.attention import attention_probs
 from denoscope.models.synthetic.tiny import tiny_sd
@@ -73,3 +73,28 @@ def test_a_trace_refuses_to_keep_infinity_for_what_was_finite(tmp_path):
     kept = trace(model, ["a cat"], interventions=large, dtype=torch.bfloat16, **run)
     assert kept[SITE].isfinite().all() and kept[SITE].abs().max() > 65504
     assert trace(model, ["a cat"], dtype=torch.float16, **run)[SITE].dtype == torch.float16
+
+
+def test_a_network_without_weights_is_anywhere():
+    assert compute_device(nn.Identity()) == torch.device("cpu")
+    holder = nn.Identity()
+    holder.register_buffer("table", torch.zeros(1, device="meta"))
+    assert compute_device(holder) == torch.device("meta")
+
+
+class Packed(torch.Tensor):
+    """Like the weights of torchao and quanto: a class of its own, of which torch computes nothing."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in {"sum", "isfinite", "add"}:
+            raise NotImplementedError(func.__name__)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_quantised_weights_are_not_summed():
+    packed = torch.ones(2, 2).as_subclass(Packed)
+    assert is_quantised(packed) and is_finite(packed)
+    stored = nn.Parameter(torch.ones(4, 1, dtype=torch.uint8), requires_grad=False)
+    assert is_quantised(stored) and is_finite(stored)
+    assert not is_quantised(nn.Parameter(torch.ones(2))) and not is_quantised(torch.ones(2).to(FLOAT8))

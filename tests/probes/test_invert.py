@@ -65,6 +65,8 @@ def test_in_half_precision_the_start_is_too():
     latents = model.noise([0]).to(torch.bfloat16)
     start = invert_latents(model, latents, ["a cat"], steps=2)
     assert start.latents.dtype == model.start([0], 2).latents.dtype
+    wide = invert_latents(model, latents.float(), ["a cat"], steps=2)
+    assert torch.equal(wide.latents, start.latents)
     own = model._begin(Schedule(2))
     step, after = _undone(model, own, 2)[0]
     assert _backwards(own, latents, latents, step, after).dtype == torch.bfloat16

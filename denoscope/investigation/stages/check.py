@@ -30,5 +30,5 @@ class _Nobody:
     """Stands where no judge ships with the model: only pixels are compared."""
 
     def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """No opinion."""
-        return torch.zeros(len(images), len(texts))
+        """No opinion: NaN, which nobody takes for a fit."""
+        return torch.full((len(images), len(texts)), torch.nan)
