@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 SPOTS = 8
 """Values of each tensor that are compared at each call, evenly spread."""
 
+POOL_BYTES = 2**25
+"""From here on threads are worth their while; an interrupt while they start may hang Python's own pools."""
+
 ADAPTERS = ("scaling", "_active_adapter", "_disable_adapters", "merged_adapters")
 """What a layer of peft is set to: no tensors, but the same weights act otherwise with another setting."""
 
@@ -70,6 +73,13 @@ def _needs_float64(values: Tensor) -> bool:
     return values.dtype == torch.float64 and not torch.equal(values, values.float().double())
 
 
+def _hashes(tensors: Sequence[Tensor]) -> list[str]:
+    if sum(t.nbytes for t in tensors) < POOL_BYTES:
+        return [tensor_hash(t) for t in tensors]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and casting leave Python's lock
+        return list(pool.map(tensor_hash, tensors))
+
+
 def adapters_hash(component: nn.Module) -> str | None:
     """Return a hash of the adapters (LoRAs) that act in a component beside its weights; None if none do."""
     found = []
@@ -107,8 +117,7 @@ def fingerprint(model: Model) -> str:
         return record.hash
     old = {n: record.hashes[n] for n, s in states.items() if record.states.get(n) == s} if record else {}
     new = {name: t for name, t in tensors.items() if name not in old}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing and casting leave Python's lock
-        hashes = old | dict(zip(new, pool.map(tensor_hash, new.values()), strict=True))
+    hashes = old | dict(zip(new, _hashes(list(new.values())), strict=True))
     lines = [f"{name} {what}" for name, what in sorted([*hashes.items(), *adapters])]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     alive = [weakref.ref(t) for t in tensors.values()]
