@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import UsageError, WrongTypeError
+from .errors import StateError, UsageError, WrongTypeError
 from .formats import compute_device, compute_dtype
 from .places.account import Account
 from .places.live import Live
 from .run.context import TEXT, Branch, Call
 from .run.levels import Step
-from .run.noise import gaussian
+from .run.noise import gaussian, generators
 from .run.schedule import Schedule, begin
 from .site import Site
 from .structure import Structure
@@ -180,6 +180,7 @@ class Adapter(Structure):
         """
         if isinstance(texts, str):
             raise WrongTypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
+        self._check_encoder()
         options = chosen_options(self._encode, self.name, how)
         call = Call(
             TEXT,
@@ -209,6 +210,14 @@ class Adapter(Structure):
     def _tokenizer(self, encoder: str) -> Any:
         return getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
 
+    def _check_encoder(self) -> None:
+        """Raise StateError if the text encoder was taken away, to save memory."""
+        if TEXT in self._parts() and not self.text_encoders:
+            raise StateError(
+                f"{self.name} has no {TEXT} now, so it reads no texts; give Prompts that were encoded before "
+                "it was taken away, and negative=[Prompt, ...] too where there is guidance"
+            )
+
     def negative(
         self, texts: Sequence[str], branch: Branch = "uncond", samples: Sequence[int] = (), **how: Any
     ) -> list[Prompt]:
@@ -217,7 +226,7 @@ class Adapter(Structure):
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""
-        return self._draw([torch.Generator().manual_seed(s) for s in seeds])
+        return self._draw(generators(seeds))
 
     def _draw(self, generators: Sequence[torch.Generator]) -> Tensor:
         return gaussian(generators, self.latent_shape, self.dtype).to(self.device)

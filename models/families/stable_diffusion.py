@@ -36,8 +36,10 @@ class StableDiffusion(UNetModel):
 
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
         """How many layers of the text encoder the UNet reads, where some are left out."""
+        if not clip_skip or self.pipe.text_encoder is None:
+            return {}
         layers: int = self.pipe.text_encoder.config.num_hidden_layers
-        return {"text_encoder": layers - clip_skip} if clip_skip else {}
+        return {"text_encoder": layers - clip_skip}
 
     def _states(self, reading: Reading, clip_skip: int | None) -> Tensor:
         encoder = self.pipe.text_encoder

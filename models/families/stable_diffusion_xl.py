@@ -56,6 +56,8 @@ class StableDiffusionXL(UNetModel):
 
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
         """How many layers of the first text encoder the UNet reads; the second's last one is read pooled."""
+        if self.pipe.text_encoder is None:
+            return {}
         layers: int = self.pipe.text_encoder.config.num_hidden_layers
         return {"text_encoder": layers - 1 - (clip_skip or 0)}
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..adapter import Adapter
 from ..errors import UsageError, WrongTypeError
 from .levels import Step
+from .noise import generators
 from .prediction import scales
 from .schedule import Schedule, copied, is_flow, noise_level
 from .state import SamplerState
@@ -65,7 +66,7 @@ def generators_of(seeds: Sequence[int], images: Tensor) -> list[torch.Generator]
         raise WrongTypeError(f"seeds is the single number {seeds}; give one for each image: [{seeds}]")
     if len(seeds) != len(images):
         raise UsageError(f"{len(images)} images but {len(seeds)} seeds; give one seed for each image")
-    return [torch.Generator().manual_seed(s) for s in seeds]
+    return generators(seeds)
 
 
 def noised_start(

@@ -19,6 +19,7 @@ from .asymmetric import asymmetric_step
 from .branches import Guided, Reading, branch_interventions, guided, read
 from .context import Branch
 from .levels import Step, check_step
+from .noise import generators
 from .schedule import check_eta, copied, noise_level, scaled, step_kwargs
 from .settings import Sampling, SamplingOptions, as_guidance
 from .state import SamplerState, State
@@ -60,7 +61,7 @@ def sample(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
     start = begin_run(model, seeds, sampling) if start is None else _going_on(start, seeds)
-    generators = [torch.Generator().set_state(s) for s in start.noise_states]
+    sources = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
     prompts_read = tuple(reading.prompts["cond"])
@@ -72,8 +73,8 @@ def sample(
             _recomputed(call, model_input, known, memory) if recompute else call(model_input, known, memory)
         )
         known, memory = {}, made.combined.memory
-        x = _stepped(scheduler, made.combined, t, x, generators, eta=sampling.eta)
-        kept = (scheduler, generators, memory)
+        x = _stepped(scheduler, made.combined, t, x, sources, eta=sampling.eta)
+        kept = (scheduler, sources, memory)
         yield State(
             step, x, model_input, made.combined.output, made.outputs, made.rows, prompts_read, account, kept
         )
@@ -93,9 +94,9 @@ def begin_run(model: Adapter, seeds: Sequence[int], run: int | Sampling) -> Samp
     """Return the moment before the first step of a run: of so many steps, or of a Sampling's."""
     how = run if isinstance(run, Sampling) else Sampling(steps=run)
     scheduler = model._begin(how.schedule)
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
-    latents = model._draw(generators) * getattr(scheduler, "init_noise_sigma", 1.0)
-    return SamplerState(0, latents, scheduler, tuple(g.get_state() for g in generators))
+    sources = generators(seeds)
+    latents = model._draw(sources) * getattr(scheduler, "init_noise_sigma", 1.0)
+    return SamplerState(0, latents, scheduler, tuple(g.get_state() for g in sources))
 
 
 def _calling(

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..text.prompt import Prompt
 from .context import Branch
 from .levels import Step
+from .noise import generators
 from .schedule import copied, scheduler_join, scheduler_rows
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class SamplerState:
         """
         if len(seeds) != len(self.latents):
             raise UsageError(f"{len(seeds)} seeds for {len(self.latents)} samples; give one for each")
-        return replace(self, noise_states=tuple(torch.Generator().manual_seed(s).get_state() for s in seeds))
+        return replace(self, noise_states=tuple(g.get_state() for g in generators(seeds)))
 
     @staticmethod
     def join(parts: Sequence[SamplerState]) -> SamplerState:
