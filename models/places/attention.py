@@ -89,6 +89,22 @@ class AttentionTap(TorchFunctionMode):
         return [h for k, h in self.handlers if k == kind]
 
 
+def clear_taps() -> None:
+    """Take taps whose call is over off torch's stack of modes.
+
+    They do nothing there. torch takes a mode off while it works, and if an interrupt hits that very moment,
+    puts it back late, when the traceback is forgotten.
+    """
+    at, depth = torch._C._get_function_stack_at, torch._C._len_torch_function_stack
+    modes = [at(i) for i in range(depth())]
+    kept = [m for m in modes if not isinstance(m, AttentionTap) or m.acts()]
+    if len(kept) < len(modes):
+        for _ in modes:
+            torch._C._pop_torch_function_stack()
+        for mode in kept:
+            torch._C._push_on_torch_function_stack(mode)
+
+
 class _Probs:
     """The probabilities of one call, computed only for the rows asked for; changed rows stay changed."""
 

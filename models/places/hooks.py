@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import StateError, UsageError
 from ..site import Site
 from ..undo import Undo
-from .attention import AttentionTap, Handler, put
+from .attention import AttentionTap, Handler, clear_taps, put
 from .refuse import check_hooks_act
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
             skipped silently.
     """
     check_hooks_act(model, {site.component for site, _ in handlers})
+    clear_taps()
     with Undo() as undo:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
         places = model.places_of([site for site, _ in handlers])

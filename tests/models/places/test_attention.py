@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention as fused
+from torch.overrides import TorchFunctionMode
 
-from denoscope.models.places.attention import AttentionTap, attention_probs, put
+from denoscope.models.places.attention import AttentionTap, attention_probs, clear_taps, put
 
 ROWS, HEADS, QUERIES, KEYS, WIDTH = 3, 2, 4, 5, 6
 FIRST, LAST = slice(0, 1), slice(2, 3)
@@ -110,3 +111,21 @@ def test_all_rows_in_another_order_go_back_to_their_places():
     x, order = drawn(3, 2), [2, 0, 1]
     assert torch.equal(put(x, (order, x[order])), x)
     assert torch.equal(put(x, (slice(0, 3), 2 * x)), 2 * x)
+
+
+def test_taps_whose_call_is_over_are_cleared_and_other_modes_stay():
+    class Other(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    before = torch._C._len_torch_function_stack()
+    dead, alive = AttentionTap([], lambda: False), AttentionTap([], lambda: True)
+    with Other() as below:
+        dead.on()
+        alive.on()
+        with Other() as above:
+            clear_taps()
+            stack = [torch._C._get_function_stack_at(i) for i in range(before, before + 3)]
+            assert stack == [below, alive, above]
+        alive.off()
+    assert torch._C._len_torch_function_stack() == before
