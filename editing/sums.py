@@ -16,16 +16,21 @@ MOST_LOST = 0.5
 """Of a change, by its norm: what rounding may take. Beyond it an edit is mostly noise, or nothing."""
 
 
-def summed(before: Tensor, delta: Delta) -> Iterator[tuple[slice, Tensor]]:
-    """Yield a weight with its change, block by block, in float64 and rounded once to the weight's format."""
+def summed(before: Tensor, delta: Delta) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Yield, block by block, which rows, their change, the exact sum, and the sum in the weight's format.
+
+    Change and exact sum are in float64; it is rounded once.
+    """
     before = before.detach() if before.ndim else before.detach()[None]
     step = max(1, BLOCK * len(before) // max(before.numel(), 1))
     for i in range(0, len(before), step):
         some = slice(i, i + step)
-        yield some, (before[some].to("cpu", torch.float64) + rows(delta, some)).to(before.dtype)
+        change = rows(delta, some)
+        exact = before[some].to("cpu", torch.float64) + change
+        yield some, change, exact, exact.to(before.dtype)
 
 
-def check_holds(name: str, before: Tensor, delta: Delta, some: slice, after: Tensor) -> tuple[float, float]:
+def check_holds(name: str, change: Tensor, exact: Tensor, after: Tensor) -> tuple[float, float]:
     """Return the squares of the change wanted in a block, and of what rounding took of it.
 
     Raises:
@@ -34,10 +39,7 @@ def check_holds(name: str, before: Tensor, delta: Delta, some: slice, after: Ten
     made = after.double()
     if not bool(made.isfinite().all()):
         raise UsageError(f"{name} cannot hold the edited values in {after.dtype}; scale the edit: 0.5 * edit")
-    before = before.detach() if before.ndim else before.detach()[None]
-    change = rows(delta, some)
-    lost = made - before[some].to("cpu", torch.float64) - change
-    return float(change.square().sum()), float(lost.square().sum())
+    return float(change.square().sum()), float((made - exact).square().sum())
 
 
 def check_not_lost(name: str, dtype: torch.dtype, wanted: float, lost: float) -> None:

@@ -129,7 +129,7 @@ def _check(edit: Changes, model: Model) -> None:
                     "make the edit again"
                 )
             continue
-        top = _on_top(model.parameter(name))
+        top = _on_top(p)
         if top is not None:
             raise UsageError(
                 f"{name} of {model.name!r} carries {top!r}, and this edit was made for the weight "
@@ -152,7 +152,7 @@ def _is_as_left(edit: Changes, name: str, parameter: Tensor) -> bool:
     """Whether a weight is what the edit made of it, in whatever number format it is now."""
     now = parameter.detach() if parameter.ndim else parameter.detach()[None]
     left = summed(_before[parameter][-1][1], edit.deltas[name])
-    return all(torch.equal(part.to(now.dtype), now[some].cpu()) for some, part in left)
+    return all(torch.equal(part.to(now.dtype), now[some].cpu()) for some, _, _, part in left)
 
 
 def _find(edit: Changes, model: Model, name: str) -> nn.Parameter:
@@ -191,8 +191,8 @@ def _off(edit: Changes, parameter: Tensor) -> None:
 
 def _add(p: Tensor, name: str, delta: Delta) -> None:
     before, squares = _before[p][-1][1], []
-    for some, after in summed(before, delta):
-        squares.append(check_holds(name, before, delta, some, after))
+    for some, change, exact, after in summed(before, delta):
+        squares.append(check_holds(name, change, exact, after))
         _write(p[some] if p.ndim else p[None], after)
     check_not_lost(name, p.dtype, *map(sum, zip(*squares, strict=True)))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from .base import Model
 from .errors import UsageError
 from .places.hooks import hooked
+from .run.noise import generators
 from .run.schedule import is_flow
 from .site import Site
 from .undo import Undo
@@ -103,9 +104,8 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
 
 def _difference(model: Model, prompts: list[str], steps: int, guidance: float) -> float:
     seeds = list(range(len(prompts)))
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
     with torch.no_grad():
-        theirs = model.run_pipeline(prompts, generators, steps, guidance)
+        theirs = model.run_pipeline(prompts, generators(seeds), steps, guidance)
         ours = model.decode(_final(model, prompts, seeds, steps, guidance))
     return float((ours - theirs).abs().max())
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.run.context import CallContext
+from ...models.run.noise import generators
 from ...models.site import Site
 from ...models.text.prompt import Prompt, Words, spelling
 from ...probes.intervene import Change, Intervention, intervening
@@ -180,8 +181,8 @@ def check_reads_text(model: Model) -> None:
 def _gaussian(noise: Noise, tokens: int, channels: int, encoder: int = 0) -> list[Tensor]:
     """Token by token, so that more draws or longer subjects leave the first ones as they are."""
     seeds = [1_000_003 * (noise.seed + 7919 * encoder) + i for i in range(noise.draws)]
-    generators = [torch.Generator().manual_seed(s) for s in seeds]
-    return [torch.stack([torch.randn(channels, generator=g) for _ in range(tokens)]) for g in generators]
+    sources = generators(seeds)
+    return [torch.stack([torch.randn(channels, generator=g) for _ in range(tokens)]) for g in sources]
 
 
 def _swap(text: str, subject: str, words: str) -> str:
