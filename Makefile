@@ -11,7 +11,7 @@ PY := $(VENV)/bin/python
 PIP = -m pip install $(PIP_ARGS) --no-build-isolation -c constraints.txt
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test stress lint format types bench docs wheel wheel-demo clean
+.PHONY: help setup demo test stress lint format types bench findings docs wheel wheel-demo clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -51,6 +51,10 @@ types: wheel  ## mypy on the installed wheel: what a user's type checker sees
 
 bench: $(READY)  ## benchmarks against their targets: ratios on this machine; the table in the README
 	@$(PY) benchmarks/run.py $(BENCH_ARGS)
+
+findings: $(READY)  ## numbers and pictures in docs/ that come from the embedded models, measured anew
+	@for part in mediation two_denoisers quickfix_settings quickfix_keep page_picture; do \
+	  echo "benchmarks/$$part.py"; $(PY) benchmarks/$$part.py || exit 1; done
 
 docs: $(READY)  ## the programming reference as pages in build/docs
 	@$(PY) $(PIP) -e '.[docs]'

@@ -10,15 +10,14 @@ import inspect
 import re
 import sys
 import warnings
-from pathlib import Path
 
+import pages
 import torch
 from measure import race
 
 import denoscope
 from denoscope.models.synthetic import tiny, tiny_families
 
-DOCS = Path(__file__).parent.parent / "docs" / "families" / "index.md"
 STEPS, SITES, ROUNDS = 10, 16, 7
 MAKERS = {
     "Stable Diffusion": tiny.tiny_sd,
@@ -72,11 +71,9 @@ def main() -> None:
     """Measure all families and write the table."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows = [HEADER, tuple("---" for _ in HEADER), *map(measure, MAKERS)]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
-    between = re.compile(r"(<!-- families -->\n).*?(<!-- /families -->)", re.DOTALL)
-    DOCS.write_text(between.sub(lambda m: f"{m[1]}{table}\n{m[2]}", DOCS.read_text()))
-    sys.stdout.write(table + "\n")
+    text = pages.table(HEADER, [measure(name) for name in MAKERS])
+    pages.write("docs/families/index.md", "families", text)
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,15 @@ prompt: over all seeds). The table is written into docs/mediation.md, between ``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from pages import table, write
 from scipy.stats import norm
 
 from denoscope.analysis.intervals import interval, proportion
 
-DOC = Path(__file__).parent.parent / "docs" / "mediation.md"
 SIZES = ((1, 4), (4, 2), (4, 4), (8, 4), (12, 2))
 SHARES = ((0.8, 0.1), (0.1, 0.8), (0.4, 0.4), (0.2, 0.2), (0.0, 0.0))  # of prompts and seeds in the variance
 DRAWS: dict[str, Callable[..., np.ndarray]] = {
@@ -34,13 +32,8 @@ def main() -> None:
     """Simulate, and write the table."""
     rng = np.random.default_rng(0)
     rows = [(name, row(rng, cases)) for name, cases in KINDS.items()]
-    head = ["| | " + " | ".join(f"{p} x {s}" for p, s in SIZES) + " |", "|---" * (len(SIZES) + 1) + "|"]
-    table = "\n".join([*head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)])
-    between = re.compile(r"(<!-- intervals -->\n).*?(<!-- /intervals -->)", re.DOTALL)
-    text = DOC.read_text()
-    if not between.search(text):
-        raise SystemExit(f"{DOC} has no <!-- intervals --> markers")
-    DOC.write_text(between.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text))
+    text = table(["", *(f"{p} x {s}" for p, s in SIZES)], [[name, *cells] for name, cells in rows])
+    write("docs/mediation.md", "intervals", text)
 
 
 def row(rng: np.random.Generator, cases: Callable[..., Iterator[float]]) -> list[str]:

@@ -9,12 +9,11 @@ is written into docs/edits.md, between ``<!-- keep -->`` and ``<!-- /keep -->``.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import pages
 import pandas as pd
 import torch
 from quickfix_settings import NEIGHBOURHOOD, PAIRS, read
@@ -25,7 +24,6 @@ from denoscope.analysis.edit_evaluation.prompts import KINDS, evaluation_prompts
 from denoscope.editing.methods.quickfix import quickfix
 from denoscope.models.judges import load_judge
 
-DOCS = Path(__file__).parent.parent / "docs" / "edits.md"
 KEPT: Mapping[str, Sequence[str]] = {"nothing kept": (), "the empty text kept": ("",)}
 OTHERS = {word: wordings[:1] for word, wordings in NEIGHBOURHOOD.items()}
 BETTER = {  # what is measured, and whether it should be large
@@ -89,14 +87,14 @@ def measure(model: Any, source: str, keep: Sequence[str], seeds: int, steps: int
 
 def table(found: pd.DataFrame) -> str:
     """Means over pairs, with the smallest and the largest; and for how many pairs keeping is better."""
-    lines = [("", *KEPT, "better, worse"), ("---",) * 4]
+    rows = []
     for name, large in BETTER.items():
         parts = [found.xs(setting, level="setting")[name] for setting in KEPT]
         percent = name in list(BETTER)[:-2]
         cells = [_cell(p, percent) for p in parts]
         gain = (parts[1] - parts[0]).round(6) * (1 if large else -1)
-        lines.append((name, *cells, f"{(gain > 0).sum()}, {(gain < 0).sum()} of {len(gain)}"))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append((name, *cells, f"{(gain > 0).sum()}, {(gain < 0).sum()} of {len(gain)}"))
+    return pages.table(("", *KEPT, "better, worse"), rows)
 
 
 def _cell(values: pd.Series, percent: bool) -> str:
@@ -121,8 +119,7 @@ def main() -> None:
     found = pd.DataFrame.from_dict(rows, orient="index")
     found.index.names = ["pair", "setting"]
     text = table(found)
-    between = re.compile(r"(<!-- keep -->\n).*?(<!-- /keep -->)", re.DOTALL)
-    DOCS.write_text(between.sub(lambda m: f"{m[1]}{text}\n{m[2]}", DOCS.read_text()))
+    pages.write("docs/edits.md", "keep", text)
     sys.stdout.write(text + "\n")
 
 

@@ -1,21 +1,23 @@
 """Which settings make a good Diff-QuickFix edit? Many of them, each judged alike, on the emoji model.
 
-    python benchmarks/quickfix_settings.py                 what the texts say: seconds a setting
-    python benchmarks/quickfix_settings.py --pictures 1    and one picture for each prompt: minutes a setting
+    python benchmarks/quickfix_settings.py       what the texts say; for some settings pictures: 20 minutes
 
-Text columns are means over pairs, in wordings that were not edited, of the texts as the denoiser reads them.
-``left``: how far the edited text is from the target's, as a share of how far it was before (0: it reads
-the same). ``moved``: how far the texts of other things moved, as a share of their length. Picture columns are
-shares of pictures that show what they should, before -> after.
+Writes two tables of docs/edits.md. Text columns are means over pairs, in wordings that were not edited, of
+the texts as the denoiser reads them. ``left``: how far the edited text is from the target's, as a share of
+how far it was before (0: it reads the same). ``moved``: how far the texts of other things moved, as a share
+of their length. Picture columns are shares of pictures that show what they should, before -> after.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pages
 import pandas as pd
+import rich.console
+import rich.progress
 import torch
 from torch import Tensor
 
@@ -53,26 +55,25 @@ OTHERS = (
 )
 
 
-def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and arguments of each setting; they keep nothing but what they say."""
-    yield "default", {}
-    for name, arguments in _others():
-        yield name, {"keep": (), **arguments}
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "default: the empty text kept": {},
+    "nothing kept, as below where no other is named": {},
+    **{f"λ = {ridge:g}": {"ridge": ridge} for ridge in (0.0001, 0.01, 1.0, 10.0, 100.0, 300.0, 1000.0)},
+    "λ = 0.01, rows of the last token only": {"ridge": 0.01, "tokens": "subject"},
+    "rows of the last token only": {"tokens": "subject"},
+    '`bias="reference"`': {"bias": "reference"},
+    'seven general texts kept ("a man", "an animal" ...)': {"keep": KEEP},
+    "16 texts of other things kept, in the wordings asked about": {"keep": OTHERS},
+    "one template, the bare word": {"templates": TEMPLATES[:1]},
+    "`text_encoder/layer.0/mlp.out`": {"site": "text_encoder/layer.0/mlp.out"},
+    "`text_encoder/layer.1/self_attn.out`": {"site": "text_encoder/layer.1/self_attn.out"},
+}
+PICTURED = (*list(SETTINGS)[:2], "λ = 300", "λ = 0.01", "λ = 0.01, rows of the last token only")
 
 
-def _others() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "keep nothing", {}
-    for ridge in (0.0001, 0.01, 1.0, 10.0, 100.0, 300.0, 1000.0):
-        yield f"ridge {ridge:g}", {"ridge": ridge}
-    yield "ridge 0.01, last token only", {"ridge": 0.01, "tokens": "subject"}
-    yield "last token only", {"tokens": "subject"}
-    yield "ridge 0.01, bias twice", {"ridge": 0.01, "bias": "reference"}
-    yield "bias twice", {"bias": "reference"}
-    yield "keep seven texts", {"keep": KEEP}
-    yield "keep 16 texts of other things", {"keep": OTHERS}
-    yield "bare word only", {"templates": TEMPLATES[:1]}
-    yield "layer 0, mlp.out", {"site": "text_encoder/layer.0/mlp.out"}
-    yield "layer 1, self_attn.out", {"site": "text_encoder/layer.1/self_attn.out"}
+def arguments_of(name: str) -> Mapping[str, Any]:
+    """Arguments of a setting; all but the first keep nothing but what they say."""
+    return SETTINGS[name] if name == next(iter(SETTINGS)) else {"keep": (), **SETTINGS[name]}
 
 
 def read(model: Any, word: str, wordings: Sequence[str]) -> Tensor:
@@ -97,7 +98,7 @@ def texts(model: Any, arguments: Mapping[str, Any]) -> dict[str, float]:
     return {"left": float(torch.stack(left).mean()), "moved": float(torch.stack(moved).mean())}
 
 
-def pictures(model: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -> dict[str, str | float]:
+def pictures(model: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -> dict[str, str]:
     """What pictures show of a setting: means over some of the pairs."""
     tables = []
     for source in PAINTED:
@@ -113,28 +114,29 @@ def pictures(model: Any, arguments: Mapping[str, Any], seeds: int, steps: int) -
     fit = f"{mean['specificity', 'fit', 'before']:.2f} -> {mean['specificity', 'fit', 'after']:.2f}"
     return {
         **shown,
-        "neighbourhood fit": fit,
-        "neighbourhood pixels moved": mean["specificity", "moved", "after"],
+        "other things' fit to their text": fit,
+        "their pixels moved": f"{mean['specificity', 'moved', 'after']:.3f}",
     }
 
 
 def main() -> None:
-    """Try every setting."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=0, metavar="N", help="pictures for each prompt")
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--only", nargs="*", default=[], help="names of settings")
+    """Try every setting, and write the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1, help="pictures for each prompt")
+    parser.add_argument("--steps", type=int, default=8)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, rows = denoscope.load("emoji"), {}
-    for name, arguments in settings():
-        if options.only and name not in options.only:
-            continue
-        rows[name] = texts(model, arguments)
-        if options.pictures:
-            rows[name] |= pictures(model, arguments, options.pictures, options.steps)
-            print(name, rows[name], flush=True)
-    print(pd.DataFrame.from_dict(rows, orient="index").round(3).to_string())
+    model = denoscope.load("emoji")
+    said = {name: texts(model, arguments_of(name)) for name in SETTINGS}
+    rows = [(name, f"{found['left']:.2f}", f"{found['moved']:.2f}") for name, found in said.items()]
+    pages.write("docs/edits.md", "settings", pages.table(("setting", "left", "moved"), rows))
+    seen = {
+        name: pictures(model, arguments_of(name), options.seeds, options.steps)
+        for name in rich.progress.track(PICTURED, "pictures", console=rich.console.Console(stderr=True))
+    }
+    header = ("setting", *next(iter(seen.values())))
+    rows = [(name, *found.values()) for name, found in seen.items()]
+    pages.write("docs/edits.md", "pictured", pages.table(header, rows))
 
 
 if __name__ == "__main__":

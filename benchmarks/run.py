@@ -12,13 +12,13 @@ import datetime
 import json
 import os
 import platform
-import re
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import closed_form
+import pages
 import sweeping
 import torch
 import tracing
@@ -89,17 +89,11 @@ def _write(parts: dict[str, list[Row]]) -> None:
     found = {"about": about, "parts": {name: [row.as_dict() for row in rows] for name, rows in parts.items()}}
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     rows = [row for part in parts.values() for row in part]
-    lines = [HEADER, tuple("---" for _ in HEADER), *map(_cells, rows)]
-    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    table = pages.table(HEADER, map(_cells, rows))
     versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items())  # type: ignore[attr-defined]
     text = f"{table}\n\nCPU time, {about['machine']}; {versions}; medians of rounds measured in turns.\n"
     (HERE / "results.md").write_text(text)
-    readme = HERE.parent / "README.md"
-    between = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
-    old = readme.read_text()
-    new = between.sub(lambda m: m[1] + text + m[2], old)
-    if new != old:
-        readme.write_text(new)
+    pages.write("README.md", "benchmarks", text)
 
 
 if __name__ == "__main__":

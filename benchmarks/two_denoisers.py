@@ -1,7 +1,8 @@
 """The same word in two denoisers, a UNet and a transformer: ``python benchmarks/two_denoisers.py``.
 
 Text encoder, autoencoder, pictures and training script are the same; what differs is the denoiser. Where is a
-word carried? Results go to --output (a run that was stopped goes on), the figure to docs/images.
+word carried? Writes the tables of docs/two-denoisers.md and its figure. Results are kept in --output under a
+hash of the weights: a run that was stopped goes on, and other weights are measured anew.
 """
 
 from __future__ import annotations
@@ -12,36 +13,38 @@ from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from mediation import KINDS, kept
+from pages import ROOT, bounds, table, write
 
 import denoscope
 from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
 from denoscope.analysis.metrics import judge_probability
 from denoscope.models.judges import load_judge
+from denoscope.models.store.fingerprint import fingerprint
 
 NAMES = ("emoji", "emoji-dit")
 PROMPT, WORD = "a noto emoji of a woman firefighter", "firefighter"
-FIGURE = Path(__file__).parent.parent / "docs" / "images" / "two-denoisers.png"
+PAGE = "docs/two-denoisers.md"
+FIGURE = ROOT / "docs" / "images" / "two-denoisers.png"
 ROLES = {"end": "end token", "pad": "padding", "subject": f"“{WORD}”"}
-KINDS = {"self_attn.out": "self-attention", "cross_attn.out": "cross-attention", "mlp.out": "MLP"}
+Frames = dict[tuple[str, str], pd.DataFrame]
+SOURCES = {"trajectory": "clean trajectory", "in_place": "in place"}
 
 
 def measure(name: str, what: str, seeds: int, output: Path) -> Mediation:
-    """One causal map of one model, kept on disk."""
-    path = output / f"{name}-{what}.zarr"
-    if not path.exists():
-        settings = {
-            "seeds": list(range(seeds)),
-            "metric": judge_probability(load_judge(name), "concept", WORD),
-            "corruption": Noise(draws=3),
-            "steps": 12,
-        }
-        model = denoscope.load(name)
+    """One causal map of one model."""
+    model = denoscope.load(name)
+    metric, corruption = judge_probability(load_judge(name), "concept", WORD), Noise(draws=3)
+
+    def make() -> Mediation:
+        settings = {"seeds": range(seeds), "metric": metric, "corruption": corruption, "steps": 12}
         if what == "text":
-            found = trace_text(model, [PROMPT], WORD, **settings)
-        else:
-            found = trace_denoiser(model, [PROMPT], WORD, source=what, **settings)
-        found.save(path)
-    return Mediation.load(path)
+            return trace_text(model, [PROMPT], WORD, **settings)
+        return trace_denoiser(model, [PROMPT], WORD, source=what, **settings)
+
+    folder = output / fingerprint(model)[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    return kept(folder / f"{name}-{what}-{seeds}.zarr", make)
 
 
 def role(label: str) -> str | None:
@@ -50,7 +53,7 @@ def role(label: str) -> str | None:
     return {"end": "end", "pad": "pad", WORD: "subject"}.get(name)
 
 
-def draw(found: dict[tuple[str, str], pd.DataFrame]) -> None:
+def draw(found: Frames) -> None:
     """Shares with intervals: self-attention of each text layer by token; best layer of each kind."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2, sharey=True), NAMES, strict=True):
@@ -68,29 +71,51 @@ def draw(found: dict[tuple[str, str], pd.DataFrame]) -> None:
     figure.savefig(FIGURE, dpi=110)
 
 
+def by_token(found: Frames) -> str:
+    """Shares of layer 0's self-attention, by the token at which it is restored."""
+    rows = []
+    for key, title in ROLES.items():
+        cells = []
+        for name in NAMES:
+            frame = found[name, "text"]
+            here = frame[frame["site"].str.endswith("layer.0/self_attn.out")]
+            cells.append(bounds(here[[role(t) == key for t in here["token"]]].iloc[0]))
+        rows.append((title, *cells))
+    return table(("self-attention of layer 0, restored at", *(f"`{n}`" for n in NAMES)), rows)
+
+
+def by_kind(found: Frames) -> str:
+    """The best site of each kind of layer, in each model, by each source."""
+    rows = []
+    for port, kind in KINDS.items():
+        cells = []
+        for name in NAMES:
+            for source in SOURCES:
+                frame = found[name, source]
+                here = frame[frame["site"].str.endswith(port)]
+                best = None if here.empty else here.iloc[0]
+                cells.append("none" if best is None else f"{best['site'].split('/')[1]}: {bounds(best)}")
+        rows.append((kind, *cells))
+    return table(("best", *(f"`{n}`, {s}" for n in NAMES for s in SOURCES.values())), rows)
+
+
 def main() -> None:
-    """Measure, print, draw."""
+    """Measure, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("two_denoisers"))
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--models", nargs="+", default=NAMES, choices=NAMES)
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {}
-    for name in told.models:
-        for what in ("text", "trajectory", "in_place"):
-            cause = measure(name, what, told.seeds, told.output)
-            total = cause.total()
-            table = found[name, what] = cause.normalised.to_frame()
-            print(f"\n{name}, {what}: clean {float(cause.clean.mean()):.2f}, {cause.rows:,} rows")
-            mean, low, high = (float(total[k]) for k in ("mean", "low", "high"))
-            print(f"total effect {mean:.2f} [{low:.2f}, {high:.2f}]")
-            print(table.head(12).round(3).to_string())
-            if what != "text":
-                kinds = table.assign(kind=table["site"].str.rsplit("/", n=1).str[-1])
-                print(kinds.groupby("kind")["mean"].agg(["max", "median", "count"]).round(3).to_string())
-    if set(told.models) == set(NAMES):
-        draw(found)
+    found, totals = {}, []
+    for name in NAMES:
+        for what in ("text", *SOURCES):
+            cause = measure(name, what, options.seeds, options.output)
+            found[name, what] = cause.normalised.to_frame()
+        totals.append(f"`{name}` {bounds(cause.total())}")
+    write(PAGE, "total", f"Total effect of the word: {', '.join(totals)}.")
+    write(PAGE, "tokens", by_token(found))
+    write(PAGE, "kinds", by_kind(found))
+    draw(found)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""Where a word is carried in the emoji model: ``python benchmarks/mediation.py``, some minutes of one core.
+
+Writes the tables of docs/mediation.md. What was measured is kept in --output under a hash of the weights, so
+a run that was stopped goes on, and other weights are measured anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from pages import ROOT, bounds, table, write
+
+import denoscope
+from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
+from denoscope.analysis.metrics import Metric, Outcome, judge_probability
+from denoscope.models.judges import load_judge
+from denoscope.models.store.fingerprint import fingerprint
+
+PAGE = "docs/mediation.md"
+WORD, PROMPT = "firefighter", "a noto emoji of a woman {}"
+FOUR = (WORD, "astronaut", "cook", "judge")
+KINDS = {
+    "self_attn.out": "self-attention",
+    "cross_attn.out": "cross-attention",
+    "mlp.out": "MLP",
+    "resnet.out": "ResNet",
+}
+JUDGE = load_judge("emoji")
+Settings = dict[str, Any]
+
+
+def own_concept() -> Metric:
+    """The probability that a judge gives to the last word of each sample's own prompt."""
+
+    def metric(outcome: Outcome) -> torch.Tensor:
+        images = outcome.images
+        words = [p.text.split()[-1] for p in outcome.prompts]
+        return torch.cat([JUDGE.probability(images[i : i + 1], "concept", w) for i, w in enumerate(words)])
+
+    return metric
+
+
+def kept(path: Path, measure: Callable[[], Mediation]) -> Mediation:
+    """A result that lies on disk, or is measured and put there."""
+    if not path.exists():
+        measure().save(path)
+    return Mediation.load(path)
+
+
+def studies(model: denoscope.Model) -> dict[str, Callable[[], Mediation]]:
+    """Every study of the page."""
+    one = judge_probability(JUDGE, "concept", WORD)
+    prompt = [PROMPT.format(WORD)]
+    four = [PROMPT.format(word) for word in FOUR]
+    end = model.encode(prompt)[0].end
+    last = len(model.encode(prompt)[0].tokens)
+    padding = range(end + 1, last)
+    layer = {"layers": [0], "kinds": ("self_attn.out",)}
+
+    def text(seeds: Sequence[int], draws: int, **more: Any) -> Mediation:
+        return trace_text(
+            model, prompt, WORD, seeds=seeds, metric=one, corruption=Noise(draws=draws), steps=12, **more
+        )
+
+    def unet(seeds: Sequence[int], draws: int, source: Any) -> Mediation:
+        return trace_denoiser(
+            model,
+            prompt,
+            WORD,
+            seeds=seeds,
+            metric=one,
+            corruption=Noise(draws=draws),
+            steps=12,
+            source=source,
+        )
+
+    return {
+        "text": lambda: text(range(6), 5),
+        "four": lambda: trace_text(
+            model, four, FOUR, seeds=[0, 1], metric=own_concept(), corruption=Noise(draws=3), steps=12
+        ),
+        "padding": lambda: text([10, 11], 2, tokens=[*([t] for t in padding), list(padding)], **layer),
+        "trajectory": lambda: unet(range(4), 4, "trajectory"),
+        "in_place": lambda: unet(range(4), 4, "in_place"),
+    }
+
+
+def place(row: pd.Series) -> str:
+    """A text-encoder site in words."""
+    _, layer, port = row["site"].split("/")
+    return f"{layer.replace('.', ' ')}, {KINDS[port]}"
+
+
+def total(found: Mediation) -> str:
+    """Clean, corrupted, the total effect and what it took, in a sentence."""
+    return (
+        f"Clean {float(found.clean.mean()):.2f}, corrupted {float(found.corrupted.mean()):.2f}: "
+        f"a total effect of {bounds(found.total())}. "
+        f"{found.rows:,} network rows, where one run for each place takes {found.reference_rows:,}."
+    )
+
+
+def text_table(found: Mediation, most: int = 7) -> str:
+    """The best places of the text encoder; the others in one line."""
+    frame = found.normalised.to_frame()
+    rows = [(place(row), str(row["token"]), bounds(row)) for _, row in frame.head(most).iterrows()]
+    others = frame["mean"][most:]
+    rows.append((f"each of the other {len(others)}", "", f"{others.min():.3f} to {others.max():.3f}"))
+    return f"{total(found)}\n\n" + table(("text-encoder state", "at (position:token)", "share"), rows)
+
+
+def padding_line(found: Mediation) -> str:
+    """Padding tokens together, and the best of them alone."""
+    frame = found.normalised.to_frame()
+    together = frame["token"].str.contains("-")
+    alone = frame[~together]
+    return (
+        f"All {len(alone)} padding positions restored together: {bounds(frame[together].iloc[0])}. "
+        "One at a time, the best: "
+        f"{bounds(alone.iloc[0])}; the sum of all {len(alone)}: {alone['mean'].sum():.2f}."
+    )
+
+
+def unet_table(found: Mediation, in_place: Mediation, most: int = 8) -> str:
+    """The best sites by trajectory with what they bring in place, the best of each kind among them."""
+    frame = found.normalised.to_frame()
+    other = in_place.normalised.to_frame().set_index("site")
+    best = frame.groupby(frame["site"].str.rsplit("/", n=1).str[-1], sort=False).head(1)
+    leading = other.index[:3]
+    shown = frame[
+        frame.index.isin(frame.index[:most]) | frame.index.isin(best.index) | frame["site"].isin(leading)
+    ]
+    rows = [(f"`{row['site']}`", bounds(row), bounds(other.loc[row["site"]])) for _, row in shown.iterrows()]
+    first = min(site for site in frame["site"] if site.endswith("resnet.out"))
+    rows.append(
+        (
+            f"`{first}`, which no text reaches",
+            bounds(frame.set_index("site").loc[first]),
+            bounds(other.loc[first]),
+        )
+    )
+    rest = frame[~frame.index.isin(shown.index)]
+    rows.append(
+        (
+            f"each of the other {len(rest)}",
+            f"at most {rest['mean'].max():.2f}",
+            f"at most {other.loc[rest['site'], 'mean'].max():.2f}",
+        )
+    )
+    return f"{total(found)}\n\n" + table(("site", "share, clean trajectory", "share, in place"), rows)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = denoscope.load("emoji")
+    folder = options.output / fingerprint(model)[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {name: kept(folder / f"mediation-{name}.zarr", study) for name, study in studies(model).items()}
+    write(PAGE, "text", text_table(found["text"]))
+    write(PAGE, "four", text_table(found["four"]))
+    write(PAGE, "padding", padding_line(found["padding"]))
+    write(PAGE, "unet", unet_table(found["trajectory"], found["in_place"]))
+
+
+if __name__ == "__main__":
+    main()
