@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ..errors import StateError, UsageError
+from ..errors import DenoscopeError, StateError, UsageError, short_traceback
 from ..run.context import TEXT, CallContext, When
 from ..site import Site
 from .account import Account, AccountError
@@ -171,12 +171,26 @@ def _handler(model: Adapter, intervention: Intervention, index: int, account: Ac
 
 def _apply(intervention: Intervention, x: Any, rows: list[int], context: CallContext) -> Tensor | None:
     before = x[_where(rows)]
-    new = intervention.fn(before, context)
+    try:
+        new = intervention.fn(before, context)
+    except Exception as error:
+        if not isinstance(error, DenoscopeError):
+            _tell(error, intervention, before, context)
+        raise
     if new is not None and new.shape != before.shape:
         raise UsageError(
             f"intervention at {intervention.site} returned {tuple(new.shape)}, expected {tuple(before.shape)}"
         )
     return new
+
+
+def _tell(error: Exception, intervention: Intervention, x: Tensor, context: CallContext) -> None:
+    """Say on a foreign error where it happened; a notebook shows that, not the frames of the network."""
+    name = getattr(intervention.fn, "__qualname__", type(intervention.fn).__name__)
+    step = "" if context.step is None else f", step {context.step.index}"
+    error.add_note(f"in {name}, given {tuple(x.shape)} at {intervention.site}{step}")
+    with suppress(AttributeError):  # a class may have no room for it
+        error._render_traceback_ = partial(short_traceback, error)  # type: ignore[attr-defined]
 
 
 def _together(changes: Sequence[tuple[list[int], Tensor]]) -> tuple[Rows, Tensor] | None:
