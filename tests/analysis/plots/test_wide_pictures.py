@@ -1,4 +1,4 @@
-"""Figures of a model that paints 64 x 96 pixels: no picture is squeezed, and maps lie where words were read."""
+"""Figures of a model that paints 64 x 96: no picture is squeezed, and maps lie where words were read."""
 
 from __future__ import annotations
 
