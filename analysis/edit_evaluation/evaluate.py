@@ -32,7 +32,7 @@ from ...models.run.sampling import Sampling
 from ...models.store.provenance import provenance
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..intervals import interval, proportion
-from .prompts import KINDS, EvaluationPrompt
+from .prompts import KINDS, EvaluationPrompt, check_known
 
 STATES = ("before", "after", "oracle")
 DIM = "evaluation_prompt"
@@ -143,6 +143,7 @@ def evaluate_edit(
 
     Raises:
         ValueError: for no prompts, repeated prompts or seeds, and runs that cannot be made.
+        LookupError: for a word or target that a tokenizer loses or does not know.
 
     >>> from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
     >>> from denoscope.editing.methods.quickfix import quickfix
@@ -157,6 +158,7 @@ def evaluate_edit(
     for name, values in (("prompts", prompts), ("seeds", seeds)):
         if not values or len(set(values)) != len(values):
             raise UsageError(f"{name} is {list(values)!r}; give at least one, each once")
+    check_known(model, prompts)
     how = Sampling(steps=steps, guidance=guidance)
     texts = list(dict.fromkeys(p.prompt for p in prompts))
     wanted = [p.template.replace("{}", p.target) for p in prompts]

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...models.errors import UsageError
+import torch
+
+from ...models.base import Model
+from ...models.errors import NotFoundError, UsageError
 
 Kind = Literal["efficacy", "generality", "specificity"]
 KINDS: tuple[Kind, ...] = ("efficacy", "generality", "specificity")
@@ -54,6 +57,25 @@ class EvaluationPrompt:
     def prompt(self) -> str:
         """The text that the model is given."""
         return self.template.replace("{}", self.word)
+
+
+def check_known(model: Model, prompts: Sequence[EvaluationPrompt]) -> None:
+    """Raise LookupError for a word or target that one of a model's tokenizers loses or does not know.
+
+    It would read it as it reads every such word, and what is seen then says nothing about this one.
+    """
+    places = {
+        (p.template.replace("{}", w), p.template.index("{}"), w) for p in prompts for w in (p.word, p.target)
+    }
+    texts = list(dict.fromkeys(text for text, _, _ in sorted(places))) if model.text_encoders else []
+    with torch.no_grad(), model.live.suspending():
+        encoded = dict(zip(texts, model.encode(texts), strict=True)) if texts else {}
+    for encoder in model.text_encoders:
+        for text, at, word in sorted(places):
+            try:
+                encoded[text].of(encoder).at(at, at + len(word))
+            except NotFoundError as error:
+                raise NotFoundError(f"{encoder}: {error}") from None
 
 
 def evaluation_prompts(

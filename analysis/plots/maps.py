@@ -116,8 +116,8 @@ def word_heat(picture: xr.DataArray, maps: xr.DataArray) -> go.Figure:
     """
     words = [str(w) for w in maps["word"].values]
     columns = min(len(words), 3)
-    figure = panels(-(-len(words) // columns), columns, words)
     height, width = picture.shape[:2]
+    figure = panels(-(-len(words) // columns), columns, words, size=(height, width))
     source = png(_grey(picture.values))
     for i, word in enumerate(words):
         heat = maps.values[i]

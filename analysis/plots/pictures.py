@@ -16,8 +16,17 @@ from plotly.subplots import make_subplots
 from .style import layout
 
 
-def panels(rows: int, columns: int, titles: Sequence[str] = ()) -> go.Figure:
-    """Return an empty grid of panels for pictures, with titles above."""
+def panels(
+    rows: int, columns: int, titles: Sequence[str] = (), *, size: tuple[int, ...] = (1, 1)
+) -> go.Figure:
+    """Return an empty grid of panels for pictures, with titles above.
+
+    Args:
+        rows: of panels.
+        columns: of panels.
+        titles: one for each panel, or none.
+        size: height and width of the pictures; their proportion alone counts.
+    """
     gap = 0.10 if titles else 0.02
     figure = make_subplots(
         rows,
@@ -31,8 +40,15 @@ def panels(rows: int, columns: int, titles: Sequence[str] = ()) -> go.Figure:
     figure.update_yaxes(visible=False, fixedrange=True)
     figure.update_annotations(font={"size": 13})
     top = 26 if titles else 4
-    figure.update_layout(margin={"t": top}, meta={"aspect": rows / columns, "extra": top + 26 * (rows - 1)})
+    figure.update_layout(
+        margin={"t": top}, meta={"aspect": aspect(rows, columns, size), "extra": top + 26 * (rows - 1)}
+    )
     return figure
+
+
+def aspect(rows: int, columns: int, size: Sequence[int]) -> float:
+    """Return how high a grid of pictures is for its width; ``size`` is height and width of each."""
+    return rows * size[0] / (columns * size[1])
 
 
 def png(pixels: np.ndarray[Any, Any]) -> str:

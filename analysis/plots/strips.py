@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ...models.errors import UsageError
-from .pictures import panels, png
+from .pictures import aspect, panels, png
 from .style import layout
 
 
@@ -40,7 +40,7 @@ def sampling_strip(pictures: xr.DataArray, names: Sequence[str] = ()) -> go.Figu
         sliders=[_slider(steps, first)],
         xaxis={"visible": False, "fixedrange": True},
         yaxis={"visible": False, "fixedrange": True},
-        meta={"aspect": rows / columns, "extra": 84},
+        meta={"aspect": aspect(rows, columns, pictures.shape[3:5]), "extra": 84},
     )
     return figure
 
@@ -79,7 +79,7 @@ def before_after(before: xr.DataArray, after: xr.DataArray, names: Sequence[str]
             f"pictures do not pair up: {before.shape} before, {after.shape} after, {len(names)} names"
         )
     n = len(names)
-    figure = panels(2, n)
+    figure = panels(2, n, size=before.shape[1:3])
     for row, (pictures, when) in enumerate(((before, "before"), (after, "after")), 1):
         for i, (pixels, name) in enumerate(zip(pictures.values, names, strict=True)):
             hover = f"<b>{when}</b><br>{html.escape(name)}<extra></extra>"

@@ -104,12 +104,13 @@ def prepare(case: Case) -> Setup:
 
 
 def _reads(model: Model, text: str) -> bool:
+    """Whether a text is not too long for a model, and none of it unknown to its tokenizers."""
     try:
         with torch.no_grad():
-            model.encode([text])
+            read = model.encode([text])[0]
     except ValueError:  # too long
         return False
-    return True
+    return not any(read.of(encoder).unknown for encoder in model.text_encoders)
 
 
 def open_case(case: Case) -> tuple[Model, Judge | None, float]:

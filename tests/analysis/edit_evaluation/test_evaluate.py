@@ -17,6 +17,7 @@ from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation, evaluate
 from denoscope.analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
 from denoscope.analysis.scores import load_store, save_store
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_sd3
 
 LEVELS = {"cat": 0.2, "dog": 0.5, "red": 0.8}
 
@@ -221,6 +222,18 @@ def test_runs_that_cannot_be_made_are_refused(model: Any) -> None:
         evaluate_edit(model, change, ASKED, **{**RUN, "seeds": [1, 1]})
     with pytest.raises(ValueError, match="steps is 0"):
         evaluate_edit(model, change, ASKED, **{**RUN, "steps": 0})
+
+
+@pytest.mark.parametrize("place", [("猫", "dog"), ("cat", "猫")])
+def test_words_that_a_tokenizer_does_not_know_are_refused(model: Any, place: tuple[str, str]) -> None:
+    """Every such word is read alike, so the judge's answer would be about none."""
+    said, meant = place
+    for opened, encoder in ((model, "text_encoder"), (denoscope.load(tiny_sd3()), "text_encoder_3")):
+        known = evaluation_prompts({"cat": "dog"}, ["a {}"])
+        unknown = [EvaluationPrompt("efficacy", "one {}", said, meant)]
+        with pytest.raises(LookupError, match="text_encoder.*does not know '猫'"):
+            evaluate_edit(opened, nullcontext, [*known, *unknown], **RUN)
+        assert encoder in opened.text_encoders
 
 
 def test_provenance_is_whole_and_names_the_edit(model: Any, tmp_path: Path) -> None:

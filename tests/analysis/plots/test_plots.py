@@ -175,7 +175,7 @@ def test_a_wide_picture_has_wide_cells():
     assert at[:3] == sorted(set(at)) and at[3:] == at[:2]
     up = [figure.layout[h.yaxis.replace("y", "yaxis")].domain for h in heats]
     assert len({*up[:3]}) == len({*up[3:]}) == 1 and up[0][0] > up[3][1]
-    assert figure.layout.meta["aspect"] == pytest.approx(2 / 3)
+    assert figure.layout.meta["aspect"] == pytest.approx(2 * 6 / (3 * 16))
 
 
 def test_the_picture_below_a_word_map_is_grey_as_the_eye_sees_it():
