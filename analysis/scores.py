@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models.drawn import Figure, figure
 from ..models.errors import MissingFileError, UsageError
 from ..models.html import panel, table
 from ..models.site import Site
@@ -91,6 +92,14 @@ class Scores:
         """Return a table of places with mean, low and high; the best first."""
         frame = self.interval(level).to_dataframe().reset_index()[[*self.places, "mean", "low", "high"]]
         return frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+
+    def plot(self, label: str = "score") -> Figure:
+        """Return a heat map, ``analysis.plots.effect_map``; full colour is the largest mean.
+
+        Raises:
+            ValueError: for scores over more than two dimensions.
+        """
+        return figure("effect_map", self, label, float(abs(self.mean()).max()) or 1.0)
 
     def save(self, path: str | Path) -> None:
         """Write a zarr store; it appears under its name only when whole.

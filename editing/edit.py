@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from ..models.base import Model
+from ..models.drawn import Figure, figure
 from ..models.errors import UsageError, WrongTypeError
 from ..models.html import panel, table
 from ..models.load import opened
@@ -176,6 +177,10 @@ class Edit:
     def _repr_html_(self) -> str:
         frame = self.to_frame()
         return panel(repr(self), table(["weight", *frame.columns], frame.itertuples()))
+
+    def plot(self) -> Figure:
+        """Return bars of how far each weight moves, ``analysis.plots.weight_bars``."""
+        return figure("weight_bars", self)
 
     # on a model ---------------------------------------------------------------------------------------
 

@@ -40,14 +40,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table>{more}'
 
 
-def pictures(images: Tensor, names: Sequence[str]) -> str:
+def pictures(images: Tensor, names: Sequence[str], most: int = MOST_PICTURES) -> str:
     """Return small pictures side by side.
 
     Args:
         images: [picture, channel, height, width] in 0..1; of one channel, or three.
         names: of each, shown where the pointer rests.
+        most: so many are shown.
     """
-    found = zip(images[:MOST_PICTURES], names, strict=False)
+    found = zip(images[:most], names, strict=False)
     shown = (
         f'<img src="{_png(x)}" alt="{_text(name)}" title="{_text(name)}" style="margin:2px">'
         for x, name in found

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 
 from .errors import UsageError, WrongTypeError
@@ -51,3 +54,9 @@ def checked_images(images: Tensor, channels: int, size: Sequence[int], name: str
             "images / 255 of bytes"
         )
     return 2.0 * images.float() - 1.0
+
+
+def to_array(images: Float[Tensor, "sample 3 height width"]) -> xr.DataArray:
+    """Return pictures in 0..1 as dims (sample, y, x, channel), rounded to what a PNG holds."""
+    pixels = images.detach().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
+    return xr.DataArray(pixels.astype(np.uint8), dims=("sample", "y", "x", "channel"))

@@ -25,8 +25,8 @@ import torch
 
 import denoscope
 from denoscope.analysis import plots
+from denoscope.models.images import to_array
 from denoscope.models.judges import load_judge
-from denoscope.report.images import to_array
 
 torch.set_num_threads(1)  # the embedded model is small: one thread is the quickest way
 SEEDS = [0, 1] if os.environ.get("DENOSCOPE_QUICK") else [0, 1, 2, 3]

@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..models.base import Model, Prompt, State, check_run
+from ..models.drawn import Figure, figure
 from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.places.account import Account
 from ..models.progress import Progress, showing
@@ -81,10 +83,30 @@ class Trace(Mapping[Site, Tensor]):
 
     def __repr__(self) -> str:
         sizes = f"{len(self.latents)} samples, {len(self.steps)} steps, {len(self.acts)} sites"
-        return f"Trace({sizes}, {self.about['model']})"
+        return f"Trace({sizes}, {self.nbytes / 1e6:.1f} MB, {self.about['model']})"
 
     def _repr_html_(self) -> str:
         return trace_html(self)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [str(site) for site in self.acts]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the kept activations; a notebook that displays a trace keeps them alive in ``Out``."""
+        return sum(value.nbytes for value in self.acts.values())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of the kept sites: kind, axes of one sample where they are known, shape, MB."""
+        rows = [
+            (str(site), site.kind, ", ".join(self.axes.get(site, ())), tuple(x.shape), x.nbytes / 1e6)
+            for site, x in self.acts.items()
+        ]
+        return pd.DataFrame(rows, columns=["site", "kind", "axes", "shape", "MB"]).set_index("site")
+
+    def plot(self) -> Figure:
+        """Return a figure of the pictures, ``analysis.plots.picture_grid``."""
+        return figure("picture_grid", self)
 
     def at(self, site: Site | str, step: Step | int) -> Tensor:
         """Return the activation at one step, [sample, ...].

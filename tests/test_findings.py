@@ -1,4 +1,4 @@
-"""Numbers in pages are written by commands: every pair of markers has one, and every command finds its pair."""
+"""Numbers in pages are written by commands: every pair of markers has one, every command its pair."""
 
 import re
 import sys

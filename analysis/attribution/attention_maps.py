@@ -22,21 +22,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model, Prompt, State
+from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError, UsageError, WrongTypeError
+from ...models.html import panel, pictures, table
 from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.site import Site
 from ...probes.intervene import Change, Intervention
 from ...probes.trace import Trace, expand, trace
 from .heat import find_all, heat_of, label, words_of
+from .overlay import overlays
 
 Time = Literal["mean", "sum", "each"]
+MOST_WORDS = 8
+"""So many words show themselves in a notebook."""
 Sums = dict[int, dict[Site, Tensor]]
 
 
@@ -53,6 +59,46 @@ class WordMaps:
 
     maps: xr.DataArray
     run: Trace
+
+    def __repr__(self) -> str:
+        words = ", ".join(str(w) for w in self.maps["word"].values[:8])
+        return f"WordMaps({words}; {dict(self.maps.sizes)}; {self.run!r})"
+
+    def _repr_html_(self) -> str:
+        maps = self.maps.mean("step") if "step" in self.maps.dims else self.maps
+        first = maps.isel(sample=0).dropna("word", how="all")[:MOST_WORDS]
+        names = [f"{w}: up to {float(m.max()):.2g}" for w, m in zip(first["word"].values, first, strict=True)]
+        frame = self.to_frame()
+        return panel(
+            repr(self),
+            pictures(overlays(self.images[0], first), names, MOST_WORDS),
+            table(list(frame.columns), frame.itertuples(index=False)),
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table: how much each word is read in each sample, on average and at most, and where most.
+
+        Columns: sample, word, mean, peak (attention), y and x of the peak (cells of the map).
+        """
+        maps = self.maps.mean("step") if "step" in self.maps.dims else self.maps
+        rows = []
+        for i, sample in enumerate(maps):
+            for one in sample.dropna("word", how="all"):
+                y, x = divmod(int(one.values.argmax()), one.sizes["x"])
+                rows.append((i, str(one["word"].item()), float(one.mean()), float(one.max()), y, x))
+        return pd.DataFrame(rows, columns=["sample", "word", "mean", "peak", "y", "x"])
+
+    def plot(self, sample: int = 0, *, shared: bool = True) -> Figure:
+        """Return the maps of one sample over its picture, ``analysis.plots.word_heat``.
+
+        Args:
+            sample: which one.
+            shared: colour all words on one scale.
+
+        Raises:
+            ValueError: for a sample that is not there, and for maps of every step.
+        """
+        return figure("word_heat", self, sample=sample, shared=shared)
 
     @property
     def images(self) -> Float[Tensor, "sample 3 height width"]:

@@ -26,7 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.base import Model
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
+from ...models.html import panel, pictures, table
 from ...models.progress import Progress, part, showing
 from ...models.run.sampling import Sampling
 from ...models.store.provenance import provenance
@@ -71,6 +73,22 @@ class EditEvaluation:
         )
         prompts, seeds = (self.data.sizes[d] for d in (DIM, "seed"))
         return f"EditEvaluation({shown}; {prompts} prompts x {seeds} seeds)"
+
+    def _repr_html_(self) -> str:
+        frame, prompts = self.summary(), [str(p) for p in self.data["prompt"].values]
+        shown = [f"<div>{state}</div>{pictures(self.images[state][:, 0], prompts)}" for state in STATES]
+        return panel(repr(self), *shown, table(list(frame.columns), frame.itertuples(index=False)))
+
+    def plot(self, measure: str = "shown") -> Figure:
+        """Return bars of one measure with intervals, ``analysis.plots.effect_bars``.
+
+        Args:
+            measure: shown, gone, fit or moved.
+
+        Raises:
+            ValueError: for another measure.
+        """
+        return figure("effect_bars", self, measure)
 
     def measures(self) -> xr.Dataset:
         """Return one number for each picture.

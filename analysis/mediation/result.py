@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
+from ...models.html import panel, table
 from ..intervals import interval
 from ..scores import UNITS, Scores, load_store, save_store
 
@@ -32,6 +34,29 @@ class Mediation:
         return (
             f"Mediation({self.data.attrs['metric']}: clean {clean:.3g}, corrupted {corrupted:.3g}; {sizes})"
         )
+
+    def _repr_html_(self) -> str:
+        total = ", ".join(f"{k} {float(v):.3f}" for k, v in self.total().items())
+        frame = self.to_frame()
+        return panel(
+            f"{self!r}; total effect: {total}", table(list(frame.columns), frame.itertuples(index=False))
+        )
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return a table of places: share of the total effect with its interval, the best first.
+
+        Where the corruption changed nothing there are no shares; the columns are then of the indirect effect.
+        """
+        nothing = float((self.clean - self.corrupted).mean()) == 0
+        return (self.indirect_effect if nothing else self.normalised).to_frame(level)
+
+    def plot(self) -> Figure:
+        """Return a heat map of the shares, ``analysis.plots.effect_map``.
+
+        Raises:
+            ValueError: if the corruption changed nothing.
+        """
+        return figure("effect_map", self, "share of the effect")
 
     @property
     def clean(self) -> xr.DataArray:

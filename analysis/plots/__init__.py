@@ -1,13 +1,23 @@
 """Interactive Plotly figures of results; each function returns a figure and shows nothing.
 
-The only folder that imports plotly. Inputs are plain labelled arrays, so a figure can be drawn again from a
-saved store. Pictures are uint8 [..., y, x, channel]. Colours are picked to be read on light and on dark
-paper; all backgrounds are transparent.
+The only folder that imports plotly. Figures take results as they are (a Trace, WordMaps, Scores, a Mediation,
+an EditEvaluation, an Edit) or plain labelled arrays, so that one can be drawn again from a saved store.
+Pictures are uint8 [..., y, x, channel]. Colours are picked to be read on light and on dark paper; all
+backgrounds are transparent.
 """
 
-from .bars import effect_bars
+from .bars import effect_bars, weight_bars
 from .maps import effect_map, word_heat
 from .offline import plotly_js
-from .strips import before_after, sampling_strip
+from .strips import before_after, picture_grid, sampling_strip
 
-__all__ = ["before_after", "effect_bars", "effect_map", "plotly_js", "sampling_strip", "word_heat"]
+__all__ = [
+    "before_after",
+    "effect_bars",
+    "effect_map",
+    "picture_grid",
+    "plotly_js",
+    "sampling_strip",
+    "weight_bars",
+    "word_heat",
+]

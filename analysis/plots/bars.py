@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import html
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from .results import bars_of
 from .style import INK, interval_text, layout
+
+if TYPE_CHECKING:
+    from ..edit_evaluation.evaluate import EditEvaluation
 
 COLOURS = ("#a3a7ae", "#d9480f", "#4f7cac")
 
 
-def effect_bars(effects: xr.Dataset) -> go.Figure:
+def effect_bars(effects: xr.Dataset | EditEvaluation, measure: str = "shown") -> go.Figure:
     """Bars with confidence intervals, grouped by measure: before, after, and what to compare with.
 
     Args:
-        effects: ``mean``, ``low`` and ``high`` with dims (measure, when); NaN where there is no number.
+        effects: an EditEvaluation; or ``mean``, ``low`` and ``high`` with dims (measure, when), NaN where
+            there is no number.
+        measure: which of the evaluation's: shown, gone, fit, moved.
+
+    Raises:
+        ValueError: for another measure.
     """
+    if not isinstance(effects, xr.Dataset):
+        effects = bars_of(effects, measure)
     figure = go.Figure(layout=layout(height=70 + 84 * effects.sizes["measure"]))
     for when, colour in zip(effects["when"].values, COLOURS, strict=False):
         figure.add_trace(_bar(effects.sel(when=when), str(when), colour))
@@ -56,3 +68,31 @@ def _bar(part: xr.Dataset, name: str, colour: str) -> go.Bar:
         hovertext=told,
         hoverinfo="text",
     )
+
+
+def weight_bars(edit: Any) -> go.Figure:
+    """How far an Edit moves each weight: bars of the Frobenius norms of its changes, with their ranks.
+
+    Args:
+        edit: an Edit, or what has its ``to_frame``.
+    """
+    frame = edit.to_frame()
+    figure = go.Figure(layout=layout(height=60 + 30 * max(len(frame), 2)))
+    told = [
+        f"<b>{html.escape(str(name))}</b><br>norm {row.norm:.3g}, rank {row.rank}, "
+        f"99 % in {row.directions} directions"
+        for name, row in zip(frame.index, frame.itertuples(), strict=True)
+    ]
+    figure.add_trace(
+        go.Bar(
+            x=frame["norm"],
+            y=[html.escape(str(name)) for name in frame.index],
+            orientation="h",
+            marker={"color": COLOURS[1]},
+            hovertext=told,
+            hoverinfo="text",
+        )
+    )
+    figure.update_xaxes(title="norm of the change", rangemode="tozero", fixedrange=True)
+    figure.update_yaxes(autorange="reversed", automargin=True, fixedrange=True)
+    return figure

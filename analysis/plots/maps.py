@@ -13,6 +13,7 @@ import xarray as xr
 
 from ...models.errors import UsageError
 from .pictures import panels, png
+from .results import Effects, Pictures, effects_of, pictures_of
 from .style import interval_text, layout
 
 EFFECT = [
@@ -24,34 +25,39 @@ EFFECT = [
 ]
 HEAT = [[0.0, "rgba(255,120,20,0)"], [0.35, "rgba(255,120,20,0.12)"], [1.0, "rgba(255,96,0,0.85)"]]
 SMALL = 0.05
+# dark on nearly white: read on any colour of a map, and on light and dark paper
+CHIP = {
+    "showarrow": False,
+    "bgcolor": "rgba(255,255,255,0.88)",
+    "font": {"size": 11, "color": "#1c1c1f"},
+    "borderpad": 1,
+}
 
 
-def effect_map(effects: xr.Dataset, label: str = "effect", limit: float = 1) -> go.Figure:
+def effect_map(effects: Effects, label: str = "effect", limit: float = 1) -> go.Figure:
     """Heat map of effects with their confidence intervals: one place for each row and column.
 
     The colour runs from ``-limit`` to ``limit``, not from the least to the most: a weak effect looks weak. A
     number is written where the interval leaves out 0 and the effect is at least 0.05 of the limit.
 
     Args:
-        effects: ``mean``, ``low`` and ``high`` with dims (row, column), as ``Scores.interval`` gives them;
-            NaN where there is no such place. A ``name`` of the same dims, if there is one, heads the hover.
+        effects: Scores over one or two dimensions; a Mediation, whose shares are drawn; or ``mean``, ``low``
+            and ``high`` with dims (row, column), NaN where there is no such place. Sites alone are drawn as
+            blocks by kinds. A ``name`` of the same dims, if there is one, heads the hover.
         label: what the numbers are, for the hover.
         limit: the effect of full colour; 1 fits shares of a whole effect.
 
     Raises:
-        ValueError: if there are not two dimensions.
+        TypeError: for what holds no effects.
+        ValueError: if there are more than two dimensions.
     """
+    effects = effects_of(effects)
     mean = effects["mean"]
-    if mean.ndim != 2:
-        raise UsageError(f"an effect map has two dimensions, got {mean.dims}; average over the others first")
     rows, columns = ([str(v) for v in mean[d].values] for d in mean.dims)
     cells = [[_Cell.of(effects, i, j) for j in range(len(columns))] for i in range(len(rows))]
     heat = go.Heatmap(
         z=[[c.mean for c in row] for row in cells],
-        text=[[c.number(SMALL * limit) for c in row] for row in cells],
         hovertext=[[c.hover(label) for c in row] for row in cells],
-        texttemplate="%{text}",
-        textfont={"size": 11},
         hoverinfo="text",
         hoverongaps=False,
         colorscale=EFFECT,
@@ -64,6 +70,14 @@ def effect_map(effects: xr.Dataset, label: str = "effect", limit: float = 1) -> 
     figure = go.Figure(heat, layout(height=100 + 30 * max(len(rows), 3)))
     figure.update_xaxes(**_ticks(columns), tickangle=-45)
     figure.update_yaxes(**_ticks(rows))
+    figure.update_layout(
+        annotations=[
+            {**CHIP, "x": j, "y": i, "text": text}
+            for i, row in enumerate(cells)
+            for j, c in enumerate(row)
+            if (text := c.number(SMALL * limit))
+        ]
+    )
     return figure
 
 
@@ -104,38 +118,78 @@ def _ticks(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def word_heat(picture: xr.DataArray, maps: xr.DataArray) -> go.Figure:
+def word_heat(
+    picture: Pictures, maps: xr.DataArray | None = None, *, sample: int = 0, shared: bool = True
+) -> go.Figure:
     """Where each word was read, over the picture: one panel for each word.
 
-    The picture is shown in grey. Each map is coloured from its own smallest to its own largest value: compare
-    places, not words.
+    The picture is shown in grey, and each word with the most that it got anywhere.
 
     Args:
-        picture: dims (y, x, channel).
-        maps: dims (word, y, x), of any size; values are shown in the hover.
+        picture: WordMaps; or pictures, of which ``sample`` is shown: dims (sample, y, x, channel), or without
+            sample.
+        maps: dims (word, y, x), of any size; values are shown in the hover. None are those of the WordMaps.
+        sample: which one.
+        shared: colour all words from the least to the most of all, so that a word that is read little looks
+            pale. False colours each from its own least to its own most: compare places, not words.
+
+    Raises:
+        ValueError: for pictures without maps, a sample that is not there, and maps of every step.
     """
+    maps = _maps_of(picture, sample) if maps is None else maps
+    pixels = pictures_of(picture)[sample].values
     words = [str(w) for w in maps["word"].values]
+    heat = np.asarray(maps.values)
     columns = min(len(words), 3)
-    height, width = picture.shape[:2]
-    figure = panels(-(-len(words) // columns), columns, words, size=(height, width))
-    source = png(_grey(picture.values))
+    titles = [f"{w} (up to {np.nanmax(h):.2g})" for w, h in zip(words, heat, strict=True)]
+    figure = panels(-(-len(words) // columns), columns, titles, size=pixels.shape[:2])
+    source = png(_grey(pixels))
     for i, word in enumerate(words):
-        heat = maps.values[i]
         at = {"row": i // columns + 1, "col": i % columns + 1}
         figure.add_trace(go.Image(source=source, hoverinfo="skip", zsmooth="fast"), **at)
         figure.add_trace(
-            go.Heatmap(
-                z=heat.tolist(),
-                x=_centres(heat.shape[1], width),
-                y=_centres(heat.shape[0], height),
-                colorscale=HEAT,
-                zsmooth="best",
-                showscale=False,
-                hovertemplate=f"{html.escape(word)}: %{{z:.3f}}<extra></extra>",
-            ),
-            **at,
+            _heat(word, heat[i], pixels.shape, heat if shared else heat[i], scale=shared and not i), **at
         )
     return figure
+
+
+def _maps_of(picture: Any, sample: int) -> xr.DataArray:
+    """The maps of one sample of WordMaps: the words that its prompt has."""
+    found = getattr(picture, "maps", None)
+    if not isinstance(found, xr.DataArray):
+        raise UsageError(
+            f"a {type(picture).__name__} holds no word maps; give WordMaps, or pictures and maps"
+        )
+    if "step" in found.dims:
+        raise UsageError(
+            "these are maps of every step; choose one: word_heat(found, found.maps[step, sample])"
+        )
+    if not 0 <= sample < found.sizes["sample"]:
+        raise UsageError(f"sample is {sample}; there are 0 to {found.sizes['sample'] - 1}")
+    return found.isel(sample=sample).dropna("word", how="all")
+
+
+def _heat(
+    word: str, heat: np.ndarray[Any, Any], shape: tuple[int, ...], of: np.ndarray[Any, Any], *, scale: bool
+) -> go.Heatmap:
+    """One map over a picture [y, x, channel], coloured from the least to the most of some maps."""
+    return go.Heatmap(
+        z=heat.tolist(),
+        x=_centres(heat.shape[1], shape[1]),
+        y=_centres(heat.shape[0], shape[0]),
+        colorscale=HEAT,
+        zmin=float(np.nanmin(of)),
+        zmax=float(np.nanmax(of)),
+        zsmooth="best",
+        showscale=scale,
+        colorbar={
+            "thickness": 7,
+            "outlinewidth": 0,
+            "title": {"text": "attention", "side": "right"},
+            "nticks": 3,
+        },
+        hovertemplate=f"{html.escape(word)}: %{{z:.3f}}<extra></extra>",
+    )
 
 
 def _centres(cells: int, pixels: int) -> list[float]:

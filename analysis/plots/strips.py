@@ -12,7 +12,11 @@ import xarray as xr
 
 from ...models.errors import UsageError
 from .pictures import aspect, panels, png
+from .results import Pictures, captions_of, pictures_of
 from .style import layout
+
+_LABEL = {"xref": "paper", "yref": "paper", "showarrow": False, "textangle": -90, "xanchor": "center"}
+_ACROSS = 4  # pictures in a row
 
 
 def sampling_strip(pictures: xr.DataArray, names: Sequence[str] = ()) -> go.Figure:
@@ -63,26 +67,53 @@ def _mosaic(pictures: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def before_after(before: xr.DataArray, after: xr.DataArray, names: Sequence[str]) -> go.Figure:
+def before_after(before: Pictures, after: Pictures, names: Sequence[str] | None = None) -> go.Figure:
     """Pairs of pictures of the same prompt and seed: before above, after below.
 
     Args:
-        before: dims (sample, y, x, channel).
+        before: a Trace, or pictures [sample, y, x, channel].
         after: the same samples, after the change.
-        names: what each sample is, for the hover.
+        names: what each sample is, for the hover; None is what a Trace knows of them.
 
     Raises:
         ValueError: if the two do not pair up.
     """
-    if before.shape != after.shape or len(names) != len(before):
+    names = captions_of(before) if names is None else names
+    first, second = pictures_of(before), pictures_of(after)
+    names = names or [f"sample {i}" for i in range(len(first))]
+    if first.shape != second.shape or len(names) != len(first):
         raise UsageError(
-            f"pictures do not pair up: {before.shape} before, {after.shape} after, {len(names)} names"
+            f"pictures do not pair up: {first.shape} before, {second.shape} after, {len(names)} names"
         )
-    n = len(names)
-    figure = panels(2, n, size=before.shape[1:3])
-    for row, (pictures, when) in enumerate(((before, "before"), (after, "after")), 1):
+    figure = panels(2, len(names), size=first.shape[1:3])
+    for row, (pictures, when) in enumerate(((first, "before"), (second, "after")), 1):
         for i, (pixels, name) in enumerate(zip(pictures.values, names, strict=True)):
-            hover = f"<b>{when}</b><br>{html.escape(name)}<extra></extra>"
-            picture = go.Image(source=png(pixels), hovertemplate=hover, zsmooth="fast")
-            figure.add_trace(picture, row=row, col=i + 1)
+            _show(figure, pixels, f"<b>{when}</b><br>{html.escape(name)}", row, i + 1)
+        middle = sum(figure.layout[f"yaxis{(row - 1) * len(names) + 1}"].domain) / 2
+        figure.add_annotation(text=when, x=0, y=middle, xshift=-12, **_LABEL)
+    figure.update_layout(margin={"l": 24})
     return figure
+
+
+def picture_grid(pictures: Pictures, names: Sequence[str] | None = None) -> go.Figure:
+    """Pictures in a grid, four in a row, each with its prompt and seed.
+
+    Args:
+        pictures: a Trace, WordMaps, or pictures [sample, y, x, channel].
+        names: what each is; None is what a run knows of them.
+    """
+    names = captions_of(pictures) if names is None else names
+    shown = pictures_of(pictures)
+    across = min(_ACROSS, len(shown))
+    titles = [name if len(name) <= 34 else f"{name[:33]}…" for name in names]
+    figure = panels(-(-len(shown) // across), across, titles, size=shown.shape[1:3])
+    figure.update_annotations(font={"size": 11})
+    for i, pixels in enumerate(shown.values):
+        hover = html.escape(names[i]) if names else f"sample {i}"
+        _show(figure, pixels, hover, i // across + 1, i % across + 1)
+    return figure
+
+
+def _show(figure: go.Figure, pixels: np.ndarray[Any, Any], hover: str, row: int, column: int) -> None:
+    image = go.Image(source=png(pixels), hovertemplate=f"{hover}<extra></extra>", zsmooth="fast")
+    figure.add_trace(image, row=row, col=column)

@@ -20,7 +20,7 @@ def layout(height: int | None = None) -> dict[str, Any]:
         "plot_bgcolor": CLEAR,
         "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
         "hoverlabel": {"align": "left"},
-        "modebar": {"bgcolor": CLEAR},
+        "modebar": {"bgcolor": CLEAR, "remove": ["sendDataToCloud"]},  # nothing leaves this machine
         "dragmode": False,
     }
 

@@ -8,18 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from ..models.images import to_array
 from ..models.store.disk import write_bytes
-
-
-def to_array(images: Float[Tensor, "sample 3 height width"]) -> xr.DataArray:
-    """Return pictures in 0..1 as dims (sample, y, x, channel), rounded to what a PNG holds."""
-    pixels = images.detach().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
-    return xr.DataArray(pixels.astype(np.uint8), dims=("sample", "y", "x", "channel"))
 
 
 def save_pictures(images: Tensor, folder: Path, names: Sequence[str]) -> list[Path]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...analysis.edit_evaluation.evaluate import evaluate_edit
 from ...editing.edit import Edit
+from ...models.images import to_array
 from ...models.progress import Progress
-from ...report.images import to_array
 from ..case import Setup
 
 

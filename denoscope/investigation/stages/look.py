@@ -7,8 +7,8 @@ from torch import Tensor
 
 from ...analysis.attribution.attention_maps import word_maps
 from ...models.base import State
+from ...models.images import to_array
 from ...models.progress import Progress
-from ...report.images import to_array
 from ..case import Setup
 
 

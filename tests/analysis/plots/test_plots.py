@@ -31,12 +31,32 @@ def decoded(source):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",", 1)[1]))))
 
 
+def numbers(figure):
+    """What is written where: {(row, column): text}."""
+    return {(a.y, a.x): a.text for a in figure.layout.annotations}
+
+
+def luminance(colour):
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("paper", [(0, 0, 0), (217, 72, 15), (37, 99, 235), (255, 255, 255)])
+def test_numbers_are_read_on_every_colour(paper):
+    figure = plots.effect_map(effects([[0.9, 0.4]], [[0.8, 0.1]], [[1, 0.9]], rows=("a",)))
+    note = figure.layout.annotations[0]
+    *white, opacity = [float(n) for n in note.bgcolor.removeprefix("rgba(").removesuffix(")").split(",")]
+    chip = [opacity * w / 255 + (1 - opacity) * p / 255 for w, p in zip(white, paper, strict=True)]
+    ink = [int(note.font.color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    assert (luminance(chip) + 0.05) / (luminance(ink) + 0.05) > 4.5
+
+
 def test_a_number_stands_only_where_the_interval_leaves_out_zero_and_the_effect_is_not_tiny():
     figure = plots.effect_map(
         effects([[0.9, 0.4], [0.01, -0.3]], [[0.8, -0.1], [0.005, -0.4]], [[1, 0.9], [0.02, -0.2]])
     )
     heat = figure.data[0]
-    assert [list(r) for r in heat.text] == [["0.90", ""], ["", "-0.30"]]
+    assert numbers(figure) == {(0, 0): "0.90", (1, 1): "-0.30"}
     assert [list(r) for r in heat.z] == [[0.9, 0.4], [0.01, -0.3]] and (heat.zmin, heat.zmax) == (-1, 1)
     assert "95% interval -0.100 to 0.900 (holds 0)" in heat.hovertext[0][1]
 
@@ -45,7 +65,7 @@ def test_the_limit_is_the_unit_of_colours_ticks_and_numbers():
     figure = plots.effect_map(effects([[0.5, 0.2]], [[0.4, 0.1]], [[0.6, 0.3]], rows=("a",)), limit=10)
     heat = figure.data[0]
     assert (heat.zmin, heat.zmax, heat.colorbar.tickvals) == (-10, 10, (-10, 0, 10))
-    assert list(heat.text[0]) == ["0.50", ""]
+    assert numbers(figure) == {(0, 0): "0.50"}
 
 
 def test_the_axes_of_a_map_name_its_rows_and_columns():
@@ -170,7 +190,9 @@ def test_a_wide_picture_has_wide_cells():
     heats = figure.data[1::2]
     assert all(np.array_equal(np.array(h.z), v) for h, v in zip(heats, values, strict=True))
     assert (heats[0].x, heats[0].y) == ((1.5, 5.5, 9.5, 13.5), (1, 4))
-    assert [h.hovertemplate[0] for h in heats] == list("abcde") == [t.text for t in figure.layout.annotations]
+    titles = [t.text for t in figure.layout.annotations]
+    assert [h.hovertemplate[0] for h in heats] == list("abcde") == [t[0] for t in titles]
+    assert titles == [f"{w} (up to {v.max():.2g})" for w, v in zip("abcde", values, strict=True)]
     at = [figure.layout[h.xaxis.replace("x", "xaxis")].domain[0] for h in heats]
     assert at[:3] == sorted(set(at)) and at[3:] == at[:2]
     up = [figure.layout[h.yaxis.replace("y", "yaxis")].domain for h in heats]

@@ -13,11 +13,11 @@ import xarray as xr
 from PIL import Image
 
 from denoscope.analysis import plots, word_maps
+from denoscope.models.images import to_array
 from denoscope.models.load import load
 from denoscope.models.run.context import CallContext
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention
-from denoscope.report.images import to_array
 
 SIZE = (64, 96)
 

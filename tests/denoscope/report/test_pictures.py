@@ -8,7 +8,8 @@ import torch
 import xarray as xr
 from PIL import Image
 
-from denoscope.report.images import save_pictures, to_array
+from denoscope.models.images import to_array
+from denoscope.report.images import save_pictures
 from denoscope.report.pairs import pairs, pictures
 
 KINDS = ["efficacy", "generality", "generality", "specificity"]
