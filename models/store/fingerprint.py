@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import StateError
+from ..places.unchanged import ADAPTERS, n_writes
 
 if TYPE_CHECKING:
     from ..base import Model
@@ -29,10 +30,6 @@ SPOTS = 8
 
 POOL_BYTES = 2**25
 """From here on threads are worth their while; an interrupt while they start may hang Python's own pools."""
-
-ADAPTERS = ("scaling", "_active_adapter", "_disable_adapters", "merged_adapters")
-"""What a layer of peft is set to: no tensors, but the same weights act otherwise with another setting."""
-
 
 State: TypeAlias = tuple[int, int, torch.dtype, torch.Size]
 """How a tensor was: its id, torch's count of writes, number format, shape."""
@@ -129,7 +126,7 @@ def fingerprint(model: Model) -> str:
 
 
 def _state(t: Tensor) -> State:
-    return id(t), -1 if t.is_inference() else t._version, t.dtype, t.shape
+    return id(t), n_writes(t), t.dtype, t.shape
 
 
 def _tensors_and_others(
