@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..adapter import Adapter
@@ -14,6 +14,7 @@ from ..errors import StateError, UsageError, WrongTypeError
 from ..guidance.value import Combined, Guidance
 from ..places.account import Account
 from ..places.intervention import Intervention, Probe, intervening, parts_of
+from ..places.unchanged import condition, same
 from ..text.prompt import Prompt
 from .asymmetric import asymmetric_step
 from .branches import Guided, Reading, branch_interventions, guided, read
@@ -25,6 +26,11 @@ from .settings import Sampling, SamplingOptions, as_guidance
 from .state import SamplerState, State
 
 __all__ = ["Sampling", "SamplingOptions", "as_guidance", "begin_run", "check_run", "denoised", "sample"]
+
+_SURROUNDED = (
+    "steps that are computed again for their gradients must not depend on the interventions of a surrounding "
+    "context; give them to the run itself: interventions=[...], and call backward() outside"
+)
 
 
 def check_run(n_prompts: int, seeds: Sequence[int]) -> None:
@@ -48,10 +54,7 @@ def sample(
     """Yield the state after each step; see ``Model.sample``."""
     check_run(len(prompts), seeds)
     if recompute and model.live.watched:
-        raise StateError(
-            "steps that are computed again for their gradients would run without the interventions of the "
-            "surrounding context; give them to the run itself: interventions=[...]"
-        )
+        raise StateError(_SURROUNDED)
     check_eta(model.scheduler, sampling.eta)
     guidance = sampling.guided(model)
     planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
@@ -69,9 +72,9 @@ def sample(
         step = Step(i, float(t), noise_level(scheduler, i))
         model_input = scaled(scheduler, x, t)
         call = _calling(model, (step,) * len(model_input), reading, planned, account)
-        made = (
-            _recomputed(call, model_input, known, memory) if recompute else call(model_input, known, memory)
-        )
+        if recompute:
+            call = _recomputed(model, reading, call)
+        made = call(model_input, known, memory)
         known, memory = {}, made.combined.memory
         x = _stepped(scheduler, made.combined, t, x, sources, eta=sampling.eta)
         kept = (scheduler, sources, memory)
@@ -117,9 +120,30 @@ def _calling(
     return call
 
 
-def _recomputed(call: Callable[..., Guided], *args: Any) -> Guided:
-    """Keep nothing for gradients but what went in; compute again when they are wanted."""
-    made: Guided = checkpoint(call, *args, use_reentrant=False)
+def _recomputed(model: Adapter, reading: Reading, call: Callable[..., Guided]) -> Callable[..., Guided]:
+    """Keep nothing for gradients but what goes in; the same networks compute again when they are wanted."""
+
+    def networks() -> list[nn.Module]:
+        others = [b.network for b in reading.branches.values() if b.network is not None]
+        return [model.denoiser, *others]
+
+    before = condition(networks())
+
+    def again(*args: Any) -> Guided:
+        if model.live.watched:
+            raise StateError(_SURROUNDED)
+        if not same(before, condition(networks())):
+            raise StateError(
+                f"{model.input_site.component} is not as it was when the step was made that is computed "
+                "again for its gradients (an edit was applied or taken off, weights were written to, a LoRA "
+                "was switched); call backward() before that, inside the with block of the edit"
+            )
+        return call(*args)
+
+    def made(*args: Any) -> Guided:
+        guided: Guided = checkpoint(again, *args, use_reentrant=False)
+        return guided
+
     return made
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import ExitStack, nullcontext
+
 import diffusers
 import pytest
 import torch
 
+from denoscope import Edit
+from denoscope.guidance import Guidance, GuidanceBranch
+from denoscope.models.errors import StateError
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, When, intervening, scale, zero
@@ -130,6 +136,80 @@ def test_steps_computed_again_refuse_hooks_that_would_be_gone_by_then(tiny):
         with torch.no_grad():
             list(tiny.sample(["a cat"], seeds=[0], steps=2))
     assert account.lines[0].steps == (0, 1)
+
+
+class Weak(Guidance):
+    """Against another network that reads the same."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def branches(self, model):
+        return (GuidanceBranch("cond"), GuidanceBranch("weak", network=self.network))
+
+    def combine(self, outputs, context, memory):
+        return 2 * outputs["cond"] - outputs["weak"]
+
+
+def first_weight(model):
+    return next(n for n in dict(model.denoiser.named_parameters()) if n.endswith("attn2.to_v.weight"))
+
+
+def edited(model):
+    name = f"unet.{first_weight(model)}"
+    return Edit.of(model, {name: 0.1 * torch.randn_like(model.parameter(name))})
+
+
+@pytest.mark.parametrize("moment", ["taken off", "applied", "replaced", "a branch's own network", "watched"])
+def test_gradients_of_another_model_than_the_run_was_made_with_are_refused(moment):
+    model = double("DDIMScheduler")
+    push = torch.zeros(16, dtype=torch.float64, requires_grad=True)
+    own = copy.deepcopy(model.denoiser)
+    change = Intervention(MID, lambda x, _: x + push)
+
+    def loss():
+        more = {"guidance": Weak(own)} if "network" in moment else {}
+        run = model.sample(["a cat"], seeds=[0], steps=2, interventions=[change], recompute=True, **more)
+        return list(run)[-1].latents.square().sum()
+
+    edit = edited(model)
+    with edit.applied(model) if moment == "taken off" else nullcontext():
+        made = loss()
+        if moment == "taken off":
+            assert torch.autograd.grad(loss(), push)[0].abs().max() > 0
+    wrong = r"unet is not as it was .* inside the with block"
+    with ExitStack() as stack:
+        if moment == "applied":
+            stack.enter_context(edit.applied(model))
+        if moment == "replaced":
+            model.pipe.unet = own
+        if moment == "watched":
+            stack.enter_context(intervening(model, scale(MID, 2.0)))
+            wrong = r"interventions=\[\.\.\.\], and call backward"
+        if "network" in moment:
+            with torch.no_grad():
+                own.get_parameter(first_weight(model)).mul_(2)
+        with pytest.raises(StateError, match=wrong):
+            made.backward()
+
+
+def test_gradients_do_not_ask_for_text_encoders_as_they_were():
+    """What they read was read before the first step."""
+    model = double("DDIMScheduler")
+    push = torch.zeros(16, dtype=torch.float64, requires_grad=True)
+    name = "text_encoder.encoder.layers.0.self_attn.out_proj.weight"
+    edit = Edit.of(model, {name: torch.ones_like(model.parameter(name))})
+    change = Intervention(MID, lambda x, _: x + push)
+
+    def loss(**how):
+        return list(model.sample(["a cat"], seeds=[0], steps=2, interventions=[change], **how))[
+            -1
+        ].latents.sum()
+
+    with edit.applied(model):
+        wanted = torch.autograd.grad(loss(), push)[0]
+        made = loss(recompute=True)
+    torch.testing.assert_close(torch.autograd.grad(made, push)[0], wanted)
 
 
 def test_what_is_computed_again_is_not_counted_again(tiny):

@@ -1,5 +1,6 @@
 """The hash of weights: what changes it, what does not, and that the cache never hides a change."""
 
+import copy
 import gc
 import hashlib
 import json
@@ -72,6 +73,52 @@ def test_the_same_model_moved_to_half_precision_is_another(model):
     for part in model.components.values():
         part.to(torch.bfloat16)  # the same parameters, none counted as written
     assert fingerprint(model) != before
+
+
+QUANTISED = {
+    "linear": (nn.Linear(16, 16), {nn.Linear}, torch.qint8),
+    "float16": (nn.Linear(16, 16), {nn.Linear}, torch.float16),
+    "embedding": (
+        nn.Embedding(8, 16),
+        {nn.Embedding: torch.ao.quantization.float_qparams_weight_only_qconfig},
+        torch.quint8,
+    ),
+    "recurrent": (nn.LSTM(16, 16), {nn.LSTM}, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize("kind", QUANTISED)
+def test_weights_that_quantised_layers_keep_packed_count(model, kind):
+    """They are neither parameters nor buffers."""
+    layer, what, dtype = QUANTISED[kind]
+
+    def packed(layer):
+        made = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), what, dtype=dtype)
+        model.pipe.text_encoder.extra = made
+        return fingerprint(model)
+
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        for p in other.parameters():
+            p[0] *= -1
+    once = packed(layer)
+    assert packed(copy.deepcopy(layer)) == once != packed(other)
+    assert packed(layer) == once
+
+
+def test_what_a_layer_keeps_and_nobody_can_read_is_refused(model):
+    class Own(nn.Module):
+        def get_extra_state(self):
+            return object()
+
+        def _save_to_state_dict(self, destination, prefix, keep_vars):
+            destination[prefix + "secret"] = self.get_extra_state()
+
+    model.pipe.text_encoder.extra = Own()
+    with pytest.raises(StateError, match=r"text_encoder\.extra\.secret holds a object"):
+        fingerprint(model)
 
 
 WRITES = {
