@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from .probes.trace import Trace, trace
 
 __version__ = version("denoscope")
+
+# From the root of a checkout Python finds this folder before an installed wheel, without the four beside it.
+_here = Path(__file__).parent
+if not (_here / "models").is_dir() and (_here.parent / "models").is_dir():
+    __path__.append(str(_here.parent))
 
 __all__ = [
     "Direction",

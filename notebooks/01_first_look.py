@@ -16,7 +16,7 @@
 # What `denoscope demo` does, by hand and in small steps: make a picture, look where its words are read, find
 # the state that carries one of them, change that state's weights, and check what else moved. Runs on a CPU.
 #
-# Open as a notebook: `jupytext --to notebook 01_first_look.py`.
+# Open as a notebook: `pip install 'denoscope[notebooks]'`, `jupyter lab`, and there "Open With, Notebook".
 
 # %%
 import os
@@ -25,7 +25,6 @@ import torch
 
 import denoscope
 from denoscope.analysis import plots
-from denoscope.models.images import to_array
 from denoscope.models.judges import load_judge
 
 torch.set_num_threads(1)  # the embedded model is small: one thread is the quickest way
@@ -55,7 +54,7 @@ model.sites("text_encoder/*/self_attn.out").to_frame()
 found = denoscope.analysis.word_maps(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
 plain = denoscope.trace(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
 assert torch.equal(found.images, plain.images)
-plots.word_heat(to_array(found.images)[0], found.maps.isel(sample=0))
+found.plot()
 
 # %% [markdown]
 # ## Find the cause: causal mediation
@@ -74,10 +73,10 @@ cause = denoscope.analysis.trace_text(
     corruption=denoscope.analysis.Noise(draws=1),
     kinds=["self_attn.out"],
 )
-cause.normalised.to_frame().head()
+cause.to_frame().head()
 
 # %%
-plots.effect_map(cause.normalised.interval().transpose("site", "token"), "share of the effect")
+cause.plot()
 
 # %% [markdown]
 # ## Change it: one closed-form edit at the strongest place
@@ -90,7 +89,7 @@ edit
 # %%
 with edit.applied(model):
     after = denoscope.trace(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
-plots.before_after(to_array(plain.images), to_array(after.images), [f"seed {s}" for s in SEEDS])
+plots.before_after(plain, after)
 
 # %% [markdown]
 # ## Check it: did it work, and what else moved?
@@ -105,8 +104,7 @@ tried = denoscope.analysis.evaluation_prompts(
 evaluation = denoscope.analysis.evaluate_edit(
     model, edit.applied, tried, judge=judge, seeds=SEEDS, steps=STEPS
 )
-summary = evaluation.summary()
-summary[summary["measure"] == "shown"]
+evaluation.plot("shown")
 
 # %% [markdown]
 # The weights are back as they were, to the bit:
