@@ -29,11 +29,12 @@ from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, pictures, table
-from ...models.progress import Progress, part, showing
+from ...models.progress import Progress, showing
 from ...models.run.sampling import Sampling
 from ...models.store.provenance import provenance
-from ...probes.sweep.sweeping import SweepRun, sweep
 from ..intervals import interval, proportion
+from .appearance import colour_difference
+from .painting import Painter
 from .prompts import KINDS, EvaluationPrompt, check_known
 
 STATES = ("before", "after", "oracle")
@@ -55,7 +56,9 @@ class EditEvaluation:
     Args:
         data: ``fit`` [state, evaluation_prompt, seed, candidate]: how well each picture fits the prompt's
             template with each candidate word; ``moved`` [evaluation_prompt, seed]: mean absolute change of a
-            pixel (0..1) by the edit. Coordinates of an evaluation prompt: its kind, prompt, word and target.
+            pixel (0..1) by the edit; ``colour``, of the same dims: how different the picture looks
+            (``appearance.colour_difference``). Coordinates of an evaluation prompt: its kind, prompt, word
+            and target.
         images: for each state (before, after, oracle) the pictures [prompt, seed, 3, height, width].
     """
 
@@ -95,8 +98,8 @@ class EditEvaluation:
 
         ``shown``: 1 if, among all candidates, the picture fits the target best. ``gone``: 1 if it does not
         fit best the word that was said (prompts with the edited word only). ``fit``: how well it fits the
-        target. ``moved``: how far its pixels moved (after the edit only). The first three are NaN where the
-        judge's opinion is.
+        target. ``moved``: how far its pixels moved; ``colour``: how different it looks, above 10 at a glance
+        (both after the edit only). The first three are NaN where the judge's opinion is.
         """
         fit = self.data["fit"]
         known = fit.notnull().all("candidate")
@@ -106,13 +109,18 @@ class EditEvaluation:
         gone = (seen != word).astype(float).where((target != word) & known)
         shown = (seen == target).astype(float).where(known)
         own = fit.sel(candidate=target).drop_vars("candidate")
-        moved = self.data["moved"].expand_dims(state=["after"]).reindex(state=list(STATES))
-        return xr.Dataset({"shown": shown, "gone": gone, "fit": own, "moved": moved})
+        changes = {
+            name: self.data[name].expand_dims(state=["after"]).reindex(state=list(STATES))
+            for name in ("moved", "colour")
+            if name in self.data  # stores of older versions have no colour
+        }
+        return xr.Dataset({"shown": shown, "gone": gone, "fit": own, **changes})
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with one row for each picture."""
         frame = self.measures().to_dataframe().reset_index()
-        return frame[["kind", "prompt", "target", "seed", "state", "shown", "gone", "fit", "moved"]]
+        columns = ("kind", "prompt", "target", "seed", "state", "shown", "gone", "fit", "moved", "colour")
+        return frame[[c for c in columns if c in frame]]
 
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table: for each kind, measure and state the mean, with a confidence interval.
@@ -183,7 +191,7 @@ def evaluate_edit(
     more = [text for text in dict.fromkeys(wanted) if text not in texts]
     total = (2 * len(texts) + len(more)) * len(seeds)
     with showing(progress) as show:
-        painter = _Painter(model, seeds, steps, guidance, batch, show, total)
+        painter = Painter(model, seeds, steps, guidance, batch, show, total)
         # texts alone, both times: the same batches, so that what is not touched is equal to the bit
         before = painter(texts)
         oracle = {**before, **painter(more)}
@@ -203,43 +211,6 @@ def _described(change: Callable[..., Any]) -> dict[str, str]:
     owner = getattr(change, "__self__", change)
     id_ = {"id": str(owner.id)} if hasattr(owner, "id") else {}
     return {"what": repr(owner) if id_ else getattr(owner, "__qualname__", type(owner).__name__), **id_}
-
-
-@dataclass
-class _Painter:
-    """Paints each prompt with each seed, and counts."""
-
-    model: Model
-    seeds: Sequence[int]
-    steps: int
-    guidance: float | None
-    batch: int
-    progress: Progress
-    total: int
-    done: int = 0
-
-    def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        if not prompts:
-            return {}
-        runs = [SweepRun(prompt, seed) for prompt in prompts for seed in self.seeds]
-        swept = sweep(
-            self.model,
-            runs,
-            steps=self.steps,
-            guidance=self.guidance,
-            batch=self.batch,
-            progress=part(self.progress, self.done, len(runs), self.total, "runs, before and after"),
-        )
-        self.done += len(runs)
-        with torch.no_grad():
-            parts = [self.model.decode(x).cpu() for x in torch.split(swept.latents, self.batch)]
-        return dict(
-            zip(
-                prompts,
-                torch.cat(parts).view(len(prompts), len(self.seeds), *parts[0].shape[1:]),
-                strict=True,
-            )
-        )
 
 
 def judged(
@@ -268,6 +239,8 @@ def judged(
             for s in STATES
         ]
     moved = (images["after"] - images["before"]).abs().mean((-3, -2, -1))
+    pairs = zip(images["before"], images["after"], strict=True)
+    colour = torch.stack([colour_difference(before, after) for before, after in pairs])
     data = xr.Dataset(
         {
             "fit": (
@@ -275,6 +248,7 @@ def judged(
                 torch.stack([torch.stack(f) for f in fit]).numpy(),
             ),
             "moved": ((DIM, "seed"), moved.numpy()),
+            "colour": ((DIM, "seed"), colour.numpy()),
         },
         coords={
             "state": list(STATES),

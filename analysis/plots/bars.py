@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from .results import bars_of
-from .style import INK, interval_text, layout
+from .style import INK, interval_text, layout, with_table
 
 if TYPE_CHECKING:
     from ..edit_evaluation.evaluate import EditEvaluation
@@ -39,7 +39,9 @@ def effect_bars(effects: xr.Dataset | EditEvaluation, measure: str = "shown") ->
     figure.update_xaxes(rangemode="tozero")
     legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
     figure.update_layout(barmode="group", bargap=0.32, bargroupgap=0.12, legend=legend)
-    return figure
+    frame = effects.to_dataframe().dropna(subset="mean").reset_index()
+    columns = ["measure", "when", "mean", "low", "high"]
+    return with_table(figure, columns, frame[columns].itertuples(index=False))
 
 
 def _bar(part: xr.Dataset, name: str, colour: str) -> go.Bar:
@@ -95,4 +97,4 @@ def weight_bars(edit: Any) -> go.Figure:
     )
     figure.update_xaxes(title="norm of the change", rangemode="tozero", fixedrange=True)
     figure.update_yaxes(autorange="reversed", automargin=True, fixedrange=True)
-    return figure
+    return with_table(figure, ("weight", *frame.columns), frame.itertuples())

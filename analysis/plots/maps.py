@@ -14,7 +14,7 @@ import xarray as xr
 from ...models.errors import UsageError
 from .pictures import panels, png
 from .results import Effects, Pictures, effects_of, pictures_of
-from .style import interval_text, layout
+from .style import interval_text, layout, with_table
 
 EFFECT = [
     [0.0, "rgba(37,99,235,1)"],
@@ -78,7 +78,13 @@ def effect_map(effects: Effects, label: str = "effect", limit: float = 1) -> go.
             if (text := c.number(SMALL * limit))
         ]
     )
-    return figure
+    rows_of_table = [
+        (rows[i], columns[j], c.mean, c.low, c.high)
+        for i, row in enumerate(cells)
+        for j, c in enumerate(row)
+        if not np.isnan(c.mean)
+    ]
+    return with_table(figure, (*map(str, mean.dims), label, "low", "high"), rows_of_table)
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,8 @@ def word_heat(
         figure.add_trace(
             _heat(word, heat[i], pixels.shape, heat if shared else heat[i], scale=shared and not i), **at
         )
-    return figure
+    told = [(w, np.nanmean(h), np.nanmax(h)) for w, h in zip(words, heat, strict=True)]
+    return with_table(figure, ("word", "mean attention", "at most"), told)
 
 
 def _maps_of(picture: Any, sample: int) -> xr.DataArray:

@@ -13,7 +13,7 @@ import xarray as xr
 from ...models.errors import UsageError
 from .pictures import aspect, panels, png
 from .results import Pictures, captions_of, pictures_of
-from .style import layout
+from .style import layout, with_table
 
 _LABEL = {"xref": "paper", "yref": "paper", "showarrow": False, "textangle": -90, "xanchor": "center"}
 _ACROSS = 4  # pictures in a row
@@ -92,7 +92,8 @@ def before_after(before: Pictures, after: Pictures, names: Sequence[str] | None 
         middle = sum(figure.layout[f"yaxis{(row - 1) * len(names) + 1}"].domain) / 2
         figure.add_annotation(text=when, x=0, y=middle, xshift=-12, **_LABEL)
     figure.update_layout(margin={"l": 24})
-    return figure
+    moved = abs(second.astype(float) - first).mean(first.dims[1:]).values / 255
+    return with_table(figure, ("picture", "mean change of a pixel, 0 to 1"), zip(names, moved, strict=True))
 
 
 def picture_grid(pictures: Pictures, names: Sequence[str] | None = None) -> go.Figure:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
 from .causal_map import CausalMap, sure
 from .plain import amount, plain_part, plain_site, plain_token, plain_window
 
@@ -105,6 +106,16 @@ def tell_effect(shown: dict[str, dict[str, tuple[int, int]]], change_to: str) ->
         text = f"Of {n} pictures of other things, {b} still fit their own word best (before the edit {a})."
         said.append(Finding(text, weak=b < a))
     return said
+
+
+def tell_looks(looks: tuple[int, int, str, float] | None) -> list[Finding]:
+    """Say how many pictures of other things look as before, and which changed most."""
+    if looks is None:
+        return []
+    same, n, worst, far = looks
+    text = f"Of {n} pictures of other things, {same} look as before at a glance; most changed is “{worst}” "
+    text += f"(colour difference {far:.0f}; {AT_A_GLANCE:.0f} is seen at a glance, black beside white is 100)."
+    return [Finding(text, weak=same < n)]
 
 
 def tell_moved(moved: pd.Series) -> Finding:

@@ -8,6 +8,7 @@ from typing import Any
 
 import xarray as xr
 
+from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
 from ..analysis.edit_evaluation.evaluate import STATES, EditEvaluation
 from ..analysis.mediation.result import Mediation
 from ..editing.edit import Edit
@@ -72,6 +73,22 @@ class Results:
             }
             for kind in dict.fromkeys(frame["kind"])
         }
+
+    @property
+    def looks(self) -> tuple[int, int, str, float] | None:
+        """Of pictures of other things: how many look as before, of how many; the most changed, and how far.
+
+        None where there are none, or the run is of a version that did not look.
+        """
+        frame = self.checked.to_frame()
+        if "colour" not in frame:
+            return None
+        others = frame[(frame["kind"] == "specificity") & (frame["state"] == "after")]
+        if others.empty:
+            return None
+        worst = others.loc[others["colour"].idxmax()]
+        same = int((others["colour"] <= AT_A_GLANCE).sum())
+        return same, len(others), str(worst["prompt"]), float(worst["colour"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,9 +28,14 @@ def section(results: Results) -> Section:
 
 
 def _grid(data: xr.Dataset, kind: str) -> dict[str, str]:
-    names = "; ".join(prompt for _, prompt, _ in pictures(data, kind, every_seed=False))
-    title = {
+    picked = pictures(data, kind)
+    names = "; ".join(dict.fromkeys(prompt for _, prompt, _ in picked))
+    caption = f"From left to right: {names}."
+    if kind == "specificity":
+        n = int((data["kind"] == kind).sum()) * data.sizes["seed"]
+        caption = f"The {len(picked)} of {n} pictures that changed most, the worst on the left: {names}."
+    titles = {
         "generality": "Other wordings of the same thing",
-        "specificity": "Other things, which should not move",
+        "specificity": "Other things, which should not move: the worst cases",
     }
-    return {"name": f"grid-{kind}", "title": title[kind], "caption": f"From left to right: {names}."}
+    return {"name": f"grid-{kind}", "title": titles[kind], "caption": caption}

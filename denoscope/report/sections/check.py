@@ -8,7 +8,7 @@ import xarray as xr
 from ...analysis import plots
 from ...analysis.edit_evaluation.evaluate import STATES, EditEvaluation
 from ...analysis.edit_evaluation.prompts import KINDS
-from ..findings import tell_effect, tell_moved
+from ..findings import tell_effect, tell_looks, tell_moved
 from ..results import Results, Section
 
 GROUPS = {"efficacy": "the edited prompt", "generality": "other wordings", "specificity": "other things"}
@@ -24,7 +24,11 @@ def section(results: Results) -> Section:
         figures = {"moved": plots.effect_bars(_bars(checked, "moved", ("after",)))}
     candidates = ", ".join(str(c) for c in results.stages["effect"]["candidate"].values)
     moved = checked.to_frame().query("state == 'after'").groupby("kind")["moved"].mean()
-    told = [*tell_effect(results.shown, results.asked["change_to"]), tell_moved(moved)]
+    told = [
+        *tell_effect(results.shown, results.asked["change_to"]),
+        *tell_looks(results.looks),
+        tell_moved(moved),
+    ]
     return Section({"judged": results.judged, "candidates": candidates}, figures, told)
 
 

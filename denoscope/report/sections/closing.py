@@ -11,7 +11,23 @@ from ..results import Results, Section
 def section(results: Results) -> Section:
     """The command line, seeds, versions, hashes and timings."""
     command = results.about.get("command") or _command(results.asked)
-    return Section({"command": command, "provenance": _provenance(results.whole)})
+    values = {"command": command, "code": _code(results), "provenance": _provenance(results.whole)}
+    return Section(values)
+
+
+def _code(results: Results) -> str:
+    """What paints the first pictures of the page again, with all their settings."""
+    asked, about = results.asked, results.about
+    settings = f"seeds={list(about['seeds'])}, steps={asked['steps']}, guidance={about['guidance']!r}"
+    return f"""import denoscope
+
+model = denoscope.load({asked["model"]!r})
+edit = denoscope.Edit.load("edit.safetensors")
+prompts = [{asked["prompt"]!r}] * {len(about["seeds"])}
+before = denoscope.trace(model, prompts, {settings})
+with edit.applied(model):
+    after = denoscope.trace(model, prompts, {settings})
+denoscope.analysis.plots.before_after(before, after).show()"""
 
 
 def _command(asked: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ def section(results: Results) -> Section:
         "facts": _facts(asked, results.about),
         "tiles": _tiles(results),
     }
-    return Section(values, {"hero": pairs(results.stages["effect"], "efficacy", every_seed=True)})
+    return Section(values, {"hero": pairs(results.stages["effect"], "efficacy")})
 
 
 def _facts(asked: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
@@ -43,11 +43,11 @@ def _tiles(results: Results) -> list[dict[str, str]]:
     share = results.edit.size() / results.about["parameters"]
     text = "of the model's weights were edited, in closed form, without training"
     tiles.append({"value": f"{share:.2%}", "text": text})
-    for kind, text in (
-        ("efficacy", f"pictures of the edited prompt now show “{asked['change_to']}”"),
-        ("specificity", "pictures of other things still show what they should"),
-    ):
-        if kind in shown:
-            after, n = shown[kind]["after"]
-            tiles.append({"value": f"{after}/{n}", "text": text})
+    if "efficacy" in shown:
+        after, n = shown["efficacy"]["after"]
+        text = f"pictures of the edited prompt now show “{asked['change_to']}”"
+        tiles.append({"value": f"{after}/{n}", "text": text})
+    if results.looks is not None:
+        same, n, *_ = results.looks
+        tiles.append({"value": f"{same}/{n}", "text": "pictures of other things look as before at a glance"})
     return tiles

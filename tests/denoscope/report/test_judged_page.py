@@ -36,13 +36,17 @@ def planted(effect):
                 right = candidates.index(targets[q])
                 best = right if i < count else (right + 1) % len(candidates)
                 fit.loc[{"state": state}][q, s, best] = BEST
+    looks = effect["colour"].copy()
+    looks[:] = 1.0
+    others = [q for q, kind in enumerate(kinds) if kind == "specificity"]
+    looks[others[0], 0], looks[others[-1], -1] = 12.0, 40.0
     colours = {"before": 100, "after": 200, "oracle": 0}
     pictures = {}
     for name, colour in colours.items():
         picture = effect[name].copy()
         picture[:] = (colour + np.arange(len(picture)) % 50).astype(np.uint8)[:, None, None, None]
         pictures[name] = picture
-    return effect.assign(fit=fit, **pictures).assign_attrs(judged=1)
+    return effect.assign(fit=fit, colour=looks, **pictures).assign_attrs(judged=1)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +93,19 @@ def test_each_bar_is_the_planted_share(figures, effect):
 def test_each_sentence_holds_the_planted_counts(page, effect):
     said = [unescape(line) for line in re.findall(r"<li(?: class=\"weak\")?>([^<]+)</li>", page)]
     n, m, k = (number(effect, kind) for kind in SHOWN)
+    worst = [
+        p
+        for p, kind in zip(effect["prompt"].values, effect["kind"].values, strict=True)
+        if kind == "specificity"
+    ][-1]
     expected = [
         f"With the edited prompt, 1 of {n} pictures fit “dog” better than any other candidate "
         "(before the edit 0; the unedited model asked for “dog”: 2).",
         f"In other wordings, 3 of {m} pictures fit “dog” better than any other candidate "
         "(before the edit 1; the unedited model asked for “dog”: 2).",
         f"Of {k} pictures of other things, 2 still fit their own word best (before the edit 3).",
+        f"Of {k} pictures of other things, {k - 2} look as before at a glance; most changed is “{worst}” "
+        "(colour difference 40; 10 is seen at a glance, black beside white is 100).",
     ]
     assert [line for line in said if line in expected] == expected
 
@@ -102,9 +113,10 @@ def test_each_sentence_holds_the_planted_counts(page, effect):
 def test_each_tile_holds_the_planted_counts(page, effect):
     tiles = re.findall(r'<div class="tile"><b>([^<]+)</b><span>([^<]+)</span>', page)
     counts = {unescape(text): value for value, text in tiles if "/" in value}
+    k = number(effect, "specificity")
     assert counts == {
         "pictures of the edited prompt now show “dog”": f"1/{number(effect, 'efficacy')}",
-        "pictures of other things still show what they should": f"2/{number(effect, 'specificity')}",
+        "pictures of other things look as before at a glance": f"{k - 2}/{k}",
     }
 
 
@@ -112,7 +124,10 @@ def test_each_tile_holds_the_planted_counts(page, effect):
 def test_pictures_before_stand_above_those_after(name, figures, effect):
     figure = figures[name]
     kind = name.removeprefix("grid-").replace("hero", "efficacy")
-    first = list(effect["kind"].values).index(kind) * effect.sizes["seed"]
+    own = [i for i, k in enumerate(effect["kind"].values) if k == kind]
+    first = (
+        own[0] * effect.sizes["seed"] if kind != "specificity" else (own[-1] + 1) * effect.sizes["seed"] - 1
+    )
     for when, base in (("before", 100), ("after", 200)):
         traces = [t for t in figure["data"] if t["hovertemplate"].startswith(f"<b>{when}</b>")]
         colours = [colour(t) for t in traces]

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from denoscope.investigation.investigate import investigate
+from denoscope.models.images import to_array
 
 EVIL = "<script>alert(1)</script> a cat"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -25,8 +26,17 @@ const wait = setInterval(() => {
     .map(e => e.getBoundingClientRect().right);
   const drawn = [...document.querySelectorAll(".plot")]
     .map(e => e.querySelectorAll("svg.main-svg").length > 0);
-  parent.postMessage(JSON.stringify({ width: innerWidth, scroll: document.documentElement.scrollWidth,
-    right: Math.max(...right), drawn, title: document.title }), "*");
+  const plots = [...document.querySelectorAll(".plot")], slider = document.querySelector(".step input");
+  const shown = () => document.querySelector(".plot[data-figure=strip] image").getAttribute("href");
+  const first = shown();
+  slider.value = slider.max;
+  slider.dispatchEvent(new Event("input"));
+  const inside = (e, what) => [...e.parentElement.querySelectorAll(what)];
+  const tools = plots.map(e => inside(e, ".tools button").length);
+  const cells = Object.fromEntries(plots.map(e => [e.dataset.figure, inside(e, ".data td").map(c => c.textContent)]));
+  setTimeout(() => parent.postMessage(JSON.stringify({ width: innerWidth, scroll: document.documentElement.scrollWidth,
+    right: Math.max(...right), drawn, title: document.title, tools, cells, moved: shown() !== first,
+    told: document.querySelector(".step output").textContent }), "*"), 300);
 }, 100);
 </script></body>"""
 FRAME = """<!doctype html><body><script>
@@ -62,7 +72,11 @@ def page(finished):
 
 def test_nothing_is_loaded_from_anywhere(page):
     parsed = Page(page)
-    assert all(link.startswith("data:") for link in parsed.links)
+    assert all(link.startswith(("data:", "#")) for link in parsed.links)
+    places = set(re.findall(r'<section id="([^"]+)"', page))
+    assert {
+        link[1:] for link in parsed.links if link.startswith("#")
+    } == places  # the contents name every section
     assert "default-src 'none'" in page and page.count("plotly.js v") == 1
 
 
@@ -124,6 +138,47 @@ def test_a_browser_draws_every_figure_without_a_word_on_the_console(page, tmp_pa
     assert seen["width"] == width and console == []
     assert seen["drawn"] and all(seen["drawn"])
     assert seen["scroll"] <= width and seen["right"] <= width
+
+
+@pytest.mark.slow
+def test_figures_are_read_saved_and_moved_without_a_mouse(page, tmp_path, finished):
+    from denoscope.analysis.scores import load_store
+
+    seen, console = browse(page, tmp_path, 1280)
+    assert console == [] and set(seen["tools"]) <= {2, 4} and 4 in seen["tools"]
+    assert seen["moved"] and seen["told"] == "step 2 of 2"
+    moved = load_store(finished / "results.zarr" / "effect")
+    part = moved["moved"].isel(evaluation_prompt=(moved["kind"] == "efficacy").values)
+    assert f"{float(part.mean()):.3g}" in {f"{float(c):.3g}" for c in seen["cells"]["moved"] if "." in c}
+
+
+def luminance(colour):
+    linear = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in linear]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize("paper", ["paper", "card"])
+@pytest.mark.parametrize("ink", ["ink", "soft", "faint", "accent"])
+def test_text_has_contrast_on_light_and_dark(page, scheme, paper, ink):
+    found = [re.findall(rf"--{name}: (#[0-9a-f]{{6}})", page)[scheme] for name in (ink, paper)]
+    dark, light = sorted(map(luminance, found))
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_the_code_on_the_page_paints_its_first_pictures(page, finished, monkeypatch):
+    from denoscope.analysis.scores import load_store
+
+    code = unescape(re.findall(r"<pre>(import denoscope.*?)</pre>", page, re.S)[0])
+    monkeypatch.chdir(finished)
+    names = {}
+    exec(code.replace(".show()", ""), names)
+    effect = load_store(finished / "results.zarr" / "effect")
+    for state in ("before", "after"):
+        painted = to_array(names[state].images).values.astype(int)
+        shown = effect[state].values[: len(painted)].astype(int)
+        assert abs(painted - shown).max() <= 1  # batches of another size round differently in the last bit
 
 
 @pytest.mark.slow

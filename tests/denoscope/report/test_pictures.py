@@ -21,28 +21,43 @@ def effect(seeds=(4, 9), kinds=tuple(KINDS)):
     before = np.array(colours, np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     dims = ("sample", "y", "x", "channel")
     prompts = [f"prompt {q}" for q in range(len(kinds))]
+    moved = np.arange(len(colours), dtype=float).reshape(len(kinds), len(seeds))
     return xr.Dataset(
-        {"before": (dims, before), "after": (dims, before + np.uint8(100))},
+        {
+            "before": (dims, before),
+            "after": (dims, before + np.uint8(100)),
+            "moved": (("question", "seed"), -moved),
+            "colour": (("question", "seed"), moved),
+        },
         {"seed": list(seeds), "kind": ("question", list(kinds)), "prompt": ("question", prompts)},
     )
 
 
-def test_pictures_are_those_of_their_question_and_seed():
-    assert pictures(effect(), "generality", every_seed=True) == [
-        (2, "prompt 1", 4), (3, "prompt 1", 9), (4, "prompt 2", 4), (5, "prompt 2", 9),
-    ]  # fmt: skip
-    assert pictures(effect(), "generality", every_seed=False) == [(2, "prompt 1", 4), (4, "prompt 2", 4)]
-    assert pictures(effect(), "specificity", every_seed=False) == [(6, "prompt 3", 4)]
+def test_every_seed_of_the_edited_prompt_and_the_first_of_other_wordings():
+    assert pictures(effect(), "efficacy") == [(0, "prompt 0", 4), (1, "prompt 0", 9)]
+    assert pictures(effect(), "generality") == [(2, "prompt 1", 4), (4, "prompt 2", 4)]
+
+
+def test_other_things_that_changed_most_come_first():
+    kinds = ("specificity", "efficacy", "specificity")
+    found = [(5, "prompt 2", 9), (4, "prompt 2", 4), (1, "prompt 0", 9), (0, "prompt 0", 4)]
+    assert pictures(effect(kinds=kinds), "specificity") == found
+    older = effect(kinds=kinds).drop_vars("colour")  # by pixels, where nobody looked at colours
+    assert pictures(older, "specificity") == found[::-1]
 
 
 def test_there_is_room_for_eight():
-    assert len(pictures(effect(range(12)), "efficacy", every_seed=True)) == 8
+    assert len(pictures(effect(range(12)), "efficacy")) == 8
+    worst = pictures(effect(range(12), ("specificity",)), "specificity")
+    assert [seed for _, _, seed in worst] == list(range(11, 3, -1))
 
 
 def test_a_pair_stands_before_above_after_with_its_name():
-    figure = pairs(effect(), "efficacy", every_seed=True)
+    figure = pairs(effect(), "efficacy")
     told = [trace.hovertemplate.removesuffix("<extra></extra>") for trace in figure.data]
     assert told == [f"<b>{when}</b><br>prompt 0, seed {s}" for when in ("before", "after") for s in (4, 9)]
+    table = figure.layout.meta["table"]
+    assert table["rows"] == [[f"prompt 0, seed {s}", pytest.approx(100 / 255)] for s in (4, 9)]
 
 
 def test_values_are_rounded_and_kept_in_their_range(tmp_path):

@@ -201,6 +201,21 @@ def test_without_a_judge_nothing_is_shown():
         results = Results(stages, {}, None, None, None, checked)
         counts = {"efficacy": {"before": (1, 3), "after": (2, 3), "oracle": (1, 3)}}
         assert results.judged is bool(judged) and results.shown == (counts if judged else {})
+        assert results.looks is None  # nobody looked in that version
+
+
+def test_how_many_other_things_look_as_before():
+    rows = [
+        (kind, state, f"{kind} {i}", far)
+        for kind in ("efficacy", "specificity")
+        for state in ("before", "after")
+        for i, far in enumerate((10.0, 10.1, 3.0))
+    ]
+    frame = pd.DataFrame(rows, columns=["kind", "state", "prompt", "colour"])
+    checked = SimpleNamespace(to_frame=lambda: frame)
+    assert Results({}, {}, None, None, None, checked).looks == (2, 3, "specificity 1", 10.1)
+    checked = SimpleNamespace(to_frame=lambda: frame[frame["kind"] == "efficacy"])
+    assert Results({}, {}, None, None, None, checked).looks is None
 
 
 def checked(judged):
@@ -220,6 +235,7 @@ def checked(judged):
         checked=evaluation,
         judged=judged,
         shown=SHOWN if judged else {},
+        looks=(3, 4, "a herb", 15.4),
         stages={"effect": xr.Dataset(coords={"candidate": ["cat", "dog"]})},
         asked={"change_to": "dog"},
     )
@@ -237,7 +253,8 @@ def test_a_judges_measures_are_each_a_figure():
         {"the edited prompt": 0.01, "other wordings": 0.11, "other things": 0.21}
     )
     assert fit["unedited, asked outright"]["other things"] == pytest.approx(0.221)
-    assert len(made.findings) == 3
+    assert len(made.findings) == 4
+    assert "3 look as before at a glance; most changed is “a herb”" in made.findings[2].text
 
 
 def test_without_a_judge_pixels_are_told():
@@ -245,7 +262,8 @@ def test_without_a_judge_pixels_are_told():
     assert bars(made.figures["moved"]) == {
         "after": pytest.approx({"the edited prompt": 0.012, "other wordings": 0.112, "other things": 0.212})
     }
-    (told,) = made.findings
+    looks, told = made.findings
+    assert looks.weak and "(colour difference 15;" in looks.text
     assert "edited prompt by 1.2%" in told.text and "other things by 21.2%" in told.text and told.weak
 
 
@@ -266,6 +284,7 @@ def opened(**more):
             "text": CausalMap.of(cause([[0.03, 0.9], [0.0, 0.1]])),
             "edit": edited(),
             "shown": SHOWN,
+            "looks": (7, 9, "a herb", 15.4),
             "stages": {"effect": effect()},
             **more,
         }
@@ -276,7 +295,7 @@ def test_the_top_tells_what_was_asked_and_the_numbers_to_remember():
     made = opening.section(opened())
     assert made.values["facts"] == ["model emoji", "2 seeds", "10 steps", "guidance 4", "DDIM"]
     tiles = [(t["value"], t["text"].split(" ")[-1]) for t in made.values["tiles"]]
-    assert tiles == [("90%", "restored"), ("2.56%", "training"), ("3/4", "“dog”"), ("7/9", "should")]
+    assert tiles == [("90%", "restored"), ("2.56%", "training"), ("3/4", "“dog”"), ("7/9", "glance")]
     assert "the self-attention of layer 0 at the end token" in made.values["tiles"][0]["text"]
     assert colours(made.figures["hero"]) == [0, 1, 100, 101]
     assert made.values["title"] == made.values["prompt"] == "a cat"
@@ -285,7 +304,7 @@ def test_the_top_tells_what_was_asked_and_the_numbers_to_remember():
 def test_without_shares_or_a_judge_the_tiles_do_not_speak_of_them():
     text = opened().text
     unsure = CausalMap(text.cells, False, text.total, "S")
-    made = opening.section(opened(text=unsure, shown={}, asked={**ASKED, "seeds": 1}))
+    made = opening.section(opened(text=unsure, shown={}, looks=None, asked={**ASKED, "seeds": 1}))
     assert [t["value"] for t in made.values["tiles"]] == ["2.56%"] and "1 seed" in made.values["facts"]
 
 
