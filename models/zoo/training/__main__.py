@@ -86,10 +86,15 @@ def clip(work: Work = _WORK, minutes: Minutes = 25, layers: int = 6) -> None:
 
 
 @app.command()
-def judge(work: Work = _WORK, minutes: Minutes = 12) -> None:
+def judge(
+    work: Work = _WORK,
+    minutes: Minutes = 12,
+    base: Annotated[Path | None, typer.Option(help="a model whose classifier to train on")] = None,
+) -> None:
     """4. Train the attribute classifier; its log shows how well it does on unseen combinations."""
     train, out = world.split(_all_pictures(work))
-    model = train_judge.train(train, out, work / "judge", minutes)
+    start = train_judge.shipped(base) if base else None
+    model = train_judge.train(train, out, work / "judge", minutes, start=start)
     save_file(model.cpu().state_dict(), work / "judge" / "attributes.safetensors")
 
 

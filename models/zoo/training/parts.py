@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import MissingFileError
+from ..folders import place
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class Part:
     def folder(self) -> str:
         """The folder below the work folder that its training fills."""
         return self.trained.split("/")[0]
+
+    def within(self, model: Path) -> Path:
+        """Where it lies in a model, or in the one that the model shares it with."""
+        first, *rest = Path(self.shipped).parts
+        return place(model, first).joinpath(*rest)
 
     @property
     def step(self) -> str:
@@ -62,7 +68,7 @@ def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str,
     found = {}
     for name in names:
         part = PARTS[name]
-        places = [work / part.trained, *([base / part.shipped] if base else [])]
+        places = [work / part.trained, *([part.within(base)] if base else [])]
         here = next((place for place in places if place.exists()), None)
         if here is None:
             raise MissingFileError(

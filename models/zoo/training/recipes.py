@@ -42,6 +42,7 @@ class Recipe:
         read: opens a trained one.
         frozen: the other parts of its pipeline.
         judges: the judges that ship with it; a model without them is judged by those of "emoji".
+        shares: the model whose frozen parts it has, where those serve to the bit; they are not stored again.
         pipeline: puts read parts together.
         inputs: what the denoiser is trained on, out of the folders of the frozen parts.
         pictures: which of the world's pictures.
@@ -56,6 +57,7 @@ class Recipe:
     pipeline: Callable[[Mapping[str, Network]], Network]
     frozen: tuple[str, ...] = LATENT
     judges: tuple[str, ...] = ()
+    shares: str | None = None
     inputs: Callable[[Mapping[str, Path]], Inputs] = Latents.find
     pictures: Callable[[Pictures], Pictures] = lambda pictures: pictures
     mix: Mix = Mix()
@@ -80,7 +82,10 @@ def open_part(recipe: Recipe, name: str, path: Path, dtype: torch.dtype) -> Netw
     if name == "text_encoder":
         return CLIPTextModel.from_pretrained(path, dtype=dtype)
     kind: Network = AutoencoderKL if name == "vae" else recipe.read
-    return kind.from_pretrained(path, dtype=dtype, low_cpu_mem_usage=False)
+    part = kind.from_pretrained(path, dtype=dtype, low_cpu_mem_usage=False)
+    if name == "vae":
+        part.register_to_config(shift_factor=part.config.shift_factor or 0.0)  # flow matching needs a number
+    return part
 
 
 def people(pictures: Pictures) -> Pictures:
@@ -124,6 +129,7 @@ RECIPES = {
         new_transformer,
         PixArtTransformer2DModel,
         _pixart,
+        shares="emoji",
         mix=_MIX,
         rate=6e-4,
         call={

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ....opening.quiet import no_bars
+from ....opening.folder import read_folder
+from ...folders import place, shared
 from ..assemble import GUIDANCE, STEPS
 from ..fit.training import Network
 from ..recipes import RECIPES, Recipe
@@ -55,7 +56,7 @@ def weights_hash(folder: Path) -> str:
     """SHA-256 of what paints: denoiser, autoencoder, text encoder."""
     digest = hashlib.sha256()
     for part in ("unet", "transformer", "vae", "text_encoder"):
-        for file in sorted((folder / part).glob("*.safetensors")):
+        for file in sorted(place(folder, part).glob("*.safetensors")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -80,10 +81,7 @@ def _paint(pipeline: Network, recipe: Recipe, texts: Sequence[str], seeds: Seque
 
 
 def _open(folder: Path, recipe: Recipe) -> Network:
-    with no_bars():
-        pipeline: Network = DiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, low_cpu_mem_usage=False
-        )
+    pipeline: Network = read_folder(folder, folder.name, torch.float32, elsewhere=shared(folder))
     if recipe.reads_text:
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
