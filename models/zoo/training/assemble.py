@@ -21,7 +21,7 @@ from .data.compose import BACKGROUNDS
 from .data.pictures import Pictures
 from .fit import train_clip, train_judge
 from .parts import JUDGES, LATENT, history
-from .recipes import RECIPES, Recipe, open_part
+from .recipes import RECIPES, TOKENS, Recipe, open_part
 
 Key = tuple[str, ...]
 """Concept, style, gender, skin."""
@@ -85,7 +85,7 @@ def assemble(name: str, parts: Mapping[str, Path], out: Path, unseen: Sequence[K
             part: open_part(recipe, part, parts[part], torch.float16)
             for part in (recipe.denoiser, *recipe.frozen)
         }
-        recipe.pipeline(opened).save_pretrained(partial)
+        recipe.pipeline(opened, recipe.objective.scheduler()).save_pretrained(partial)
     _forget_paths(partial)
     if recipe.judges:
         _save_judge(parts, partial / "judge")
@@ -116,14 +116,18 @@ def describe(name: str, unseen: Sequence[Key]) -> dict[str, Any]:
     }
     if not recipe.reads_text:
         return told | {"styles": [s for s in world.STYLES if s != "monochrome"], "concepts": told["people"]}
-    return told | {
-        "backgrounds": sorted(BACKGROUNDS),
-        "concepts": world.CONCEPTS,
-        "common": world.COMMON,
-        "held_out": unseen,
-        "templates": TEMPLATES,
-        "prompts": PROMPTS,
-    }
+    return (
+        told
+        | {
+            "backgrounds": sorted(BACKGROUNDS),
+            "concepts": world.CONCEPTS,
+            "common": world.COMMON,
+            "held_out": unseen,
+            "templates": TEMPLATES,
+            "prompts": PROMPTS,
+        }
+        | ({"text_tokens": TOKENS} if "clip_text" in recipe.frozen else {})
+    )
 
 
 def _shared(recipe: Recipe, made: Path) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Part:
 PARTS = {
     "unet": Part("unet/denoiser", "unet"),
     "transformer": Part("transformer/denoiser", "transformer"),
+    "joint": Part("joint/denoiser", "transformer"),
     "people": Part("people/denoiser", "unet"),
     "vae": Part("vae/vae", "vae"),
     "text_encoder": Part("clip/text_encoder", "text_encoder"),
@@ -48,6 +49,7 @@ PARTS = {
 _DENOISERS = {  # folder, and the step that fills it
     "unet": "denoiser",
     "transformer": "denoiser --model emoji-dit",
+    "joint": "denoiser --model emoji-mmdit",
     "people": "denoiser --model emoji-people",
 }
 LATENT = ("vae", "text_encoder", "tokenizer")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,7 +23,7 @@ from ..recipes import RECIPES, Recipe
 def generate(folder: Path, prompts: Sequence[str], kept: Path, batch: int = 50) -> Tensor:
     """Generate one picture for each prompt with the plain diffusers pipeline; prompt i has seed i.
 
-    DPM-Solver++, ``STEPS`` steps, guidance ``GUIDANCE``; a model that reads no text: DDIM, as many steps.
+    ``STEPS`` steps of DPM-Solver++ (flow matching: Euler), guidance ``GUIDANCE``; DDIM without text.
 
     Args:
         folder: an assembled model.
@@ -82,7 +82,7 @@ def _paint(pipeline: Network, recipe: Recipe, texts: Sequence[str], seeds: Seque
 
 def _open(folder: Path, recipe: Recipe) -> Network:
     pipeline: Network = read_folder(folder, folder.name, torch.float32, elsewhere=shared(folder))
-    if recipe.reads_text:
+    if recipe.reads_text and isinstance(pipeline.scheduler, DDIMScheduler):
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
