@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from .opening.quiet import no_bars
 from .places.refuse import refuse_absent
 from .run.schedule import check_scheduler
 from .suggest import near
+from .zoo.folders import describe
 
 ADAPTERS: dict[str, type[Model]] = {
     "StableDiffusionPipeline": StableDiffusion,
@@ -83,7 +83,7 @@ def load(
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
     """
-    guidance = None
+    told: dict[str, Any] = {}
     options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
         name = str(source)
@@ -94,8 +94,8 @@ def load(
         else:
             folder = Path(found) if Path(found).is_dir() else _fetched(name, revision, variant)
             _supported(read_index(folder)["_class_name"])  # before its weights are read
-            pipe = read_folder(folder, name, dtype, variant).to(device)
-            guidance = _default_guidance(folder)
+            pipe = read_folder(folder, name, dtype, variant, zoo.shared(folder)).to(device)
+            told = describe(folder)
     else:
         pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
         _refuse(options, ("revision", "variant", "config"), f"{name} is open already")
@@ -105,7 +105,10 @@ def load(
         if isinstance(module, nn.Module):
             refuse_absent(part, module)
             _check_finite(part, module)
-    return adapter(pipe, name, guidance, size)
+    model = adapter(pipe, name, told.get("guidance"), size)
+    if isinstance(model, StableDiffusion3) and "text_tokens" in told:
+        model.t5_tokens = told["text_tokens"]
+    return model
 
 
 def opened(pipe: Any) -> Model:
@@ -180,11 +183,6 @@ def _fetched(name: str, revision: str | None, variant: str | None) -> Path:
     except Exception as error:  # many kinds: no network, no such name, no safetensors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"could not fetch {name!r}: {reason}") from error
-
-
-def _default_guidance(folder: Path) -> float | None:
-    world = folder / "world.json"
-    return float(json.loads(world.read_text())["guidance"]) if world.is_file() else None
 
 
 def _supported(name: str) -> type[Model]:

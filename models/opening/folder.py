@@ -15,6 +15,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -49,7 +50,13 @@ def read_index(folder: Path) -> dict[str, Any]:
     return dict(read_json(path.read_bytes(), {"_class_name": str, str: object}, str(path)))
 
 
-def read_folder(folder: Path, name: str, dtype: torch.dtype, variant: str | None = None) -> Any:
+def read_folder(
+    folder: Path,
+    name: str,
+    dtype: torch.dtype,
+    variant: str | None = None,
+    elsewhere: Mapping[str, Path] | None = None,
+) -> Any:
     """Return the pipeline in a folder.
 
     Args:
@@ -57,21 +64,25 @@ def read_folder(folder: Path, name: str, dtype: torch.dtype, variant: str | None
         name: how to call it in errors.
         dtype: number format of the weights.
         variant: which of several sets of weights, where a network has it.
+        elsewhere: parts that lie in other folders than below this one.
 
     Raises:
         UsageError: for pickled, damaged, missing and superfluous weights; it names the network and the cause.
     """
     index = read_index(folder)
-    networks = {}
+    outside, parts = elsewhere or {}, dict[str, Any]()
     for part, kind in _networks(index):
-        networks[part] = _network(kind, folder / part, f"could not open {name!r}: {part}", dtype, variant)
+        where, failed = outside.get(part, folder / part), f"could not open {name!r}: {part}"
+        parts[part] = _network(kind, where, failed, dtype, variant)
+    for part in outside.keys() - parts.keys():
+        parts[part] = getattr(transformers, index[part][1]).from_pretrained(outside[part])
     for file in folder.glob("pytorch_lora_weights*.safetensors"):
         log.warning("the LoRA %s of %s is not loaded; pipe.load_lora_weights does it", file.name, name)
     unwanted = {"safety_checker": None} if "safety_checker" in index else {}
     try:
         with no_bars():
             return diffusers.DiffusionPipeline.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, **networks, **unwanted
+                folder, dtype=dtype, trust_remote_code=False, **parts, **unwanted
             )
     except Exception as error:  # diffusers raises many kinds; each becomes one line that names the input
         raise UsageError(f"could not open {name!r}: {_line(error)}") from error

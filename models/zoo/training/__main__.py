@@ -1,9 +1,9 @@
 """From artwork to the weights that ship, in seven steps; each can be stopped and started again.
 
 data, vae, clip, judge, denoiser, assemble, evaluate: the command all does them in order. The last three take
---model: emoji (a UNet), emoji-dit (a transformer on the same data, text encoder and autoencoder), or
-emoji-people (people without a prompt). What is made on the way lies in the work folder, with a log.csv for
-each training. Two CPU cores need an afternoon, a GPU minutes.
+--model: emoji (a UNet), emoji-dit and emoji-mmdit (transformers on the same data, text encoder and
+autoencoder), or emoji-people (people without a prompt). What is made on the way lies in the work folder, with
+a log.csv for each training. Two CPU cores need an afternoon, a GPU minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from ...judges import embedded as judges
 from ...suggest import near
-from .. import ZOO
+from ..folders import HOME
 from . import assemble as assembling
 from .data import vendor, world
 from .data.pictures import Pictures, load_pictures, save_pictures
@@ -44,6 +44,7 @@ _NOTES = Path(__file__).parent / "notes"
 _LOGS = {
     "denoiser (UNet)": ("unet", "loss"),
     "denoiser (transformer)": ("transformer", "loss"),
+    "denoiser (joint attention)": ("joint", "loss"),
     "denoiser (people)": ("people", "loss"),
     "autoencoder": ("vae", "psnr"),
     "text and image encoder": ("clip", "loss"),
@@ -86,10 +87,15 @@ def clip(work: Work = _WORK, minutes: Minutes = 25, layers: int = 6) -> None:
 
 
 @app.command()
-def judge(work: Work = _WORK, minutes: Minutes = 12) -> None:
+def judge(
+    work: Work = _WORK,
+    minutes: Minutes = 12,
+    base: Annotated[Path | None, typer.Option(help="a model whose classifier to train on")] = None,
+) -> None:
     """4. Train the attribute classifier; its log shows how well it does on unseen combinations."""
     train, out = world.split(_all_pictures(work))
-    model = train_judge.train(train, out, work / "judge", minutes)
+    start = train_judge.shipped(base) if base else None
+    model = train_judge.train(train, out, work / "judge", minutes, start=start)
     save_file(model.cpu().state_dict(), work / "judge" / "attributes.safetensors")
 
 
@@ -105,6 +111,9 @@ def denoiser(
     base: Annotated[
         Path | None, typer.Option(help="a model to start from; its frozen parts serve where none are trained")
     ] = None,
+    drop_skips: Annotated[
+        float | None, typer.Option(help="chance of a UNet's inner up blocks to get no skips for a picture")
+    ] = None,
 ) -> None:
     """5. Train a model's denoiser; the autoencoder and the text encoder stay as they are."""
     recipe = _recipe(model)
@@ -113,7 +122,13 @@ def denoiser(
     if base and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
         first = open_part(recipe, recipe.denoiser, shipped, torch.float32)
     settings = train_denoiser.Settings(
-        minutes=minutes, batch=batch, rate=rate or recipe.rate, workers=workers, mix=recipe.mix
+        minutes=minutes,
+        batch=batch,
+        rate=rate or recipe.rate,
+        workers=workers,
+        mix=recipe.mix,
+        objective=recipe.objective,
+        drop_skips=recipe.drop_skips if drop_skips is None else drop_skips,
     )
     train_denoiser.train(
         recipe.pictures(_pictures(work)), inputs, first, work / PARTS[recipe.denoiser].folder, settings
@@ -132,7 +147,7 @@ def assemble(
     """6. Put everything together in half precision, in diffusers' layout."""
     pictures = _all_pictures(work)
     parts = _parts(work, base, _recipe(model).parts)
-    assembling.assemble(model, parts, out or ZOO[model], assembling.held_out(pictures, base))
+    assembling.assemble(model, parts, out or HOME / model, assembling.held_out(pictures, base))
 
 
 @app.command()
@@ -146,9 +161,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """7. Judge generated and real pictures; write card.md, card.json, samples.png, training.png."""
-    recipe, folder = _recipe(model), out or ZOO[model]
+    recipe, folder = _recipe(model), out or HOME / model
     pictures = _all_pictures(work)
-    judge = judges.read_judge(folder if recipe.judges else ZOO["emoji"])
+    judge = judges.read_judge(folder if recipe.judges else HOME / "emoji")
     told = (notes or _NOTES / f"{model}.md").read_text()
     sheet = folder / "samples.png"
     if recipe.reads_text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -14,19 +15,20 @@ from torch import Tensor
 
 from ...errors import UsageError
 from ...opening.quiet import no_bars
+from .. import ZOO
 from .data import world
 from .data.compose import BACKGROUNDS
 from .data.pictures import Pictures
 from .fit import train_clip, train_judge
-from .parts import JUDGES, history
-from .recipes import RECIPES, open_part
+from .parts import JUDGES, LATENT, history
+from .recipes import RECIPES, TOKENS, Recipe, open_part
 
 Key = tuple[str, ...]
 """Concept, style, gender, skin."""
 
 GUIDANCE = 4.0
 STEPS = 20
-LIMIT = 80_000_000
+LIMIT = 95_000_000
 """Most bytes that all embedded models may take together."""
 
 TEMPLATES = (
@@ -83,11 +85,14 @@ def assemble(name: str, parts: Mapping[str, Path], out: Path, unseen: Sequence[K
             part: open_part(recipe, part, parts[part], torch.float16)
             for part in (recipe.denoiser, *recipe.frozen)
         }
-        recipe.pipeline(opened).save_pretrained(partial)
+        recipe.pipeline(opened, recipe.objective.scheduler()).save_pretrained(partial)
     _forget_paths(partial)
     if recipe.judges:
         _save_judge(parts, partial / "judge")
-    _write(partial / "world.json", describe(name, unseen))
+    common = _shared(recipe, partial)
+    for part in common:
+        shutil.rmtree(partial / part)
+    _write(partial / "world.json", describe(name, unseen) | ({"shared": common} if common else {}))
     _write(partial / "training.json", {part: history(part, path) for part, path in parts.items()})
     size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     if size > LIMIT:
@@ -111,14 +116,43 @@ def describe(name: str, unseen: Sequence[Key]) -> dict[str, Any]:
     }
     if not recipe.reads_text:
         return told | {"styles": [s for s in world.STYLES if s != "monochrome"], "concepts": told["people"]}
-    return told | {
-        "backgrounds": sorted(BACKGROUNDS),
-        "concepts": world.CONCEPTS,
-        "common": world.COMMON,
-        "held_out": unseen,
-        "templates": TEMPLATES,
-        "prompts": PROMPTS,
-    }
+    return (
+        told
+        | {
+            "backgrounds": sorted(BACKGROUNDS),
+            "concepts": world.CONCEPTS,
+            "common": world.COMMON,
+            "held_out": unseen,
+            "templates": TEMPLATES,
+            "prompts": PROMPTS,
+        }
+        | ({"text_tokens": TOKENS} if "clip_text" in recipe.frozen else {})
+    )
+
+
+def _shared(recipe: Recipe, made: Path) -> dict[str, str]:
+    """Which parts need not be stored: equal, file by file, to another one of the model or to one that ships.
+
+    Returns:
+        Name of each and where it lies: a part of this model, or ``model/part``.
+    """
+    own = sorted(path.name for path in made.iterdir() if path.is_dir() and path.name != "scheduler")
+    homes = {f"{recipe.shares}/{part}": ZOO[recipe.shares] / part for part in LATENT if recipe.shares}
+    found: dict[str, str] = {}
+    for i, part in enumerate(own):
+        earlier = {name: made / name for name in own[:i] if name not in found}
+        places = (homes | earlier).items()
+        same = next((name for name, place in places if _equal(made / part, place)), None)
+        if same:
+            found[part] = same
+    return found
+
+
+def _equal(first: Path, second: Path) -> bool:
+    if not second.is_dir():
+        return False
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (first, second)]
+    return names[0] == names[1] and not any(filecmp.cmpfiles(first, second, names[0], shallow=False)[1:])
 
 
 def _save_judge(parts: Mapping[str, Path], folder: Path) -> None:
@@ -151,10 +185,13 @@ def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _forget_paths(folder: Path) -> None:
-    """Drop the name of the folder each part was read from: it means nothing elsewhere."""
+    """Drop where each part was read from, and whether that was offline: it means nothing elsewhere."""
     for path in folder.rglob("*.json"):
         if path.name == "tokenizer.json":
             continue
         config = json.loads(path.read_text())
-        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+        foreign = {"_name_or_path", "local_files_only"} & config.keys() if isinstance(config, dict) else ()
+        for key in foreign:
+            del config[key]
+        if foreign:
             path.write_text(json.dumps(config, indent=2) + "\n")

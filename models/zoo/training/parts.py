@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import MissingFileError
+from ..folders import place
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Part:
         """The folder below the work folder that its training fills."""
         return self.trained.split("/")[0]
 
+    def within(self, model: Path) -> Path:
+        """Where it lies in a model, or in the one that the model shares it with."""
+        first, *rest = Path(self.shipped).parts
+        return place(model, first).joinpath(*rest)
+
     @property
     def step(self) -> str:
         """The training step that makes it, as it is called."""
@@ -31,6 +37,7 @@ class Part:
 PARTS = {
     "unet": Part("unet/denoiser", "unet"),
     "transformer": Part("transformer/denoiser", "transformer"),
+    "joint": Part("joint/denoiser", "transformer"),
     "people": Part("people/denoiser", "unet"),
     "vae": Part("vae/vae", "vae"),
     "text_encoder": Part("clip/text_encoder", "text_encoder"),
@@ -42,6 +49,7 @@ PARTS = {
 _DENOISERS = {  # folder, and the step that fills it
     "unet": "denoiser",
     "transformer": "denoiser --model emoji-dit",
+    "joint": "denoiser --model emoji-mmdit",
     "people": "denoiser --model emoji-people",
 }
 LATENT = ("vae", "text_encoder", "tokenizer")
@@ -62,7 +70,7 @@ def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str,
     found = {}
     for name in names:
         part = PARTS[name]
-        places = [work / part.trained, *([base / part.shipped] if base else [])]
+        places = [work / part.trained, *([part.within(base)] if base else [])]
         here = next((place for place in places if place.exists()), None)
         if here is None:
             raise MissingFileError(

@@ -11,20 +11,24 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMPipeline,
-    DDIMScheduler,
     PixArtAlphaPipeline,
     PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
     UNet2DModel,
 )
-from transformers import CLIPTextModel, CLIPTokenizer
+from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from .data import world
 from .data.pictures import Pictures
 from .data.sampling import Mix
-from .fit.denoisers import SCHEDULE, new_plain_unet, new_transformer, new_unet
-from .fit.inputs import Inputs, Latents, Pixels
+from .fit.denoisers import PURE_NOISE, new_joint_transformer, new_plain_unet, new_transformer, new_unet
+from .fit.inputs import Inputs, JointLatents, Latents, Pixels
+from .fit.objectives import Flow, Objective, Velocity
 from .fit.training import Network
 from .parts import JUDGES, LATENT
 
@@ -42,24 +46,30 @@ class Recipe:
         read: opens a trained one.
         frozen: the other parts of its pipeline.
         judges: the judges that ship with it; a model without them is judged by those of "emoji".
-        pipeline: puts read parts together.
+        shares: the model whose frozen parts it has, where those serve to the bit; they are not stored again.
+        pipeline: puts read parts and a scheduler together.
         inputs: what the denoiser is trained on, out of the folders of the frozen parts.
         pictures: which of the world's pictures.
         mix: shares of composed scenes and empty captions.
         rate: the learning rate on a CPU.
+        objective: what the denoiser learns to predict, and the scheduler that ships.
+        drop_skips: chance of a UNet's inner up blocks to go without skips while training.
         call: what a plain call of the pipeline needs besides prompts.
     """
 
     denoiser: str
     new: Callable[[], Network]
     read: Network
-    pipeline: Callable[[Mapping[str, Network]], Network]
+    pipeline: Callable[[Mapping[str, Network], Network], Network]
     frozen: tuple[str, ...] = LATENT
     judges: tuple[str, ...] = ()
+    shares: str | None = None
     inputs: Callable[[Mapping[str, Path]], Inputs] = Latents.find
     pictures: Callable[[Pictures], Pictures] = lambda pictures: pictures
     mix: Mix = Mix()
     rate: float = 4e-4
+    objective: Objective = Velocity()
+    drop_skips: float = 0.0
     call: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,12 +85,17 @@ class Recipe:
 
 def open_part(recipe: Recipe, name: str, path: Path, dtype: torch.dtype) -> Network:
     """Read one part of a pipeline from its folder."""
+    if name == "clip_text":
+        return load_file(path)["weight"].to(dtype)
     if name == "tokenizer":
         return CLIPTokenizer.from_pretrained(path)
     if name == "text_encoder":
         return CLIPTextModel.from_pretrained(path, dtype=dtype)
     kind: Network = AutoencoderKL if name == "vae" else recipe.read
-    return kind.from_pretrained(path, dtype=dtype, low_cpu_mem_usage=False)
+    part = kind.from_pretrained(path, dtype=dtype, low_cpu_mem_usage=False)
+    if name == "vae":
+        part.register_to_config(shift_factor=part.config.shift_factor or 0.0)  # flow matching needs a number
+    return part
 
 
 def people(pictures: Pictures) -> Pictures:
@@ -88,26 +103,42 @@ def people(pictures: Pictures) -> Pictures:
     return pictures.select([i for i, r in enumerate(pictures.records) if world.skin_name(r)])
 
 
-def _scheduler() -> Network:
-    return DDIMScheduler(**SCHEDULE)
-
-
-def _stable_diffusion(parts: Mapping[str, Network]) -> Network:
+def _stable_diffusion(parts: Mapping[str, Network], scheduler: Network) -> Network:
     return StableDiffusionPipeline(
         **parts,
-        scheduler=_scheduler(),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
 
 
-def _pixart(parts: Mapping[str, Network]) -> Network:
-    return PixArtAlphaPipeline(**parts, scheduler=_scheduler())
+def _pixart(parts: Mapping[str, Network], scheduler: Network) -> Network:
+    return PixArtAlphaPipeline(**parts, scheduler=scheduler)
 
 
-def _ddim(parts: Mapping[str, Network]) -> Network:
-    return DDIMPipeline(unet=parts["people"], scheduler=_scheduler())
+def _stable_diffusion_3(parts: Mapping[str, Network], scheduler: Network) -> Network:
+    """With the text encoder and its projection in both CLIPs' places, and nothing in T5's."""
+    text = parts["text_encoder"]
+    config = CLIPTextConfig(**{**text.config.to_dict(), "projection_dim": len(parts["clip_text"])})
+    encoder = CLIPTextModelWithProjection(config).to(text.dtype)
+    encoder.text_model.load_state_dict(text.state_dict())
+    encoder.text_projection.weight = nn.Parameter(parts["clip_text"])
+    return StableDiffusion3Pipeline(
+        transformer=parts["joint"],
+        scheduler=scheduler,
+        vae=parts["vae"],
+        text_encoder=encoder,
+        tokenizer=parts["tokenizer"],
+        text_encoder_2=encoder,
+        tokenizer_2=parts["tokenizer"],
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
+
+
+def _ddim(parts: Mapping[str, Network], scheduler: Network) -> Network:
+    return DDIMPipeline(unet=parts["people"], scheduler=scheduler)
 
 
 _MIX = Mix(composed=0.36, people=4.0, kinds=(1.2, 2, 0.6))
@@ -124,6 +155,7 @@ RECIPES = {
         new_transformer,
         PixArtTransformer2DModel,
         _pixart,
+        shares="emoji",
         mix=_MIX,
         rate=6e-4,
         call={
@@ -132,6 +164,19 @@ RECIPES = {
             "clean_caption": False,
             "max_sequence_length": TOKENS,
         },
+    ),
+    "emoji-mmdit": Recipe(
+        "joint",
+        new_joint_transformer,
+        SD3Transformer2DModel,
+        _stable_diffusion_3,
+        frozen=(*LATENT, "clip_text"),
+        inputs=JointLatents.find,
+        shares="emoji",
+        mix=_MIX,
+        rate=6e-4,
+        objective=Flow(),
+        call={**_CALL, "max_sequence_length": TOKENS},
     ),
     "emoji-people": Recipe(
         "people",
@@ -142,5 +187,6 @@ RECIPES = {
         inputs=lambda _: Pixels(32),
         pictures=people,
         mix=Mix(composed=0.0, empty=0.0),
+        objective=Velocity(PURE_NOISE),
     ),
 }

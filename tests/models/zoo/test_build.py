@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import torch
 from diffusers import DiffusionPipeline, PixArtAlphaPipeline, StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner
 
+import denoscope
+from denoscope.models import zoo
 from denoscope.models.judges import Attributes, ImageTower
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.zoo import ZOO
 from denoscope.models.zoo.training import __main__ as command
 from denoscope.models.zoo.training import assemble
 from denoscope.models.zoo.training.data import world
@@ -165,6 +169,24 @@ def test_parts_not_trained_come_from_a_base_with_their_labels(work, tmp_path):
     assert set(assemble.held_out(people(), None)) == {r.key for r in world.split(people())[1].records}
     assemble.assemble("emoji", find_parts(only_unet, out, EMOJI), out, KEYS)  # onto itself
     assert (out / "vae" / "config.json").is_file()
+
+
+def test_parts_of_a_shipped_model_are_not_stored_again(tmp_path):
+    names = RECIPES["emoji-dit"].parts
+    out, again = tmp_path / "out", tmp_path / "again"
+    assemble.assemble("emoji-dit", find_parts(tmp_path, ZOO["emoji-dit"], names), out, KEYS)
+    assert zoo.shared(out) == zoo.shared(ZOO["emoji-dit"]) and zoo.shared(out)
+    assert generate.weights_hash(out) == generate.weights_hash(ZOO["emoji-dit"])
+    assert not (out / "vae").exists() and denoscope.load(out).decode(torch.zeros(1, 4, 16, 16)).any()
+    parts = find_parts(tmp_path, out, names)  # from a base that shares them
+    changed = tmp_path / "vae"
+    shutil.copytree(parts["vae"], changed)
+    weights = load_file(changed / "diffusion_pytorch_model.safetensors")
+    weights["decoder.conv_out.bias"] += 1
+    save_file(weights, changed / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    assemble.assemble("emoji-dit", {**parts, "vae": changed}, again, KEYS)
+    assert set(zoo.shared(again)) == {"text_encoder", "tokenizer"} and (again / "vae").is_dir()
+    assert generate.weights_hash(again) != generate.weights_hash(out)
 
 
 def test_too_large_a_model_leaves_the_old_one(work, tmp_path, monkeypatch):

@@ -46,6 +46,20 @@ def test_clip_score_is_the_diagonal_of_similarity(judge):
     assert judge.similarity(images, texts).abs().max() <= 1 + 1e-5
 
 
+def test_pictures_are_compared_with_pictures_by_what_they_show(judge, real):
+    pictures, names = real
+    alike = judge.similarity(pictures, pictures)
+    assert alike.shape == (len(names), len(names))
+    assert torch.allclose(alike.diagonal(), torch.ones(len(names)), atol=1e-5)
+    assert torch.allclose(alike, alike.T, atol=1e-6)
+    darker = judge.similarity(pictures, 0.93 * pictures)  # still shows the same thing
+    assert torch.equal(darker.argmax(1), torch.arange(len(names))) and darker.diagonal().min() > 0.9
+    embedded = judge._embed_images(pictures)
+    assert torch.allclose(judge.similarity(pictures[:2], pictures[2:]), embedded[:2] @ embedded[2:].T)
+    with pytest.raises(ValueError, match=r"got \[3, 64, 64\]"):
+        judge.similarity(pictures, pictures[0])
+
+
 def test_other_sizes_are_resized(judge, real):
     small = real[0][:4]
     large = small.repeat_interleave(4, -1).repeat_interleave(4, -2)

@@ -21,13 +21,14 @@ from denoscope.models.zoo.training.fit.denoisers import (
     new_plain_unet,
     new_transformer,
     new_unet,
-    velocity,
+    predicted,
 )
 from denoscope.models.zoo.training.fit.inputs import Latents, Pixels
+from denoscope.models.zoo.training.fit.objectives import Velocity
 from denoscope.models.zoo.training.fit.training import TrainingRun, follow
 
 sys.path.insert(0, str(Path(__file__).parent))
-from planted import pictures
+from planted import COLOURS, pictures
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_denoiser_loss_is_that_of_diffusers_velocity():
     weight = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)  # min-SNR-5 for v-prediction
     torch.manual_seed(3)
     nothing = Text(torch.zeros(6, 1, 1), torch.ones(6, 1))
-    loss = train_denoiser.loss_of(Nothing(), latents, nothing, scheduler.alphas_cumprod, torch.bfloat16)
+    loss = Velocity().loss(Nothing(), latents, nothing, torch.bfloat16)
     assert loss.item() == pytest.approx(
         2 * (weight * velocity.square().mean((1, 2, 3))).mean().item(), rel=1e-5
     )
@@ -121,6 +122,19 @@ def test_augmented_pictures_keep_their_subject():
     torch.manual_seed(0)
     corners = train_judge.augment(data.pixels[:1].expand(400, -1, -1, -1))[:, :, 0, 0]
     assert 0.75 < (corners.amin(1) > 0.6).float().mean() < 0.95  # mostly on white
+
+
+def test_judge_sees_single_pictures_and_places_of_scenes_with_their_own_labels():
+    torch.manual_seed(0)
+    data = pictures()
+    shown, wanted = train_judge.Samples(data, composed=0.5, seed=1).draw(200, torch.device("cpu"))
+    assert shown.shape == (200, 3, 64, 64) and all(len(labels) == 200 for labels in wanted.values())
+    middles = (shown[:, :, 24:40, 24:40].mean((2, 3)) + 1) / 2
+    table = torch.tensor([COLOURS[name] for name in COLOURS]) / 255
+    seen = [list(COLOURS)[i] for i in torch.cdist(middles, table).argmin(1)]
+    assert seen == [train_judge.LABELS["concept"][i] for i in wanted["concept"]]
+    coloured = ((shown[:, :, 0, 0] + 1) / 2).amin(1) < 0.6
+    assert coloured[100:].sum() > 2 * coloured[:100].sum() > 0  # half of the scenes have a ground
 
 
 def test_normalised_latents_are_standard_and_decode_to_the_same():
@@ -210,13 +224,13 @@ def test_a_new_transformer_predicts_nothing_and_reads_no_padding():
     x, times, states = torch.randn(2, 4, 16, 16), torch.tensor([3, 700]), torch.randn(2, 5, 16)
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     with torch.no_grad():
-        assert not velocity(transformer, x, times, Text(states, mask)).any()
+        assert not predicted(transformer, x, times, Text(states, mask)).any()
         torch.nn.init.normal_(transformer.proj_out.weight)
         for block in transformer.transformer_blocks:
             torch.nn.init.normal_(block.attn2.to_out[0].weight)
-        first = velocity(transformer, x, times, Text(states, mask))
+        first = predicted(transformer, x, times, Text(states, mask))
         states[:, 3:] += 1  # padding of the first, words of the second
-        second = velocity(transformer, x, times, Text(states, mask))
+        second = predicted(transformer, x, times, Text(states, mask))
     assert torch.allclose(first[0], second[0], atol=1e-6)
     assert (first[1] - second[1]).abs().max() > 1e-4
 

@@ -67,6 +67,15 @@ def several(pixels: Tensor, record: Record, number: int, rng: random.Random | No
     return _scene(pixels.expand(number, -1, -1, -1), (record,) * number, boxes, text)
 
 
+def place(picture: Tensor, box: tuple[int, int, int]) -> Tensor:
+    """What stands in a box of a picture ``[3, 64, 64]``, cut out and enlarged to the same size."""
+    top, left, side = box
+    part = picture[None, :, top : top + side, left : left + side]
+    if side == SIZE:
+        return part[0]
+    return F.interpolate(part, (SIZE, SIZE), mode="bicubic", align_corners=False)[0].clamp(0, 1)
+
+
 def random_scene(
     pictures: Pictures,
     first: int,

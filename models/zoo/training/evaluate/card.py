@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ...folders import shared
 from ..assemble import GUIDANCE, STEPS
 from ..data import world
 from ..data.vendor import UNICODE_NAMES, VENDORS
@@ -92,13 +93,19 @@ def _write(folder: Path, shown: Mapping[str, Any], numbers: Mapping[str, Any], n
         told=told,
         vendors=VENDORS,
         names=" ".join(UNICODE_NAMES),
-        size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")),
+        size=_size(folder),
         **shown,
     )
     (folder / "card.md").write_text(text)
     (folder / "card.json").write_text(
         json.dumps({"weights": weights_hash(folder), **numbers}, indent=1) + "\n"
     )
+
+
+def _size(folder: Path) -> int:
+    """Bytes of its weights, with those of parts that it shares."""
+    files = {f for place in (folder, *shared(folder).values()) for f in place.rglob("*.safetensors")}
+    return sum(file.stat().st_size for file in files)
 
 
 def verdicts(evaluation: Evaluation) -> dict[str, str]:

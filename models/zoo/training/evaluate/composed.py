@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from ....judges.embedded import Judge
-from ..data.compose import BACKGROUNDS, NUMBERS, Scene, on_background, pair, several
-from ..data.pictures import SIZE, Pictures, Record
+from ..data.compose import BACKGROUNDS, NUMBERS, Scene, on_background, pair, place, several
+from ..data.pictures import SIZE, Pictures
 from ..data.sampling import weights
-from .scoring import Share, nearest
+from .scoring import Share
 
 _KINDS = {1: "alone on a ground", 2: "two subjects", 3: "three or four", 4: "three or four"}
 
@@ -38,20 +37,18 @@ def _scene(pictures: Pictures, single: Sequence[int], first: int, kind: int, rng
     return on_background(pixels, record, rng.choice(tuple(BACKGROUNDS)))
 
 
-def score(
-    judge: Judge, made: Tensor, asked: Sequence[Scene], records: Sequence[Record]
-) -> dict[str, dict[str, Share]]:
+def score(judge: Judge, made: Tensor, asked: Sequence[Scene]) -> dict[str, dict[str, Share]]:
     """Ask about generated scenes, and about the real ones they should look like.
 
     Args:
-        judge: finds the nearest caption to what stands in each place.
+        judge: names what stands in each place, by its classifier: the captions of single pictures, with which
+            a CLIP could compare, say nothing of a ground.
         made: generated, ``[scene, 3, 64, 64]`` in 0..1.
         asked: the scenes.
-        records: whose captions are compared.
 
     Returns:
         For "generated" and "real": the share of frames of the right colour, and for each kind of scene the
-        share of places whose nearest caption names the right concept.
+        share of places with the right concept.
     """
     real = torch.stack([scene.picture for scene in asked])
     wanted = [ground(picture) for picture in real]
@@ -59,7 +56,7 @@ def score(
     for name, pictures in (("generated", made), ("real", real)):
         right = [ground(p) == w for p, w in zip(pictures, wanted, strict=True)]
         found[name] = {"colour of the ground": Share(sum(right), len(right))}
-        found[name] |= _places(judge, pictures, asked, records)
+        found[name] |= _places(judge, pictures, asked)
     return found
 
 
@@ -73,18 +70,17 @@ def ground(picture: Tensor) -> str:
     return list(colours)[int((table - middle).square().sum(1).argmin())]
 
 
-def _places(
-    judge: Judge, pictures: Tensor, asked: Sequence[Scene], records: Sequence[Record]
-) -> dict[str, Share]:
+@torch.no_grad()
+def _places(judge: Judge, pictures: Tensor, asked: Sequence[Scene]) -> dict[str, Share]:
     """What stands in each box, looked at alone."""
     looked = [
         (picture, record, box, len(scene.boxes))
         for picture, scene in zip(pictures, asked, strict=True)
         for record, box in zip(scene.records, scene.boxes, strict=True)
     ]
-    parts = [p[None, :, top : top + side, left : left + side] for p, _, (top, left, side), _ in looked]
-    large = torch.cat([F.interpolate(part, (SIZE, SIZE), mode="bicubic") for part in parts]).clamp(0, 1)
-    names = nearest(judge, large, records)
+    large = torch.stack([place(picture, box) for picture, _, box, _ in looked])
+    labels = judge.labels("concept")
+    names = [labels[i] for i in judge.probabilities(large, "concept").argmax(1).tolist()]
     found = {}
     for kind in dict.fromkeys(_KINDS.values()):
         right = [

@@ -77,7 +77,7 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
         scores[name], read = score(judge, shown, records, read[: len(shown)]), read[len(shown) :]
     scenes = composed.scenes(train, number // 8) if told["backgrounds"] else []
     painted = generate(folder, [scene.caption for scene in scenes], kept) if scenes else made[:0]
-    found = composed.score(judge, painted, scenes, train.records) if scenes else {}
+    found = composed.score(judge, painted, scenes) if scenes else {}
     return Evaluation(made, tuple(asked), scores, distances, found)
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ....opening.quiet import no_bars
+from ....opening.folder import read_folder
+from ...folders import place, shared
 from ..assemble import GUIDANCE, STEPS
 from ..fit.training import Network
 from ..recipes import RECIPES, Recipe
@@ -22,7 +23,7 @@ from ..recipes import RECIPES, Recipe
 def generate(folder: Path, prompts: Sequence[str], kept: Path, batch: int = 50) -> Tensor:
     """Generate one picture for each prompt with the plain diffusers pipeline; prompt i has seed i.
 
-    DPM-Solver++, ``STEPS`` steps, guidance ``GUIDANCE``; a model that reads no text: DDIM, as many steps.
+    ``STEPS`` steps of DPM-Solver++ (flow matching: Euler), guidance ``GUIDANCE``; DDIM without text.
 
     Args:
         folder: an assembled model.
@@ -55,7 +56,7 @@ def weights_hash(folder: Path) -> str:
     """SHA-256 of what paints: denoiser, autoencoder, text encoder."""
     digest = hashlib.sha256()
     for part in ("unet", "transformer", "vae", "text_encoder"):
-        for file in sorted((folder / part).glob("*.safetensors")):
+        for file in sorted(place(folder, part).glob("*.safetensors")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -80,11 +81,8 @@ def _paint(pipeline: Network, recipe: Recipe, texts: Sequence[str], seeds: Seque
 
 
 def _open(folder: Path, recipe: Recipe) -> Network:
-    with no_bars():
-        pipeline: Network = DiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, low_cpu_mem_usage=False
-        )
-    if recipe.reads_text:
+    pipeline: Network = read_folder(folder, folder.name, torch.float32, elsewhere=shared(folder))
+    if recipe.reads_text and isinstance(pipeline.scheduler, DDIMScheduler):
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")

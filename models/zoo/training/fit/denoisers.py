@@ -1,11 +1,11 @@
-"""The denoisers to train, in diffusers' standard classes: two that read text, and one that does not."""
+"""The denoisers to train, in diffusers' standard classes: three that read text, and one that does not."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import PixArtTransformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import PixArtTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from .training import Network
@@ -20,15 +20,26 @@ SCHEDULE: dict[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-"""For ``DDIMScheduler``; every denoiser predicts the velocity."""
+"""For ``DDIMScheduler``, with v-prediction."""
+
+PURE_NOISE: dict[str, Any] = SCHEDULE | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+"""The same, ending in pure noise and sampled from there (Lin et al. 2024, "Common diffusion noise schedules
+and sample steps are flawed"): else a run starts from noise of mean zero, which training never showed."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """What an encoder says about captions: states ``[sample, token, width]``, mask ``[sample, token]``."""
+    """What encoders say about captions.
+
+    Attributes:
+        states: ``[sample, token, width]``.
+        mask: which tokens are no padding, ``[sample, token]``.
+        pooled: the caption as a whole, ``[sample, width]``, for denoisers that read it.
+    """
 
     states: Tensor
     mask: Tensor
+    pooled: Tensor | None = None
 
 
 def new_unet(channels: tuple[int, ...] = (64, 96, 192), states: int = 128) -> Network:
@@ -66,16 +77,54 @@ def new_transformer(layers: int = 8, heads: int = 4, width: int = 64, states: in
         caption_channels=states,
         use_additional_conditions=False,
     )
-    for module in transformer.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+    _start_linear(transformer)
     for block in transformer.transformer_blocks:
         nn.init.zeros_(block.attn2.to_out[0].weight)
         nn.init.zeros_(block.scale_shift_table)
     for last in (transformer.adaln_single.linear, transformer.proj_out):
         nn.init.zeros_(last.weight)
     return transformer
+
+
+def new_joint_transformer(layers: int = 6, heads: int = 4, width: int = 64, states: int = 128) -> Network:
+    """A small transformer in which picture and text attend to each other, as Stable Diffusion 3's.
+
+    Args:
+        layers: blocks.
+        heads: of attention.
+        width: of a head.
+        states: width of the text encoder, which is read twice, side by side.
+
+    It starts as DiT does: every block passes its input on, the output is zero.
+    """
+    transformer: Network = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=layers,
+        num_attention_heads=heads,
+        attention_head_dim=width,
+        caption_projection_dim=heads * width,
+        joint_attention_dim=2 * states,
+        pooled_projection_dim=2 * states,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+    )
+    _start_linear(transformer)
+    for block in transformer.transformer_blocks:
+        nn.init.zeros_(block.norm1.linear.weight)
+        nn.init.zeros_(block.norm1_context.linear.weight)
+    for last in (transformer.norm_out.linear, transformer.proj_out):
+        nn.init.zeros_(last.weight)
+    return transformer
+
+
+def _start_linear(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
 
 
 def new_plain_unet(channels: tuple[int, ...] = (48, 96, 144), side: int = 32) -> Network:
@@ -94,8 +143,8 @@ def new_plain_unet(channels: tuple[int, ...] = (48, 96, 144), side: int = 32) ->
     )
 
 
-def velocity(denoiser: nn.Module, noisy: Tensor, times: Tensor, text: Text | None) -> Tensor:
-    """What a denoiser predicts for noisy inputs ``[sample, channel, height, width]`` at ``times``."""
+def predicted(denoiser: nn.Module, noisy: Tensor, times: Tensor, text: Text | None) -> Tensor:
+    """What a denoiser says of noisy inputs ``[sample, channel, height, width]`` at ``times`` ``[sample]``."""
     if text is None:
         out = denoiser(noisy, times)
     elif isinstance(denoiser, PixArtTransformer2DModel):
@@ -106,7 +155,11 @@ def velocity(denoiser: nn.Module, noisy: Tensor, times: Tensor, text: Text | Non
             encoder_attention_mask=text.mask,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         )
+    elif isinstance(denoiser, SD3Transformer2DModel):
+        out = denoiser(
+            noisy, timestep=times, encoder_hidden_states=text.states, pooled_projections=text.pooled
+        )
     else:
         out = denoiser(noisy, times, encoder_hidden_states=text.states)
-    predicted: Tensor = out.sample
-    return predicted
+    said: Tensor = out.sample
+    return said

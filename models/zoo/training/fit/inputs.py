@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -69,6 +70,38 @@ class Latents:
         device = self.text_encoder.device
         states: Tensor = self.text_encoder(tokens.input_ids.to(device)).last_hidden_state
         return Text(states, tokens.attention_mask.to(device))
+
+
+@dataclass(frozen=True)
+class JointLatents(Latents):
+    """The same for Stable Diffusion 3's class, which is given the text encoder twice and no T5.
+
+    As ``StableDiffusion3Pipeline`` encodes: the last but one layer, both side by side, then as many zeros as
+    there are tokens (in T5's place); the pooled projections side by side.
+
+    Args:
+        projection: of the pooled state, ``[width, width]``.
+    """
+
+    projection: Tensor
+
+    @classmethod
+    def find(cls, places: Mapping[str, Path]) -> JointLatents:
+        """Read vae, text_encoder, tokenizer and the projection (clip_text) from a place for each."""
+        plain = Latents.find(places)
+        projection = load_file(places["clip_text"])["weight"].float()
+        return cls(plain.vae, plain.text_encoder, plain.tokenizer, projection)
+
+    @torch.no_grad()
+    def read(self, captions: Sequence[str]) -> Text:
+        """States ``[sample, 2 token, 2 width]``, a mask of ones, as padding is read, and pooled states."""
+        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+        device = self.text_encoder.device
+        out = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
+        states = torch.cat([out.hidden_states[-2]] * 2, -1)
+        states = torch.cat([states, torch.zeros_like(states)], 1)
+        pooled = out.pooler_output @ self.projection.to(device).T
+        return Text(states, torch.ones(states.shape[:2], device=device), torch.cat([pooled] * 2, -1))
 
 
 @dataclass(frozen=True)

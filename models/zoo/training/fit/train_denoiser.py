@@ -1,4 +1,4 @@
-"""Train a denoiser: v-prediction, min-SNR-5 weights, a running average of the weights, all else frozen.
+"""Train a denoiser on its objective: a running average of the weights, all else frozen.
 
 On a GPU one process with large batches; on a CPU several one-thread processes that share the weights without
 locks (Hogwild), which loses little and never waits for a busy core.
@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..data.pictures import Pictures
 from ..data.sampling import Item, Mix, items
-from .denoisers import SCHEDULE, Text, velocity
+from .denoisers import Text
 from .inputs import Inputs
+from .objectives import Objective, Velocity
+from .skips import skips_dropped
 from .training import Network, TrainingRun, device_and_dtype, follow
 
 
@@ -37,28 +38,8 @@ class Settings:
     workers: int = 2
     decay: float = 0.999
     mix: Mix = Mix()
-
-
-def loss_of(
-    denoiser: nn.Module, clean: Tensor, text: Text | None, alphas: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """Error of the predicted velocity at random times, weighted by min(SNR, 5) / (SNR + 1).
-
-    One time from each of as many equal parts as there are samples: less noise than times drawn freely.
-    """
-    n = len(clean)
-    spread = (torch.arange(n, device=clean.device) + torch.rand(n, device=clean.device)) / n
-    times = (spread * len(alphas)).long().clamp(max=len(alphas) - 1)
-    alpha = alphas[times].view(-1, 1, 1, 1)
-    noise = torch.randn_like(clean)
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    wanted = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-    with torch.autocast(clean.device.type, dtype):
-        predicted = velocity(denoiser, noisy, times, text)
-    ratio = (alpha / (1 - alpha)).flatten()
-    error = (predicted.float() - wanted).square().mean((1, 2, 3))
-    loss: Tensor = (2 * ratio.clamp(max=5) / (ratio + 1) * error).mean()
-    return loss
+    objective: Objective = Velocity()
+    drop_skips: float = 0.0
 
 
 def train(pictures: Pictures, inputs: Inputs, start: Network, folder: Path, settings: Settings) -> None:
@@ -69,7 +50,7 @@ def train(pictures: Pictures, inputs: Inputs, start: Network, folder: Path, sett
         inputs: what the denoiser sees of them.
         start: where to start from; its weights are changed.
         folder: for checkpoints and the log; an interrupted run goes on from there.
-        settings: budget, batch, learning rate, number of processes.
+        settings: budget, batch, learning rate, number of processes, objective, chance of dropped skips.
     """
     device, _ = device_and_dtype()
     run, average = TrainingRun(folder, settings.minutes), copy.deepcopy(start)
@@ -119,8 +100,6 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
     denoiser.train().requires_grad_(True)
     run = TrainingRun(folder, settings.minutes)
     torch.manual_seed(1000 * rank + run.step)
-    scheduler: Network = DDIMScheduler(**SCHEDULE)
-    alphas = scheduler.alphas_cumprod.to(device)
     optimizer = torch.optim.AdamW(
         denoiser.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
@@ -130,8 +109,8 @@ def _work(  # noqa: PLR0917 - torch.multiprocessing.spawn calls by position
         for group in optimizer.param_groups:
             group["lr"] = run.rate(settings.rate)
         batch, text = _batch(stream, settings.batch, clean, inputs)
-        with _attention(device):
-            loss = loss_of(denoiser, batch, text, alphas, dtype)
+        with _attention(device), skips_dropped(denoiser, settings.drop_skips):
+            loss = settings.objective.loss(denoiser, batch, text, dtype)
             optimizer.zero_grad()
             loss.backward()
         nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)

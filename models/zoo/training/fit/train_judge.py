@@ -1,7 +1,8 @@
-"""Train the attribute classifier on real pictures; held-out combinations test it honestly."""
+"""Train the attribute classifier on real pictures and composed scenes; held-out ones test it honestly."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from ....judges.embedded import Attributes
-from ..data.compose import BACKGROUNDS
+from ....errors import UsageError
+from ....judges.embedded import Attributes, read_judge
+from ..data.compose import BACKGROUNDS, place, random_scene
 from ..data.pictures import Pictures, Record
 from ..data.world import CONCEPTS, GENDERS, SKINS, STYLES, skin_name
 from .training import TrainingRun, device_and_dtype
 
 LABELS: dict[str, tuple[str, ...]] = {"style": STYLES, "concept": CONCEPTS, "gender": GENDERS, "skin": SKINS}
 SHAPE = {"width": 48, "dim": 128}
+COMPOSED = 0.4
+"""Share of the samples that are places of composed scenes: alone on a ground, or small beside others."""
 
 
 def targets(records: Sequence[Record]) -> dict[str, Tensor]:
@@ -57,11 +61,54 @@ def augment(pixels: Tensor) -> Tensor:
     tints = torch.tensor(tuple(BACKGROUNDS.values()), device=device) / 255
     tint = tints[torch.randint(len(tints), (n,), device=device)].view(n, 3, 1, 1)
     out = layers[:, :3] + (1 - layers[:, 3:]) * torch.where(chance(0.15), tint, torch.ones_like(tint))
-    coarse = F.interpolate(out, scale_factor=0.5, mode="area")
-    soft = F.interpolate(coarse, out.shape[-2:], mode="bilinear")  # generated pictures are a little soft
-    out = out.lerp(soft, chance(0.5) * between(0, 1).view(n, 1, 1, 1))
-    noise = between(0, 0.04).view(n, 1, 1, 1) * torch.randn_like(out)
-    return (out * between(0.93, 1.05).view(n, 1, 1, 1) + noise) * 2 - 1
+    return worn(out)
+
+
+def worn(pictures: Tensor) -> Tensor:
+    """Pictures ``[n, 3, 64, 64]`` in 0..1 as if generated, in -1..1: each soft and noisy in its own way."""
+
+    def between(low: float, high: float) -> Tensor:
+        return torch.empty(len(pictures), 1, 1, 1, device=pictures.device).uniform_(low, high)
+
+    coarse = F.interpolate(pictures, scale_factor=0.5, mode="area")
+    soft = F.interpolate(coarse, pictures.shape[-2:], mode="bilinear")
+    out = pictures.lerp(soft, (between(0, 1) < 0.5) * between(0, 1))
+    return (out * between(0.93, 1.05) + between(0, 0.04) * torch.randn_like(out)) * 2 - 1
+
+
+class Samples:
+    """Endless batches of pictures and their labels: single pictures, and places of composed scenes.
+
+    Args:
+        pictures: to draw from.
+        composed: share of places.
+        seed: of the scenes.
+    """
+
+    def __init__(self, pictures: Pictures, composed: float = COMPOSED, seed: int = 0) -> None:
+        self.pictures, self.composed = pictures, composed
+        self.likely, self.rng = _weights(pictures.records), random.Random(seed)
+        self.styles: dict[str, list[int]] = {}
+        for i, record in enumerate(pictures.records):
+            self.styles.setdefault(record.style, []).append(i)
+
+    def draw(self, size: int, device: torch.device) -> tuple[Tensor, dict[str, Tensor]]:
+        """Pictures ``[size, 3, 64, 64]`` in -1..1, and their ``targets``."""
+        chosen = torch.multinomial(self.likely, size, replacement=True).tolist()
+        plain, first = chosen[(n := round(size * self.composed)) :], chosen[:n]
+        shown = [augment(self.pictures.pixels[plain].to(device))]
+        records = [self.pictures.records[i] for i in plain]
+        if first:
+            parts, seen = zip(*(self._place(i) for i in first), strict=True)
+            shown.append(worn(torch.stack(parts).to(device)))
+            records += seen
+        return torch.cat(shown), {k: v.to(device) for k, v in targets(records).items()}
+
+    def _place(self, first: int) -> tuple[Tensor, Record]:
+        second = self.rng.choice(self.styles[self.pictures.records[first].style])
+        scene = random_scene(self.pictures, first, second, self.rng)
+        one = self.rng.randrange(len(scene.boxes))
+        return place(scene.picture, scene.boxes[one]), scene.records[one]
 
 
 def loss_of(model: Attributes, pictures: Tensor, wanted: dict[str, Tensor]) -> Tensor:
@@ -88,6 +135,18 @@ def accuracy(model: Attributes, pictures: Pictures) -> dict[str, float]:
     return found
 
 
+def shipped(folder: Path) -> Attributes:
+    """The classifier of an assembled model, to train on.
+
+    Raises:
+        ValueError: when it knows other labels than those of the world.
+    """
+    judge = read_judge(folder)
+    if judge.vocabulary != LABELS:
+        raise UsageError(f"the judge of {folder} knows other labels than the world has; leave out --base")
+    return judge.classifier.requires_grad_(True)
+
+
 def train(
     pictures: Pictures,
     test: Pictures,
@@ -104,7 +163,7 @@ def train(
         test: unseen combinations, for the log.
         folder: for checkpoints and the log.
         minutes: time budget.
-        start: where to start from; by default from random weights.
+        start: where to start from, at a lower rate; by default from random weights.
         seed: of the random weights and of what is drawn.
     """
     device, dtype = device_and_dtype()
@@ -112,17 +171,15 @@ def train(
     model = (start or Attributes(**SHAPE, labels=LABELS)).to(device)
     run = TrainingRun(folder, minutes)
     run.restore(model)
-    wanted = {k: v.to(device) for k, v in targets(pictures.records).items()}
-    likely = _weights(pictures.records)
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.05)
+    samples, peak = Samples(pictures, seed=seed + run.step), 6e-4 if start else 1e-3
+    optimizer = torch.optim.AdamW(model.parameters(), peak, weight_decay=0.05)
     while not run.done:
         model.train()
         for group in optimizer.param_groups:
-            group["lr"] = run.rate(1e-3)
-        chosen = torch.multinomial(likely, 64, replacement=True)
-        batch = augment(pictures.pixels[chosen].to(device))
+            group["lr"] = run.rate(peak)
+        batch, wanted = samples.draw(64, device)
         with torch.autocast(device.type, dtype):
-            loss = loss_of(model, batch, {k: v[chosen.to(device)] for k, v in wanted.items()})
+            loss = loss_of(model, batch, wanted)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
