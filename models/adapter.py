@@ -234,6 +234,20 @@ class Adapter(Structure):
     def _begin(self, schedule: Schedule) -> Any:
         return begin(self.scheduler, schedule, self.device)
 
+    def _told_scale(self) -> float:
+        """The scale of the call, for networks that are told it; where its guidance says none, the model's.
+
+        Raises:
+            StateError: outside a call, where nobody says it.
+        """
+        if self.call is None:
+            raise StateError(
+                f"{self.name} is told its guidance, which predict() does not take; "
+                "model.denoise(x, step, prompts, guidance=...) does"
+            )
+        told = self.call.guidance_scale
+        return self.default_guidance if told is None else told
+
     def time(self, step: Step | Sequence[Step], rows: int | None = None) -> Tensor:
         """What the network is told about the time: a scalar, or one for each of so many rows."""
         if not isinstance(step, Step):

@@ -22,9 +22,13 @@ from ..models.run.schedule import Schedule, is_flow
 
 STOCHASTIC = (
     "DDPMScheduler",
+    "DDPMParallelScheduler",
     "EulerAncestralDiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
     "SASolverScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "FlowMatchLCMScheduler",
 )
 """Schedulers that draw noise at every step, so that no start leads to a given picture."""
 
@@ -118,7 +122,10 @@ def _undone(model: Model, scheduler: Any, steps: int) -> list[tuple[Step, Step]]
     every = model.steps(steps)
     run = [s for i, s in enumerate(every) if not i or s.sigma < every[i - 1].sigma]
     after = [*run[1:], Step(OUTSIDE, 0.0, _end(scheduler))]
-    if type(scheduler).__name__ == "DDIMScheduler":  # it goes by the time, not to the next step's level
+    if type(scheduler).__name__ in (
+        "DDIMScheduler",
+        "DDIMParallelScheduler",
+    ):  # it goes by the time, not to the next step's level
         stride = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
         after = [Step(OUTSIDE, s.t - stride, _ddim_level(scheduler, int(s.t) - stride)) for s in run]
     return list(zip(run, after, strict=True))

@@ -67,6 +67,7 @@ class PipelineCalls:
                 raise AccountError(
                     f"the call of {self.calls.model.name} came to its end without a call of {part}"
                 )
+            self._check_components()  # a callback may have changed them
             self.calls.listener.finished(self.calls.running)
         except BaseException:
             self.calls.leave()  # torch calls no hook after an interrupt

@@ -105,6 +105,8 @@ def _negative(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _seeds(arguments: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return one seed a sample, where each has a generator of its own."""
+    """Return one seed a sample, where each has a generator of its own, which its latents come from."""
     given = arguments.get("generator")
+    if arguments.get("latents") is not None:
+        return ()
     return tuple(g.initial_seed() for g in given) if isinstance(given, (list, tuple)) else ()

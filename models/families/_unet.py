@@ -56,8 +56,7 @@ class UNetModel(Model):
         """The scale as a UNet is told it that was distilled from guidance, [row, channel]; others are not."""
         if not self.tells_guidance:
             return {}
-        told = self.call.guidance_scale if self.call else None
-        scale = torch.tensor((self.default_guidance if told is None else told) - 1).repeat(len(x))
+        scale = torch.tensor(self._told_scale() - 1).repeat(len(x))
         width = self.pipe.unet.config.time_cond_proj_dim
         said: Tensor = self.pipe.get_guidance_scale_embedding(scale, embedding_dim=width)
         return {"timestep_cond": said.to(device=self.device, dtype=x.dtype)}

@@ -105,7 +105,10 @@ class Flux(TransformerModel):
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The transformer's output, eps - x_0, for packed inputs x [sample, token, channel].
 
-        FLUX.1 dev is told the guidance of the call; outside one it is ``default_guidance``.
+        FLUX.1 dev is told the guidance of the call.
+
+        Raises:
+            StateError: outside a call, where nobody says which guidance FLUX.1 dev is told.
         """
         embeds, n = torch.stack([p.embeds for p in prompts]), len(prompts)
         _, height, width = self._unpacked
@@ -125,8 +128,7 @@ class Flux(TransformerModel):
     def _told_guidance(self, rows: int) -> Tensor | None:
         if not self.pipe.transformer.config.guidance_embeds:
             return None
-        told = self.call.guidance_scale if self.call else None
-        return torch.full((rows,), self.default_guidance if told is None else told, device=self.device)
+        return torch.full((rows,), self._told_scale(), device=self.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1 from final packed latents, through the VAE."""

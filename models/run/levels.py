@@ -98,6 +98,8 @@ def _flow_step(n: int, log_snr: float | None, sigma: float | None, t: float | No
 
 def check_step(scheduler: Any, step: Step) -> None:
     """Raise ValueError if a Step's noise level is not that of its time: the network would be misled."""
+    if tells_levels(scheduler):
+        return  # its times are levels
     if is_flow(scheduler):  # the share of noise, whose level has no end
         there = step_at(scheduler, t=step.t)
         wrong = abs(_share(there) - _share(step)) > SHARE
@@ -114,6 +116,11 @@ def check_step(scheduler: Any, step: Step) -> None:
         )
 
 
+def tells_levels(scheduler: Any) -> bool:
+    """Return whether the network is told ``log(sigma) / 4`` in place of a time (Karras et al. 2022)."""
+    return bool(scheduler.config.get("timestep_type") == "continuous")
+
+
 def _share(step: Step) -> float:
     return 1.0 if math.isinf(step.sigma) else step.sigma / (1 + step.sigma)
 
@@ -128,6 +135,11 @@ def _key(scheduler: Any) -> tuple[bool, int, tuple[float, ...]]:
     n = int(scheduler.config.num_train_timesteps)
     if is_flow(scheduler):
         return True, n, ()
+    if tells_levels(scheduler):
+        raise UsageError(
+            f"{type(scheduler).__name__} has timestep_type='continuous': it tells the network the log of "
+            "the noise level in place of a time, and trained levels have none; take steps of model.steps(n)"
+        )
     return False, n, tuple(scheduler.alphas_cumprod.double().tolist())
 
 

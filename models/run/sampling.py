@@ -63,7 +63,9 @@ def sample(
         reading = read(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
-    start = begin_run(model, seeds, sampling) if start is None else _going_on(start, seeds)
+    start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
+    for each in planned:
+        each.when.check(len(start.scheduler.timesteps), len(seeds), reading.branches)
     sources = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
@@ -84,12 +86,26 @@ def sample(
     account.close()
 
 
-def _going_on(start: SamplerState, seeds: Sequence[int]) -> SamplerState:
+def _going_on(model: Adapter, start: SamplerState, seeds: Sequence[int], sampling: Sampling) -> SamplerState:
+    """Return the start, if it is one of the run that is asked for."""
     if list(seeds) != list(start.seeds):
         raise UsageError(
             f"seeds are {list(seeds)}, but the start's noise is that of seeds {list(start.seeds)}; give "
             f"those, or fresh noise from here on: start=start.reseeded({list(seeds)})"
         )
+    if tuple(start.latents.shape[1:]) != tuple(model.latent_shape):
+        raise UsageError(
+            f"the start's latents are {tuple(start.latents.shape)}, but {model.name} of size {model.size} "
+            f"has [sample, {', '.join(map(str, model.latent_shape))}]; give the size= that it was made with"
+        )
+    if sampling.steps is not None or sampling.schedule.own:
+        asked = model._begin(sampling.schedule).timesteps.tolist()
+        if asked != start.scheduler.timesteps.tolist():
+            raise UsageError(
+                f"the start is of a run of {len(start.scheduler.timesteps)} calls of the network with "
+                f"{type(start.scheduler).__name__}, not of the one that is asked for ({len(asked)} with "
+                f"{type(model.scheduler).__name__}); leave out steps, timesteps and sigmas: it has its own"
+            )
     return start
 
 

@@ -134,18 +134,39 @@ def _tensors_and_others(
 ) -> tuple[dict[str, Tensor], list[tuple[str, str]]]:
     """All parameters and buffers by full name; what adapters are set to, and what layers keep packed."""
     tensors: dict[str, Tensor] = {}
-    others = []
+    others: list[tuple[str, str]] = []
     for name, module in _modules(components):
         own = vars(module)  # getattr of what a module lacks is slow
         for kind in (own["_parameters"], own["_buffers"]):
             for n, t in kind.items():
                 if t is not None:
-                    tensors[f"{name}.{n}"] = t
+                    _add(f"{name}.{n}", t, tensors, others)
         if "scaling" in own and "_active_adapter" in own:
             others.append((name, repr([own.get(key) for key in ADAPTERS])))
         if type(module)._save_to_state_dict is not nn.Module._save_to_state_dict:
             others += _packed(name, module)
     return tensors, others
+
+
+def _add(name: str, t: Tensor, tensors: dict[str, Tensor], others: list[tuple[str, str]]) -> None:
+    """Note a tensor; of one that is made of several (torchao, quanto) each, and how they are put together."""
+    if type(t) in (Tensor, nn.Parameter) or not hasattr(t, "__tensor_flatten__"):
+        tensors[name] = t
+        return
+    parts, how = t.__tensor_flatten__()
+    others.append((name, f"{type(t).__qualname__} {tuple(t.shape)} {_plain(how)}"))
+    for part in parts:
+        _add(f"{name}.{part}", getattr(t, part), tensors, others)
+
+
+def _plain(value: Any) -> str:
+    """Settings as text, without addresses of objects."""
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_plain, value))})"
+    plain = value is None or isinstance(value, str | bool | int | float | torch.dtype)
+    return repr(value) if plain else type(value).__qualname__
 
 
 def _packed(name: str, module: nn.Module) -> Iterable[tuple[str, str]]:

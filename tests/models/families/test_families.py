@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from denoscope.models.check import check_model
+from denoscope.models.errors import StateError
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.synthetic import tiny, tiny_families
@@ -313,6 +314,20 @@ def test_flux_dev_is_told_its_guidance_and_schnell_is_not():
         return not torch.equal(a, b)
 
     assert differs("flux-dev") and not differs("flux-schnell")
+
+
+@torch.no_grad()
+def test_what_flux_dev_is_told_is_said_by_whoever_calls_it():
+    for name in ("flux-schnell", "flux-dev"):
+        model = opened(name)
+        x, step, prompts = model.noise([0]), model.step_at(t=500), model.encode(["a cat"])
+        told = [model.denoise(x, step, prompts, guidance=g) for g in (1.0, 6.0)]
+        assert torch.equal(*told) == (name == "flux-schnell")
+        if name == "flux-schnell":
+            assert torch.equal(model.predict(x, step, prompts), told[0])
+        else:
+            with pytest.raises(StateError, match=r"predict\(\) does not take; model\.denoise"):
+                model.predict(x, step, prompts)
 
 
 def test_linear_attention_has_no_probabilities():

@@ -161,3 +161,18 @@ def test_zero_terminal_snr_begins_with_pure_noise():
     with torch.no_grad():
         *_, state = model.sample(["a cat"], seeds=[0], steps=4)
     assert bool(state.latents.isfinite().all())
+
+
+def test_levels_of_a_network_that_is_told_levels_are_refused_outside_a_run():
+    pipe = tiny_sd()
+    pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
+        pipe.scheduler.config, timestep_type="continuous", prediction_type="v_prediction"
+    )
+    model = load(pipe)
+    for step in model.steps(4):  # 0.25 log(sigma), which may look like a time
+        assert step.t == pytest.approx(0.25 * math.log(step.sigma), abs=1e-4)
+        with torch.no_grad():
+            model.denoise(model.noise([0]), step, ["a cat"])
+    for ask in (lambda: model.levels, lambda: model.step_at(sigma=1.0), lambda: model.step_at(t=500)):
+        with pytest.raises(ValueError, match=r"timestep_type='continuous'.*model\.steps\(n\)"):
+            ask()

@@ -92,3 +92,42 @@ def test_a_later_start_tells_the_scheduler_where_it_is():
     images = torch.zeros(1, 3, *model.size)
     assert model.start_at(images, 2, [0], steps=4).scheduler.begin_index == 2
     assert model.scheduler.begin_index is None
+
+
+@torch.no_grad()
+def test_a_start_of_another_run_is_refused(tiny):
+    """It goes on with its own scheduler, so what is asked for would not be done."""
+    begun = tiny.start([0], 4)
+    with pytest.raises(ValueError, match=r"4 calls of the network with DDIM.* asked for \(6 with DDIM"):
+        next(tiny.sample(["a cat"], seeds=[0], start=begun, steps=6))
+    with pytest.raises(
+        ValueError, match=r"latents are \(1, 4, 8, 8\), but .* size \(16, 32\) has .*4, 8, 16"
+    ):
+        next(tiny.sample(["a cat"], seeds=[0], start=begun, size=(16, 32)))
+    other = load(tiny_sd())
+    other.pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
+        tiny.scheduler.config, timestep_spacing="linspace"
+    )
+    with pytest.raises(ValueError, match="4 calls of the network with DDIM.* with EulerDiscreteScheduler"):
+        next(other.sample(["a cat"], seeds=[0], start=begun, steps=4))
+    with pytest.raises(ValueError, match=r"\(4 with Euler.*leave out steps, timesteps and sigmas"):
+        next(other.sample(["a"], seeds=[0], start=other.start([0], 4), timesteps=[900, 600, 300, 1]))
+    wide = tiny.sized((16, 32)).start([0], 4)
+    plain = list(tiny.sample(["a cat"], seeds=[0], steps=4, size=(16, 32)))[-1].latents
+    for more in ({}, {"steps": 4}):
+        again = list(tiny.sample(["a cat"], seeds=[0], start=wide, size=(16, 32), **more))[-1].latents
+        assert torch.equal(again, plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        (When(steps={0, 9}), "steps {0, 9} reach past the run, which has steps 0 to 1"),
+        (When(rows=(0, 3)), r"rows \(0, 3\) are not all among the run's samples 0 to 0"),
+        (When(branch="uncond"), "branch 'uncond' does not exist in an unguided run"),
+    ],
+)
+def test_what_would_act_only_in_part_is_refused(tiny, when, message):
+    with pytest.raises(ValueError, match=message):
+        next(tiny.sample(["a"], seeds=[0], steps=2, guidance=1.0, interventions=[scale(MID, 2.0, when)]))

@@ -108,6 +108,42 @@ def test_weights_that_quantised_layers_keep_packed_count(model, kind):
     assert packed(layer) == once
 
 
+class Scaled(torch.Tensor):
+    """A tensor that is made of two, as those of torchao and quanto are; torch knows nothing of its inside."""
+
+    @staticmethod
+    def __new__(cls, data, scale, zero=0):
+        return torch.Tensor._make_wrapper_subclass(cls, data.shape, dtype=torch.float32)
+
+    def __init__(self, data, scale, zero=0):
+        self.data_, self.scale, self.zero = data, scale, zero
+
+    def __tensor_flatten__(self):
+        return ["data_", "scale"], {"zero": self.zero, "by": object()}
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].data_, args[0].scale, args[0].zero)
+        raise NotImplementedError(func)
+
+
+def test_weights_that_are_made_of_several_tensors_count(model):
+    layer = model.pipe.text_encoder.extra = nn.Linear(4, 4, bias=False)
+
+    def of(data, scale, zero=0):
+        whole = Scaled(data, scale, zero)
+        layer.weight = nn.Parameter(whole, requires_grad=False)
+        return fingerprint(model)
+
+    data, scale = torch.ones(4, 4, dtype=torch.int8), torch.ones(4)
+    once = of(data, scale)
+    assert len({once, of(2 * data, scale), of(data, 2 * scale), of(data, scale, 1)}) == 4
+    assert of(data.clone(), scale.clone()) == once
+    layer.weight.scale[0] = 3
+    assert fingerprint(model) != once
+
+
 def test_what_a_layer_keeps_and_nobody_can_read_is_refused(model):
     class Own(nn.Module):
         def get_extra_state(self):
