@@ -96,7 +96,8 @@ def pictures_of(result: Pictures) -> xr.DataArray:
     Raises:
         TypeError: for what has no pictures.
     """
-    found: Any = result.images if hasattr(type(result), "images") else result
+    found: Any = result
+    found = found.images if hasattr(type(found), "images") else found
     if isinstance(found, Tensor):
         return to_array(found)
     if isinstance(found, xr.DataArray):

@@ -33,8 +33,10 @@ const wait = setInterval(() => {
   slider.dispatchEvent(new Event("input"));
   const inside = (e, what) => [...e.parentElement.querySelectorAll(what)];
   const tools = plots.map(e => inside(e, ".tools button").length);
-  const cells = Object.fromEntries(plots.map(e => [e.dataset.figure, inside(e, ".data td").map(c => c.textContent)]));
-  setTimeout(() => parent.postMessage(JSON.stringify({ width: innerWidth, scroll: document.documentElement.scrollWidth,
+  const texts = e => inside(e, ".data td").map(c => c.textContent);
+  const cells = Object.fromEntries(plots.map(e => [e.dataset.figure, texts(e)]));
+  const scroll = document.documentElement.scrollWidth;
+  setTimeout(() => parent.postMessage(JSON.stringify({ width: innerWidth, scroll,
     right: Math.max(...right), drawn, title: document.title, tools, cells, moved: shown() !== first,
     told: document.querySelector(".step output").textContent }), "*"), 300);
 }, 100);
