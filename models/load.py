@@ -6,13 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from torch import nn
 
 from . import zoo
 from .base import Model
-from .errors import DenoscopeError, NotFoundError, UsageError
+from .errors import NotFoundError, UsageError
 from .families.dit import DiT
 from .families.flux import Flux
 from .families.latent_diffusion import LatentDiffusion
@@ -24,8 +23,8 @@ from .families.stable_diffusion_xl import StableDiffusionXL
 from .families.unconditional import Unconditional
 from .formats import is_finite
 from .opening.folder import INDEX, read_folder, read_index, variants
+from .opening.hub import fetched
 from .opening.one_file import checked_path, looks_like_path, read_file
-from .opening.quiet import no_bars
 from .places.refuse import refuse_absent
 from .run.schedule import check_scheduler
 from .suggest import near
@@ -92,7 +91,7 @@ def load(
         if Path(found).is_file():
             pipe = read_file(Path(found), config, dtype).to(device)
         else:
-            folder = Path(found) if Path(found).is_dir() else _fetched(name, revision, variant)
+            folder = Path(found) if Path(found).is_dir() else fetched(name, revision, variant, _supported)
             _supported(read_index(folder)["_class_name"])  # before its weights are read
             pipe = read_folder(folder, name, dtype, variant, zoo.shared(folder)).to(device)
             told = describe(folder)
@@ -162,27 +161,6 @@ def _refuse(options: dict[str, Any], names: tuple[str, ...], because: str) -> No
     for name in names:
         if options[name] is not None:
             raise UsageError(f"{name} is {options[name]!r}, which does nothing: {because}; leave it out")
-
-
-def _fetched(name: str, revision: str | None, variant: str | None) -> Path:
-    """Return the folder of a hub id; its weights are fetched only if its class is supported."""
-    which = {k: v for k, v in {"revision": revision, "variant": variant}.items() if v is not None}
-    try:
-        at = {"revision": revision} if revision else {}
-        index = diffusers.DiffusionPipeline.load_config(name, **at)
-        _supported(str(index.get("_class_name")))
-        unwanted = {"safety_checker": None} if "safety_checker" in index else {}
-        with no_bars():
-            return Path(
-                diffusers.DiffusionPipeline.download(
-                    name, use_safetensors=True, trust_remote_code=False, **which, **unwanted
-                )
-            )
-    except DenoscopeError:
-        raise
-    except Exception as error:  # many kinds: no network, no such name, no safetensors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"could not fetch {name!r}: {reason}") from error
 
 
 def _supported(name: str) -> type[Model]:

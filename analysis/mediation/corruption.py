@@ -14,7 +14,7 @@ from ...models.errors import UsageError
 from ...models.run.context import CallContext
 from ...models.run.noise import generators
 from ...models.site import Site
-from ...models.text.prompt import Prompt, Words, spelling
+from ...models.text.prompt import Prompt, Words, places
 from ...probes.intervene import Change, Intervention, intervening
 from ...probes.text_states import TEXT_BATCH, site_states
 
@@ -105,7 +105,8 @@ def corrupt(
     Args:
         model: an opened model with a text encoder.
         prompts: clean, encoded.
-        subjects: the words to take out, one (or a run of words) for each prompt, at every occurrence.
+        subjects: the words to take out, one (or a run of words) for each prompt, at every occurrence
+            or at that of ``"cook:2"``.
         corruption: how.
 
     Raises:
@@ -186,4 +187,6 @@ def _gaussian(noise: Noise, tokens: int, channels: int, encoder: int = 0) -> lis
 
 
 def _swap(text: str, subject: str, words: str) -> str:
-    return spelling(subject).sub(lambda _: words, text)
+    for first, last in reversed(places(text, subject)):
+        text = text[:first] + words + text[last:]
+    return text

@@ -1,4 +1,4 @@
-"""Faults a user can mend are told in one line: exit code 2, or 130 after Ctrl-C; bugs show where they are."""
+"""Faults a user can mend are told in a line or two: exit code 2, 130 after Ctrl-C; bugs show their place."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class Plain(TyperGroup):
             if ctx.params.get("debug") or not _mendable(error):
                 raise
             err.print(f"[bold red]error:[/] {escape(tell(error))}", soft_wrap=True, highlight=False)
+            for note in getattr(error, "__notes__", []):  # what to do, where a line does not hold it
+                err.print(escape(note), soft_wrap=True, highlight=False)
             raise typer.Exit(2) from None
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from .. import __version__
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -19,6 +20,8 @@ from .commands.locate import locate
 from .commands.sites import sites
 from .commands.trace import trace
 from .faults import Plain
+from .groups import expanded
+from .opening import sleep_while_waiting
 
 app = typer.Typer(
     cls=Plain,
@@ -36,25 +39,34 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"denoscope {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[  # noqa: ARG001 - read by Plain
         bool, typer.Option("--debug", help="Show where a fault arose, not its message alone.")
     ] = False,
+    version: Annotated[  # noqa: ARG001 - acts by itself
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Take the options that all commands share, before the name of one."""
+    sleep_while_waiting()
 
 
 # in the order of --help
-COMMANDS: tuple[Callable[..., None], ...] = (
-    demo,
-    investigate,
-    generate,
-    locate,
-    edit,
-    evaluate,
-    sites,
-    trace,
-)
-for command in COMMANDS:
-    app.command()(command)
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "The whole loop": (demo, investigate),
+    "Look": (generate, sites, trace),
+    "Find": (locate,),
+    "Change": (edit,),
+    "Check": (evaluate,),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(expanded(command))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from ..models.errors import FileInTheWayError
 from ..models.store.disk import check_writable
-from .output import err
+from .options import Opening, Runs
+from .output import Output
 
 if TYPE_CHECKING:
     from ..models.base import Model
@@ -20,32 +20,49 @@ if TYPE_CHECKING:
     from ..probes.trace import Trace
 
 
-def open_model(name: str) -> Model:
-    """Open a model by its name, saying so while it takes its time."""
-    from ..models.load import load
+SLEEP = "PASSIVE"
+"""What OpenMP calls it."""
 
-    use_threads(name)
-    with err.status(f"opening {escape(name)}"):
-        return load(name)
+
+def open_model(how: Opening, to: Output) -> Model:
+    """Open a model, saying so while it takes its time."""
+    from ..models.load import load
+    from ..models.opening.placing import placing
+
+    use_threads(how.model)
+    with to.status(f"opening {how.model}"):
+        return load(how.model, **placing(how.device, how.dtype))
+
+
+def sleep_while_waiting() -> None:
+    """Let torch's threads sleep while they wait for each other, if it is not loaded yet.
+
+    Those that spin, as is usual, make two threads nine times slower than one beside other load; those that
+    sleep make them twice as fast.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", SLEEP)
 
 
 def use_threads(model: str) -> None:
-    """Give embedded models one thread: with two, other load made runs 5 to 30 times slower."""
+    """Give embedded models two threads if these sleep while they wait, and one if not."""
     import torch
 
     from ..models.zoo import ZOO
 
     if model in ZOO and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
+        sleep = os.environ.get("OMP_WAIT_POLICY", "").upper() == SLEEP
+        torch.set_num_threads(min(2, os.cpu_count() or 1) if sleep else 1)
 
 
-def check_new(output: Path | None) -> None:
+def check_new(*outputs: Path | None) -> None:
     """Raise OSError if something is there already, or it could not be written."""
-    if output is None:
-        return
-    if output.exists():
-        raise FileInTheWayError(f"{output} exists; name a new one with --output, or delete it")
-    check_writable(output)
+    for output in outputs:
+        if output is None:
+            continue
+        if output.exists():
+            raise FileInTheWayError(f"{output} exists; name a new one with --output, or delete it")
+        check_writable(output)
 
 
 @contextmanager
@@ -60,17 +77,11 @@ def edited(model: Model, file: Path | None) -> Iterator[None]:
             yield
 
 
-def trace_prompt(model: Model, prompt: str, seeds: int, show: Progress, *, steps: int, **more: Any) -> Trace:
-    """Sample one prompt with seeds 0, 1, ... under a progress bar."""
-    from ..investigation.case import check_seeds
-    from ..probes.trace import trace as run
+def trace_prompt(model: Model, prompt: str, run: Runs, show: Progress, **more: Any) -> Trace:
+    """Sample one prompt with each seed under a progress bar."""
+    from ..investigation.case import seeds_of
+    from ..probes.trace import trace
 
-    check_seeds(seeds)
-    return run(
-        model,
-        [prompt] * seeds,
-        seeds=list(range(seeds)),
-        steps=steps,
-        progress=show,
-        **more,
-    )
+    seeds = seeds_of(run.chosen)
+    settings = {"steps": run.steps, "guidance": run.guidance}
+    return trace(model, [prompt] * len(seeds), seeds=seeds, progress=show, **settings, **more)

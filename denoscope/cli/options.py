@@ -1,22 +1,85 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, each declared once.
+
+A command takes a group as one argument, ``run: Runs = Runs(steps=20)``, whose value holds the defaults;
+``groups.expanded`` makes options of the group's fields.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
+from ..models.errors import UsageError
+
 PromptArg = Annotated[str, typer.Argument(help="What to generate, in quotes.", show_default=False)]
-ModelOpt = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A name from the zoo, a folder in diffusers' layout, or a hub id."),
-]
-StepsOpt = Annotated[int, typer.Option(help="Sampling steps.")]
-SeedsOpt = Annotated[int, typer.Option(help="How many seeds: 0, 1, ...")]
-GuidanceOpt = Annotated[float | None, typer.Option(help="Guidance scale; the model's own if left out.")]
 AboutOpt = Annotated[
-    str, typer.Option("--about", help="The word of the prompt to ask about.", show_default=False)
+    str,
+    typer.Option(
+        "--about",
+        help="The word of the prompt to ask about; 'cook:2' is the second cook in it.",
+        show_default=False,
+    ),
 ]
 ChangeOpt = Annotated[
     str, typer.Option("--change-to", help="What it shall mean instead.", show_default=False)
 ]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Which model is opened, and how."""
+
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="A name from the zoo, a folder in diffusers' layout, or a hub id."
+        ),
+    ] = "emoji"
+    device: Annotated[str, typer.Option(help="Where it computes: cpu, cuda, cuda:1, mps.")] = "cpu"
+    dtype: Annotated[str, typer.Option(help="Number format of its weights: float32, float16, bfloat16.")] = (
+        "float32"
+    )
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Starting noises: how many, or which."""
+
+    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, ...")] = 4
+    seed: Annotated[
+        str | None, typer.Option(help="Which seeds, in place of --seeds: 7 or 7,8,9.", show_default=False)
+    ] = None
+
+    @property
+    def chosen(self) -> int | tuple[int, ...]:
+        """What a Case takes: how many, or which.
+
+        Raises:
+            ValueError: if ``seed`` is not whole numbers with commas between them.
+        """
+        if self.seed is None:
+            return self.seeds
+        try:
+            return tuple(int(one) for one in self.seed.split(","))
+        except ValueError:
+            raise UsageError(
+                f"--seed is {self.seed!r}; write whole numbers with commas between them: --seed 7,8,9"
+            ) from None
+
+
+@dataclass(frozen=True)
+class Runs(Seeds, Opening):
+    """How pictures are sampled, by which model."""
+
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 10
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own if left out.")] = (
+        None
+    )
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The settings of a Case."""
+        opening = {"model": self.model, "device": self.device, "dtype": self.dtype}
+        return {**opening, "seeds": self.chosen, "steps": self.steps, "guidance": self.guidance}

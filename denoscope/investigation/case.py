@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..models.base import Model, check_run
 from ..models.errors import UsageError
 from ..models.judges.embedded import Judge, load_judge
 from ..models.load import load
+from ..models.opening.placing import placing
 from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
 from .wording import Wording, same, wording
@@ -23,23 +25,27 @@ class Case:
 
     Args:
         prompt: a text that contains ``about``.
-        about: the word (or run of words) whose cause is looked for.
+        about: the word (or run of words) whose cause is looked for; ``"cook:2"`` is the second cook in it.
         change_to: what it shall mean after the edit.
         model: a name from the zoo, a folder, or a hub id.
-        seeds: how many starting noises: 0, 1, ...
+        seeds: how many starting noises (0, 1, ...), or which.
         steps: sampling steps.
         guidance: guidance scale; None is the model's default.
         draws: how many noise draws take the word out in causal tracing.
+        device: where the model computes.
+        dtype: number format of its weights: ``"float32"``, ``"float16"``, ``"bfloat16"``.
     """
 
     prompt: str
     about: str
     change_to: str
     model: str = "emoji"
-    seeds: int = 4
+    seeds: int | Sequence[int] = 4
     steps: int = 10
     guidance: float | None = None
     draws: int = 2
+    device: str = "cpu"
+    dtype: str = "float32"
 
     def quicker(self) -> Case:
         """Return the same case with fewer seeds, steps and draws: for a first look, and for tests."""
@@ -72,7 +78,7 @@ class Setup:
     @property
     def seeds(self) -> list[int]:
         """The starting noises."""
-        return list(range(self.case.seeds))
+        return seeds_of(self.case.seeds)
 
     @property
     def metric(self) -> Metric:
@@ -100,17 +106,21 @@ def prepare(case: Case) -> Setup:
     for encoder in model.text_encoders:
         for prompt in meant_prompts if said.of(encoder).reads(case.about) else ():
             prompt.of(encoder).find(case.change_to)
-    return Setup(case, model, judge, guidance, words.fitting(lambda text: _reads(model, text)))
+    return Setup(case, model, judge, guidance, fitting(model, words))
 
 
-def _reads(model: Model, text: str) -> bool:
-    """Whether a text is not too long for a model, and none of it unknown to its tokenizers."""
-    try:
-        with torch.no_grad():
-            read = model.encode([text])[0]
-    except ValueError:  # too long
-        return False
-    return not any(read.of(encoder).unknown for encoder in model.text_encoders)
+def fitting(model: Model, words: Wording) -> Wording:
+    """Leave out further texts of a wording that are too long for a model, or unknown to its tokenizers."""
+
+    def reads(text: str) -> bool:
+        try:
+            with torch.no_grad():
+                read = model.encode([text])[0]
+        except ValueError:  # too long
+            return False
+        return not any(read.of(encoder).unknown for encoder in model.text_encoders)
+
+    return words.fitting(reads)
 
 
 def open_case(case: Case) -> tuple[Model, Judge | None, float]:
@@ -120,10 +130,10 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
         LookupError: for an unknown model, or a word that is not in the prompt.
         ValueError: for runs that cannot be made.
     """
-    check_seeds(case.seeds)
-    check_run(case.seeds, range(case.seeds))
+    seeds = seeds_of(case.seeds)
+    check_run(len(seeds), seeds)
     Sampling(steps=case.steps, guidance=case.guidance)
-    model = load(case.model)
+    model = load(case.model, **placing(case.device, case.dtype))
     if not model.text_encoders:
         raise UsageError(
             f"{model.name} has no text encoder, so no word of a prompt can be investigated; take 'emoji'"
@@ -135,7 +145,16 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
     return model, load_judge(case.model) if case.model in ZOO else None, guidance
 
 
-def check_seeds(n: int) -> None:
-    """Raise ValueError if there are no seeds."""
-    if n < 1:
-        raise UsageError(f"seeds is {n}; it is how many pictures are made, at least 1")
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    """Return the starting noises: 0, 1, ... for a number of them.
+
+    Raises:
+        ValueError: if there are none.
+
+    >>> seeds_of(3), seeds_of([7, 8])
+    ([0, 1, 2], [7, 8])
+    """
+    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not found:
+        raise UsageError(f"seeds is {seeds}; it is how many pictures are made, at least 1, or a list of them")
+    return found

@@ -31,6 +31,8 @@ from ..models.store.schema import read_json
 
 log = logging.getLogger("denoscope")
 
+ORACLE = "oracle.png"
+"""Pictures of words that the model cannot paint, by row: the source's, the target's."""
 OWN_FILES = (
     "results.zarr",
     "results.zarr.part",
@@ -38,6 +40,7 @@ OWN_FILES = (
     "run.json.part",
     "report.html",
     "edit.safetensors",
+    ORACLE,
 )
 
 

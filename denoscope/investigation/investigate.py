@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ import torch
 import xarray as xr
 
 from ..analysis.mediation.result import Mediation
+from ..models.errors import UsageError
 from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
 from ..models.store.provenance import provenance
 from ..report import page as report
+from ..report.images import save_sheet
 from .case import Case, Setup, prepare
-from .folder import RunFolder, write_text
+from .folder import ORACLE, RunFolder, write_text
 from .stages.change import make_edit
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
 from .stages.look import look
+from .stages.oracle import cannot_paint, oracle, tell_refusal
 from .stages.text_cause import text_cause
 
 
@@ -37,17 +40,21 @@ def investigate(
     *,
     command: str = "",
     fresh: bool = False,
+    anyway: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Do the whole loop and write a run folder: report.html, results.zarr, edit.safetensors, run.json.
 
-    A run that was stopped goes on where it was when it is called again with the same case and folder.
+    First the unedited model is asked outright for the source and the target: where it cannot paint them,
+    there is nothing to find. A run that was stopped goes on where it was when it is called again with the
+    same case and folder.
 
     Args:
         case: what is asked.
         output: the run folder.
         command: how the page says it was made.
         fresh: take away a run with other settings that the folder holds, instead of refusing.
+        anyway: go on where the model cannot paint what is asked for.
         progress: called with (done, total, stage); without it a bar comes by itself.
 
     Returns:
@@ -55,7 +62,8 @@ def investigate(
 
     Raises:
         LookupError: for an unknown model, or a word that is not in the prompt.
-        ValueError: for runs that cannot be made.
+        ValueError: for runs that cannot be made, and for words that the model cannot paint; their
+            pictures are in the folder then, as ``oracle.png``.
         OSError: if the folder cannot be written, or holds another run.
         RuntimeError: if another process is writing to the folder; the message says which.
 
@@ -67,15 +75,26 @@ def investigate(
         page = denoscope.investigate(case, "firefighter-to-cook")
     """
     setup = prepare(case)
-    settings = {**asdict(case), "weights": fingerprint(setup.model), "numerics": NUMERICS, "format": 1}
+    settings = {
+        **asdict(replace(case, seeds=setup.seeds)),
+        "weights": fingerprint(setup.model),
+        "numerics": NUMERICS,
+        "format": 2,
+    }
     folder = RunFolder(Path(output), settings)
     with folder.writing(), showing(progress) as show:
         folder.open(fresh=fresh)
-        return _run(setup, folder, _Stages(folder, show), command)
+        stage = _Stages(folder, show)
+        asked = stage("oracle", "asking outright for both words", lambda p: oracle(setup, p))
+        if cannot_paint(asked) and not anyway:
+            sheet = save_sheet(asked["pictures"], asked.sizes["seed"], folder.path / ORACLE)
+            raise UsageError(tell_refusal(asked, str(sheet)))
+        return _run(setup, folder, stage, command, asked)
 
 
-def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str) -> Path:
-    found = {"look": stage("look", "looking: pictures, word maps", lambda p: look(setup, p))}
+def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: xr.Dataset) -> Path:
+    found = {"oracle": asked}
+    found["look"] = stage("look", "looking: pictures, word maps", lambda p: look(setup, p))
     found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
     found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p))
     edit = make_edit(setup, Mediation(found["text"]))

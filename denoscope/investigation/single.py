@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..analysis.edit_evaluation.evaluate import EditEvaluation
 from ..analysis.mediation.result import Mediation
 from ..editing.edit import Edit
+from ..models.base import Model
 from ..models.errors import NotFoundError, UsageError
 from ..models.progress import Progress
-from .case import Case, Setup, open_case, prepare
+from ..models.text.prompt import occurrence
+from .case import Case, Setup, fitting, open_case, prepare
+from .stages.change import edit_worded
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
 from .stages.text_cause import text_cause
-from .wording import Wording
+from .wording import Wording, same, wording
 
 
-def locate(case: Case, inside: str, progress: Progress) -> Mediation:
+def locate(case: Case, inside: str | None, progress: Progress) -> Mediation:
     """Find the cause alone, in a text encoder or in the denoiser; nothing is changed.
 
     Args:
         case: prompt, word and settings.
-        inside: a component: ``"text_encoder"``, ``"text_encoder_2"``, ``"unet"``, ``"transformer"``.
+        inside: a component: ``"text_encoder"``, ``"text_encoder_2"``, ``"unet"``, ``"transformer"``;
+            None is the text encoder that carries most.
         progress: called with (done, total, what).
 
     Raises:
@@ -28,11 +34,76 @@ def locate(case: Case, inside: str, progress: Progress) -> Mediation:
     """
     setup = Setup(case, *open_case(case), Wording(case.about, "", (), (), {}))
     encoders, denoiser = setup.model.text_encoders, setup.model.input_site.component
-    if inside not in (*encoders, denoiser):
+    if inside not in (None, *encoders, denoiser):
         raise NotFoundError(f"{case.model} has no {inside!r}; it has {', '.join((*encoders, denoiser))}")
     if inside == denoiser:
         return Mediation(denoiser_cause(setup, progress))
     return Mediation(text_cause(setup, progress, inside))
+
+
+def edit(
+    model: Model,
+    name: str,
+    about: str,
+    change_to: str,
+    prompt: str | None = None,
+    *,
+    site: Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
+) -> Edit:
+    """Make the edit alone, as an investigation makes it.
+
+    Args:
+        model: an opened model.
+        name: what it is called, which says what its world is.
+        about: the word to edit.
+        change_to: what it shall mean.
+        prompt: the text in whose wording it is edited first of all; None is the word alone.
+        site: the layer, or one of each text encoder; None is the first self-attention of all.
+        templates: wordings with ``{}``; None is the prompt's own and four general ones.
+        keep: texts that must be read as before; None is the empty one, and other things in the prompt's
+            wording.
+
+    Raises:
+        LookupError: for words that no tokenizer knows, and for sites that there are not.
+        ValueError: for words that cannot be edited, or are not in the prompt exactly once.
+    """
+    for side in (about, change_to):
+        if not side.strip():
+            raise UsageError(f"the request {(about, change_to)!r} has an empty side; give a word")
+    words = fitting(model, wording(name, about if prompt is None else prompt, about, change_to))
+    return edit_worded(model, words, list(site) if site else None, templates, keep)
+
+
+def asked_of(edit: Edit, about: str | None, change_to: str | None) -> tuple[str, str]:
+    """Return what an edit is evaluated on: what was asked for, or its own request.
+
+    Raises:
+        ValueError: if the edit says that it is about something else, or does not say what it is about.
+    """
+    parts = edit.note.get("parts", [edit.note])
+    own = [request for part in parts for request in part.get("requests", {}).items()]
+    if about is None and change_to is None:
+        if len(own) != 1:
+            known = "; ".join(f"{a} -> {b}" for a, b in own) or "it does not say"
+            raise UsageError(f"what is the edit about ({known})? name --about and --change-to")
+        return own[0]
+    fits = [
+        (a, b)
+        for a, b in own
+        if (about is None or same(occurrence(about)[0]) == same(a))
+        and (change_to is None or same(change_to) == same(b))
+    ]
+    if own and not fits:
+        known = "; ".join(f"{a} -> {b}" for a, b in own)
+        asked = f"{about or '...'} -> {change_to or '...'}"
+        raise UsageError(
+            f"the edit is about {known}, not about {asked}; leave out --about and --change-to, or make one "
+            f"with  denoscope edit"
+        )
+    first = fits[0] if fits else ("", "")
+    return about or first[0], change_to or first[1]
 
 
 def evaluate(case: Case, edit: Edit, progress: Progress) -> EditEvaluation:

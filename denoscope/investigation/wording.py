@@ -11,11 +11,13 @@ from typing import Any
 from ..analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prompts
 from ..models import zoo
 from ..models.errors import UsageError
-from ..models.text.prompt import spelling
+from ..models.text.prompt import occurrence, places
 from ..models.zoo.training.data.world import PEOPLE, THINGS
 
 PLAIN = ("a picture of a {}", "a painting of a {}", "a small {}")
 """Other wordings, for a model about whose captions nothing is known."""
+QUALITIES = ("styles", "genders", "skins", "backgrounds")
+"""Lists of an embedded model's world that hold no subjects; the last are colours."""
 OTHERS = (
     "dog",
     "cat",
@@ -44,6 +46,7 @@ class Wording:
         generality: other wordings of the same thing.
         neighbourhood: other things, each with its templates.
         keep: texts about still other things, which the edit is solved to leave alone.
+        peers: all that the model's world has of the same kind; empty if nothing is known of it.
     """
 
     about: str
@@ -52,6 +55,7 @@ class Wording:
     generality: tuple[str, ...]
     neighbourhood: Mapping[str, tuple[str, ...]]
     keep: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
 
     def evaluation_prompts(self) -> list[EvaluationPrompt]:
         """Return what the edit is tried on."""
@@ -80,34 +84,70 @@ class Wording:
 def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
     """Return the wordings to try; for an embedded model they stay inside its world.
 
-    The neighbourhood is of the same kind as ``about`` (people, or things) in its own wording, and of the
-    other kind in a plain one. What the edit must keep are others of these lists: it is not tested on these.
+    The neighbourhood is of the same kind as ``about`` (people, things, styles, genders ...) in its own
+    wording, and of another kind in a plain one. What the edit must keep are others of these lists, or the
+    same in other wordings: it is not tested on these.
 
     Args:
         model: name of the model.
         prompt: the text that holds ``about``.
-        about: the word that is edited.
+        about: the word that is edited; ``"cook:2"`` is the second cook in the prompt.
         change_to: what it shall mean.
 
     Raises:
         ValueError: if the prompt does not hold the word exactly once.
     """
     own, world = template(prompt, about), _world(model)
-    lists: list[tuple[Sequence[str], str, int]]
-    if not world:
-        lists, variants = [(OTHERS, own, 4)], tuple(t for t in PLAIN if t != own)
-    else:
-        known = [t for t in THINGS if t in world["concepts"]]
-        kinds: list[Sequence[str]] = [PEOPLE[:20], known]  # the first 20 go with any gender
-        peers, rest = kinds if about.lower() in PEOPLE else kinds[::-1]
-        lists, variants = [(peers, own, 4), (rest, "an emoji of a {}", 2)], _variants(own, world)
-    neighbourhood: dict[str, tuple[str, ...]] = {}
-    keep: list[str] = []
-    for words, form, n in lists:
-        tested = _some(words, n, about, change_to)
-        neighbourhood |= {w: (fit(form, w),) for w in tested}
-        keep += [fit(form, w).format(w) for w in _some(words, 12, about, change_to, *tested)]
-    return Wording(about, change_to, (own,), variants, neighbourhood, tuple(keep))
+    about = occurrence(about)[0]
+    others, variants, peers = (_in_world if world else _anywhere)(own, (about, change_to), world)
+    neighbourhood = {w: (fit(o.form, w),) for o in others for w in o.tested}
+    keep = [fit(form, w).replace("{}", w) for o in others for w in o.kept for form in o.forms]
+    return Wording(about, change_to, (own,), variants, neighbourhood, tuple(keep), tuple(peers))
+
+
+@dataclass(frozen=True)
+class _Others:
+    """Other things: what is tested in a form, and what is kept in which forms."""
+
+    tested: Sequence[str]
+    form: str
+    kept: Sequence[str]
+    forms: Sequence[str]
+
+
+_Found = tuple[list[_Others], tuple[str, ...], Sequence[str]]
+"""Other things, other wordings, all things of the kind."""
+
+
+def _anywhere(own: str, words: tuple[str, str], _: Mapping[str, Any]) -> _Found:
+    """For a model about whose captions nothing is known."""
+    tested = _some(OTHERS, 4, *words)
+    others = _Others(tested, own, _some(OTHERS, 12, *words, *tested), [own])
+    return [others], tuple(t for t in PLAIN if t != own), ()
+
+
+def _in_world(own: str, words: tuple[str, str], world: Mapping[str, Any]) -> _Found:
+    """For an embedded model: in the wordings and with the things of its world."""
+    alike, unlike = _kinds(world, words[0])
+    quality = any(alike is world[kind] for kind in QUALITIES)  # then the subject may be exchanged too
+    variants, found = _variants(own, world, subject=quality), []
+    for names, form, n in ((alike, own, 4), (unlike, "an emoji of a {}", 2)):
+        tested = _some(names, n, *words)
+        few = quality and names is alike  # too few for others to be kept than are tested: in other forms
+        kept = _some(names, 12, *words, *(() if few else tested))
+        found.append(_Others(tested, form, kept, variants if few else [form]))
+    return found, variants, alike
+
+
+def _kinds(world: Mapping[str, Any], about: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The names of the same kind as a word, and those of another kind to try beside them."""
+    known = [t for t in THINGS if t in world["concepts"]]
+    for kind in QUALITIES:
+        if about.lower() in world[kind]:
+            return world[kind], known
+    kinds: list[Sequence[str]] = [PEOPLE[:20], known]  # the first 20 go with any gender
+    alike, others = kinds if about.lower() in PEOPLE else kinds[::-1]
+    return alike, others
 
 
 def template(prompt: str, word: str) -> str:
@@ -116,15 +156,20 @@ def template(prompt: str, word: str) -> str:
     Raises:
         ValueError: if the prompt does not hold the word exactly once, or holds braces.
 
-    >>> template("a red cat", "cat")
-    'a red {}'
+    >>> template("a red cat", "cat"), template("a cat and a cat", "cat:2")
+    ('a red {}', 'a cat and a {}')
     """
-    pattern = spelling(word)
-    if len(pattern.findall(prompt)) != 1 or "{" in prompt or "}" in prompt:
+    found = places(prompt, word)
+    if "{" in prompt or "}" in prompt:
+        raise UsageError(f"the prompt {prompt!r} holds braces; write it without")
+    if len(found) != 1:
+        name = occurrence(word)[0]
         raise UsageError(
-            f"{word!r} must be in the prompt {prompt!r} exactly once, and there must be no braces"
+            f"{word!r} must be in the prompt {prompt!r} exactly once, and is there {len(found)} times"
+            + (f"; say which is meant: '{name}:1', '{name}:2'" if len(found) > 1 else "")
         )
-    return pattern.sub("{}", prompt)
+    [(first, last)] = found
+    return f"{prompt[:first]}{{}}{prompt[last:]}"
 
 
 def fit(template: str, word: str) -> str:
@@ -152,14 +197,25 @@ def _some(words: Sequence[str], n: int, *taken: str) -> list[str]:
     """Return n words spread evenly over a list, none of which shares a word with those taken."""
     used = {part for word in taken for part in same(word)}
     free = [w for w in words if not used & {*same(w)}]
-    return [free[(2 * i + 1) * len(free) // (2 * n)] for i in range(min(n, len(free)))]
+    n = min(n, len(free))
+    return [free[(2 * i + 1) * len(free) // (2 * n)] for i in range(n)]
 
 
-def _variants(own: str, world: Mapping[str, Any]) -> tuple[str, ...]:
-    """Exchange the template's style and gender for others of the world: up to two of each."""
+def _variants(own: str, world: Mapping[str, Any], *, subject: bool) -> tuple[str, ...]:
+    """Exchange the template's style and gender, and perhaps its subject, for others: up to two of each."""
     found = []
-    for values in (world.get("genders", ()), world.get("styles", ())):
-        said = [v for v in values if re.search(rf"\b{re.escape(v)}\b", own)]
+    kinds = [world.get("genders", ()), world.get("styles", ())]
+    for values in [_kinds_of_subject(own, world), *kinds] if subject else kinds:
+        said = sorted((v for v in values if re.search(rf"\b{re.escape(v)}\b", own)), key=len)
         others = [v for v in values if v not in said]
-        found += [re.sub(rf"\b{re.escape(said[0])}\b", v, own) for v in others[:2] if said]
-    return tuple(found) or ("an emoji of a {}",)
+        found += [re.sub(rf"\b{re.escape(said[-1])}\b", v, own) for v in others[:2] if said]
+    return tuple(dict.fromkeys(found)) or ("an emoji of a {}",)
+
+
+def _kinds_of_subject(own: str, world: Mapping[str, Any]) -> Sequence[str]:
+    """The people or the things, whichever a template speaks of; a person's gender is no subject."""
+    genders = world.get("genders", ())
+    for names in (PEOPLE[:20], [t for t in THINGS if t in world["concepts"]]):
+        if any(re.search(rf"\b{re.escape(n)}\b", own) for n in names if n not in genders):
+            return [n for n in names if n not in genders]
+    return ()

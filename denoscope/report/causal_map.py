@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from ..analysis.mediation.result import Mediation
-from .plain import amount, plain_metric, plain_part
+from .plain import amount, plain_metric, plain_part, with_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,10 @@ class CausalMap:
         if self.proportion:
             return "share of the effect", 1.0
         return f"change of the {self.metric}", float(abs(self.cells["mean"]).max()) or 1.0
+
+    def number(self, place: pd.Series) -> str:
+        """A number with its interval, for a table."""
+        return with_interval(*(float(place[k]) for k in ("mean", "low", "high")), self.proportion)
 
     def say(self, place: pd.Series) -> str:
         """A number with its interval."""

@@ -114,7 +114,9 @@ def tell_looks(looks: tuple[int, int, str, float] | None) -> list[Finding]:
         return []
     same, n, worst, far = looks
     text = f"Of {n} pictures of other things, {same} look as before at a glance; most changed is “{worst}” "
-    text += f"(colour difference {far:.0f}; {AT_A_GLANCE:.0f} is seen at a glance, black beside white is 100)."
+    text += (
+        f"(colour difference {far:.0f}; {AT_A_GLANCE:.0f} is seen at a glance, black and white are at 100)."
+    )
     return [Finding(text, weak=same < n)]
 
 

@@ -28,6 +28,17 @@ def save_pictures(images: Tensor, folder: Path, names: Sequence[str]) -> list[Pa
     return files
 
 
+def save_sheet(pictures: xr.DataArray, columns: int, path: Path) -> Path:
+    """Write pictures, dims (picture, y, x, channel), as one PNG with so many in a row.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    rows = pictures.values.reshape(-1, columns, *pictures.shape[1:])
+    write_bytes(path, _png(np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)))
+    return path
+
+
 def _png(pixels: np.ndarray[Any, Any]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import xarray as xr
@@ -90,6 +91,18 @@ def amount(value: float, proportion: bool) -> str:
         return f"{value:.3f}"
     text = f"{value:.0%}" if abs(value) >= 0.0995 else f"{value:.1%}"
     return text.removeprefix("-") if text == "-0.0%" else text
+
+
+def with_interval(mean: float, low: float, high: float, proportion: bool) -> str:
+    """A number and its interval, if there is one.
+
+    >>> with_interval(0.25, 0.1, 0.5, True), with_interval(0.25, float("nan"), float("nan"), False)
+    ('25% (10% to 50%)', '0.250')
+    """
+    said = amount(mean, proportion)
+    if math.isnan(low):  # no interval
+        return said
+    return f"{said} ({amount(low, proportion)} to {amount(high, proportion)})"
 
 
 def plain_cost(data: xr.Dataset) -> str:

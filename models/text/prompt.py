@@ -42,6 +42,29 @@ def spelling(words: str) -> re.Pattern[str]:
     return re.compile(before + re.escape(words) + after, re.IGNORECASE)
 
 
+def occurrence(words: str) -> tuple[str, int | None]:
+    """Split a word from which of its occurrences is meant, counted from 1; None is all of them.
+
+    >>> occurrence("cook:2"), occurrence("red cat")
+    (('cook', 2), ('red cat', None))
+    """
+    found = re.fullmatch(r"(.*\S):([1-9]\d*)", words.strip(), re.DOTALL)
+    return (found[1], int(found[2])) if found else (words, None)
+
+
+def places(text: str, words: str) -> list[tuple[int, int]]:
+    """Where words stand in a text, as characters: at every occurrence, or the one named as in ``"cook:2"``.
+
+    >>> places("a cook and a cook", "cook"), places("a cook and a cook", "cook:2")
+    ([(2, 6), (13, 17)], [(13, 17)])
+    """
+    found = [m.span() for m in spelling(words).finditer(text)] if words.strip() else []
+    word, which = occurrence(words)
+    if found or which is None:
+        return found
+    return places(text, word)[which - 1 : which]
+
+
 @dataclass(frozen=True, eq=False)
 class Words:
     """A text as one tokenizer cut it up.
@@ -84,6 +107,27 @@ class Words:
         left = re.sub(r"\s*,(?:\s*,)*", ",", left)  # nothing between two commas: one is enough
         return re.sub(r"\s+", " ", left).strip(" ,")
 
+    def in_pieces(self, words: str) -> dict[str, tuple[str, ...]]:
+        """Return those single words that the tokenizer cuts up, with their pieces: it may not know them.
+
+        Args:
+            words: one word or a run of words of the text.
+
+        Raises:
+            LookupError: as ``find``.
+
+        >>> spans = ((0, 0), (0, 1), (2, 4), (4, 7), (8, 11))
+        >>> Words("a zebra cat", ("<s>", "a", "ze", "bra", "cat"), spans).in_pieces("zebra cat")
+        {'zebra': ('ze', 'bra')}
+        """
+        found = {}
+        for first, last in self._places(words):
+            for word in re.finditer(r"\w+", self.text[first:last]):
+                tokens = self.at(first + word.start(), first + word.end())
+                if len(tokens) > 1:
+                    found[word[0]] = tuple(self.text[slice(*self.spans[i])] for i in tokens)
+        return found
+
     def reads(self, words: str) -> bool:
         """Whether some token stands for the words; none may, where the text was cut off before."""
         try:
@@ -94,7 +138,8 @@ class Words:
     def find(self, words: str) -> list[int]:
         """Return the indices of the tokens that spell one word or a run of words, at every occurrence.
 
-        Upper and lower case are the same; ``"cook"`` does not match inside ``"cookie"``.
+        Upper and lower case are the same; ``"cook"`` does not match inside ``"cookie"``; ``"cook:2"`` is the
+        second cook alone.
 
         Raises:
             LookupError: if the text does not contain the words; the message names its words. Or if no token
@@ -146,10 +191,22 @@ class Words:
 
     def _places(self, words: str) -> list[tuple[int, int]]:
         """Where the words stand in the text, as characters."""
-        places = [m.span() for m in spelling(words).finditer(self.text)] if words.strip() else []
-        if not places:
-            raise NotFoundError(f"{words!r} is not in the prompt {self.text!r}; {near(words, self.words)}")
-        return places
+        found = places(self.text, words)
+        if found:
+            return found
+        word, _ = occurrence(words)
+        times = len(places(self.text, word))
+        if times:
+            raise NotFoundError(
+                f"{words!r} is not in the prompt {self.text!r}, which holds {word!r} {times} times"
+            )
+        raise NotFoundError(f"{words!r} is not in the prompt {self.text!r}; {_near(word, self.words)}")
+
+
+def _near(word: str, words: Sequence[str]) -> str:
+    """What may have been meant, and in any case all words that there are."""
+    said, known = near(word, words), f"its words are {', '.join(dict.fromkeys(words))}"
+    return f"{said} {known[0].upper()}{known[1:]}" if said.startswith("did you mean") else known
 
 
 def _plainly(words: str) -> str:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..options import Seeds
+from ..output import Output
 from .investigate import run_case
 
 
 def demo(
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("denoscope-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer seeds and steps: under a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="2 seeds and fewer steps: under a minute.")] = False,
+    seeds: Seeds = Seeds(),
+    to: Output = Output(),
 ) -> None:
-    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some three minutes."""
+    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some two minutes."""
     from ...investigation.case import Case
 
-    case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
-    run_case(case.quicker() if quick else case, output, fresh=True)
+    case = Case("a noto emoji of a woman firefighter", "firefighter", "cook", seeds=seeds.chosen)
+    if quick:
+        asked = case.seeds if seeds != Seeds() else case.quicker().seeds
+        case = replace(case.quicker(), seeds=asked)
+    run_case(case, output, to, fresh=True)

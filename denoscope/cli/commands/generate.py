@@ -10,19 +10,17 @@ from rich.markup import escape
 
 from ...models.store.disk import check_writable
 from ..opening import edited, open_model, trace_prompt
-from ..options import GuidanceOpt, ModelOpt, PromptArg, SeedsOpt, StepsOpt
-from ..output import out, progress_bars
+from ..options import PromptArg, Runs
+from ..output import Output
 
 
 def generate(
     prompt: PromptArg,
     *,
-    model: ModelOpt = "emoji",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for PNG files.")] = Path("pictures"),
-    steps: StepsOpt = 20,
-    seeds: SeedsOpt = 4,
-    guidance: GuidanceOpt = None,
     edit: Annotated[Path | None, typer.Option(help="An edit to apply first.")] = None,
+    run: Runs = Runs(steps=20),
+    to: Output = Output(),
 ) -> None:
     """Generate pictures, one for each seed.
 
@@ -31,8 +29,9 @@ def generate(
     from ...report.images import save_pictures
 
     check_writable(output)
-    opened = open_model(model)
-    with progress_bars() as show, edited(opened, edit):
-        run = trace_prompt(opened, prompt, seeds, show, steps=steps, guidance=guidance)
-        files = save_pictures(run.images, output, [f"seed-{s}" for s in run.seeds])
-    out.print(f"{len(files)} pictures in [bold]{escape(str(output))}[/]", soft_wrap=True)
+    model = open_model(run, to)
+    with to.bars() as show, edited(model, edit):
+        made = trace_prompt(model, prompt, run, show)
+        files = save_pictures(made.images, output, [f"seed-{s}" for s in made.seeds])
+    said = f"{len(files)} pictures in [bold]{escape(str(output))}[/]"
+    to.result({"pictures": list(map(str, files)), "seeds": list(made.seeds)}, said, written=files)

@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 
 from ..opening import use_threads
-from ..options import AboutOpt, ChangeOpt, GuidanceOpt, ModelOpt, PromptArg, SeedsOpt, StepsOpt
-from ..output import command_line, out, progress_bars
+from ..options import AboutOpt, ChangeOpt, PromptArg, Runs
+from ..output import Output, command_line
 
 if TYPE_CHECKING:
     from ...investigation.case import Case
@@ -21,11 +21,12 @@ def investigate(
     *,
     about: AboutOpt,
     change_to: ChangeOpt,
-    model: ModelOpt = "emoji",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("investigation"),
-    steps: StepsOpt = 10,
-    seeds: SeedsOpt = 4,
-    guidance: GuidanceOpt = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Go on where the model cannot paint one of the words.")
+    ] = False,
+    run: Runs = Runs(),
+    to: Output = Output(),
 ) -> None:
     """Look, find the cause, change it, check it; then write a page about it.
 
@@ -33,23 +34,27 @@ def investigate(
 
     Writes report.html (open it in any browser), results.zarr (all numbers), edit.safetensors (the edit) and
     run.json (seeds, versions, hashes). A run that was stopped goes on where it was, with the same command.
+    First the model is asked outright for both words: what it cannot paint is not worth minutes of looking.
     """
     from ...investigation.case import Case
 
-    run_case(Case(prompt, about, change_to, model, seeds, steps, guidance), output)
+    run_case(Case(prompt, about, change_to, **run.case), output, to, anyway=anyway)
 
 
-def run_case(case: Case, output: Path, fresh: bool = False) -> None:
+def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anyway: bool = False) -> None:
     """Investigate with progress bars, then say where the page is."""
     from ...investigation.folder import keeps_stages
     from ...investigation.investigate import investigate as run
 
     use_threads(case.model)
     try:
-        with progress_bars() as show:
-            page = run(case, output, command=command_line(), fresh=fresh, progress=show)
+        with to.bars() as show:
+            page = run(case, output, command=command_line(), fresh=fresh, anyway=anyway, progress=show)
     except KeyboardInterrupt as stopped:
         if keeps_stages(output):
             stopped.add_note("The same command goes on where it stopped.")
         raise
-    out.print(f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser", soft_wrap=True)
+    said = f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser"
+    files = {"results": "results.zarr", "edit": "edit.safetensors", "run": "run.json"}
+    found = {"page": str(page), **{name: str(output / file) for name, file in files.items()}}
+    to.result(found, said, written=[page])

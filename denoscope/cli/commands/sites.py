@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from ..opening import open_model
-from ..options import ModelOpt
-from ..output import print_frame
+from ..options import Opening
+from ..output import Output, rows, table
 
 
 def sites(
     pattern: Annotated[str, typer.Argument(help="A glob, like 'unet/mid.*/cross_attn.*'.")] = "**",
-    model: ModelOpt = "emoji",
+    *,
     full_size: Annotated[str | None, typer.Option(help="A published configuration, like sdxl.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the blocks into this SVG file.")] = None,
+    opening: Opening = Opening(),
+    to: Output = Output(),
 ) -> None:
     """List the places of a model that can be looked at and changed.
 
@@ -30,7 +32,8 @@ def sites(
     from ...models.synthetic import sizes as shapes
     from ...report.diagram import diagram
 
-    opened = open_model(model) if full_size is None else shapes.full_size(full_size)
-    print_frame(opened.sites(pattern).to_frame().reset_index()[["site", "kind", "shape"]])
+    opened = open_model(opening, to) if full_size is None else shapes.full_size(full_size)
+    frame = opened.sites(pattern).to_frame().reset_index()[["site", "kind", "shape"]]
     if picture is not None:
         write_bytes(picture, diagram(opened).encode())
+    to.result({"sites": rows(frame)}, table(frame.columns, frame.itertuples(index=False)))

@@ -9,21 +9,19 @@ import typer
 from rich.markup import escape
 
 from ..opening import check_new, open_model, trace_prompt
-from ..options import GuidanceOpt, ModelOpt, PromptArg, SeedsOpt, StepsOpt
-from ..output import out, progress_bars
+from ..options import PromptArg, Runs
+from ..output import Output
 
 
 def trace(
     prompt: PromptArg,
     *,
     sites: Annotated[str, typer.Option(help="Which sites to keep, as a glob.")] = "unet/**/cross_attn.out",
-    model: ModelOpt = "emoji",
     output: Annotated[Path, typer.Option("--output", "-o", help="The zarr store to write.")] = Path(
         "trace.zarr"
     ),
-    steps: StepsOpt = 20,
-    seeds: SeedsOpt = 1,
-    guidance: GuidanceOpt = None,
+    run: Runs = Runs(steps=20, seeds=1),
+    to: Output = Output(),
 ) -> None:
     """Keep the activations at some sites while pictures are made, in a zarr store.
 
@@ -32,11 +30,11 @@ def trace(
     Read it with  denoscope.Trace.load("dog.zarr").
     """
     check_new(output)
-    opened = open_model(model)
-    with progress_bars() as show:
-        run = trace_prompt(opened, prompt, seeds, show, steps=steps, guidance=guidance, sites=sites)
+    model = open_model(run, to)
+    with to.bars() as show:
+        kept = trace_prompt(model, prompt, run, show, sites=sites)
         output.parent.mkdir(parents=True, exist_ok=True)
-        run.save(output)
-    out.print(
-        f"{len(run)} sites x {len(run.kept_steps)} steps in [bold]{escape(str(output))}[/]", soft_wrap=True
-    )
+        kept.save(output)
+    said = f"{len(kept)} sites x {len(kept.kept_steps)} steps in [bold]{escape(str(output))}[/]"
+    found = {"trace": str(output), "sites": list(map(str, kept)), "steps": list(kept.kept_steps)}
+    to.result({**found, "seeds": list(kept.seeds)}, said, written=[output])

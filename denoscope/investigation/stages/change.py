@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ...analysis.mediation.result import Mediation
 from ...editing.edit import Edit
 from ...editing.methods.quickfix import quickfix
 from ...editing.requests import TEMPLATES
+from ...models.base import Model
 from ...report.causal_map import CausalMap
 from ..case import Setup
+from ..wording import Wording
 
 
 def make_edit(setup: Setup, cause: Mediation) -> Edit:
     """Edit the text-encoder state whose restoration came nearest to the clean run."""
-    q = setup.case
-    site = CausalMap.of(cause).ranked()["site"][0]
-    templates = list(dict.fromkeys([*setup.wording.efficacy, *TEMPLATES]))
-    request = {q.about: q.change_to}
-    keep = ["", *setup.wording.keep]  # the empty text is the other branch of guidance
-    return quickfix(setup.model, request, site=site, templates=templates, keep=keep)
+    return edit_worded(setup.model, setup.wording, CausalMap.of(cause).ranked()["site"][0])
+
+
+def edit_worded(
+    model: Model,
+    wording: Wording,
+    site: str | Sequence[str] | None = None,
+    templates: Sequence[str] | None = None,
+    keep: Sequence[str] | None = None,
+) -> Edit:
+    """Edit a word as a wording has it.
+
+    Args:
+        model: an opened model.
+        wording: what is said and meant, and in which texts.
+        site: as ``quickfix`` takes it.
+        templates: in place of the wording's own and the general ones.
+        keep: in place of the empty text, which guidance's other branch reads, and the wording's other things.
+    """
+    return quickfix(
+        model,
+        {wording.about: wording.change_to},
+        site=site,
+        templates=list(dict.fromkeys([*wording.efficacy, *TEMPLATES])) if templates is None else templates,
+        keep=["", *wording.keep] if keep is None else keep,
+    )

@@ -25,7 +25,7 @@ def section(results: Results) -> Section:
 def _facts(asked: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
     return [
         f"model {asked['model']}",
-        f"{asked['seeds']} seed{'s' if asked['seeds'] > 1 else ''}",
+        f"{len(about['seeds'])} seed{'s' if len(about['seeds']) > 1 else ''}",
         f"{asked['steps']} steps",
         f"guidance {about['guidance']:g}",
         str(about["scheduler"]),

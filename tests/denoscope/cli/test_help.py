@@ -11,10 +11,12 @@ import sys
 import pytest
 import typer
 
+import denoscope
 from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
-COMMANDS = ["demo", "investigate", "generate", "locate", "edit", "evaluate", "sites", "trace"]
+COMMANDS = ["demo", "investigate", "generate", "sites", "trace", "locate", "edit", "evaluate"]
+PANELS = ["The whole loop", "Look", "Find", "Change", "Check"]
 GROUP = typer.main.get_command(app)
 
 
@@ -31,6 +33,21 @@ def test_the_commands_are_these_in_the_order_of_use():
     said = call("--help")
     assert said.exit_code == 0
     assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * 8
+    titles = re.findall(r"─ ([A-Z][\w ]+) ─", said.output)
+    assert [t for t in titles if t in PANELS] == PANELS
+
+
+def test_the_version_is_told():
+    said = call("--version")
+    assert (said.exit_code, said.output) == (0, f"denoscope {denoscope.__version__}\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_tells_programs_and_can_be_quiet(name):
+    options = {o for p in GROUP.commands[name].params for o in p.opts}
+    assert {"--json", "--quiet"} <= options
+    assert ({"--device", "--dtype"} <= options) == (name != "demo")
+    assert ({"--seeds", "--seed"} <= options) == (name not in ("sites", "edit"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -105,7 +105,7 @@ def test_each_sentence_holds_the_planted_counts(page, effect):
         "(before the edit 1; the unedited model asked for “dog”: 2).",
         f"Of {k} pictures of other things, 2 still fit their own word best (before the edit 3).",
         f"Of {k} pictures of other things, {k - 2} look as before at a glance; most changed is “{worst}” "
-        "(colour difference 40; 10 is seen at a glance, black beside white is 100).",
+        "(colour difference 40; 10 is seen at a glance, black and white are at 100).",
     ]
     assert [line for line in said if line in expected] == expected
 

@@ -1,0 +1,113 @@
+"""Ask the oracle: can the unedited model paint the source and the target at all, asked outright?"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ...models.progress import Progress, part
+from ...probes.sweep.sweeping import SweepRun, sweep
+from ...report.images import to_array
+from ..case import Setup
+from ..pieces import in_pieces, tell_pieces
+from ..wording import fit, same
+
+PICTURES = 4
+"""How many pictures of each word, at most."""
+
+
+def oracle(setup: Setup, progress: Progress) -> xr.Dataset:
+    """A few pictures of the source and of the target, and whether the judge sees in them what was asked for.
+
+    Returns:
+        ``pictures`` [picture, y, x, channel], word by word; ``shown`` [word, seed]: 1 where the picture fits
+        its word best of all that the model's world has of the kind. NaN without a judge, and for a word that
+        the judge's encoder knows in pieces only, as it is the model's own. Attributes, in JSON: ``pieces``
+        {word: {encoder: {single word: pieces}}}, and ``near``: words that it can paint, where one it cannot.
+    """
+    words, seeds = [setup.wording.about, setup.wording.change_to], setup.seeds[:PICTURES]
+    images = _paint(setup, words, seeds, part(progress, 0, 2, 3))
+    pieces = {word: in_pieces(setup.model, _asking(setup, word), word) for word in words}
+    shown = torch.stack(
+        [
+            torch.full((len(seeds),), torch.nan) if pieces[word] else _shown(setup, word, pictures)
+            for word, pictures in zip(words, images, strict=True)
+        ]
+    )
+    data = xr.Dataset(
+        {"shown": (("word", "seed"), shown.double().numpy())}, {"word": words, "seed": list(seeds)}
+    )
+    data["pictures"] = to_array(images.flatten(0, 1)).rename(sample="picture")
+    judged = setup.judge is not None and bool(setup.wording.peers)
+    about = {"judged": int(judged), "pieces": json.dumps({w: p for w, p in pieces.items() if p})}
+    data = data.assign_attrs(about)
+    near = {word: _near(setup, word, part(progress, 2, 1, 3)) for word in cannot_paint(data)}
+    progress(3, 3, "asked")
+    return data.assign_attrs(near=json.dumps(near))
+
+
+def cannot_paint(asked: xr.Dataset) -> list[str]:
+    """Return those of the two words that no picture shows; none where nobody can say."""
+    if not asked.attrs["judged"]:
+        return []
+    seen = asked["shown"].fillna(0).sum("seed")
+    return [str(word) for word in seen["word"].values if float(seen.sel(word=word)) == 0]
+
+
+def tell_refusal(asked: xr.Dataset, pictures: str) -> str:
+    """Say what the model cannot paint, where the pictures are, and what it can paint instead."""
+    said = []
+    for word in cannot_paint(asked):
+        n = asked.sizes["seed"]
+        text = f"asked outright for {word!r}, the unedited model paints it in 0 of {n} pictures ({pictures})"
+        pieces = json.loads(asked.attrs["pieces"]).get(word)
+        text += f"; {tell_pieces(pieces)}" if pieces else ""
+        near = json.loads(asked.attrs["near"])[word]
+        text += f"; it can paint {', '.join(map(repr, near))}" if near else ""
+        said.append(text)
+    return f"{'. And '.join(said)}. Take another word, or go on with --anyway"
+
+
+def _asking(setup: Setup, word: str) -> str:
+    return fit(setup.wording.efficacy[0], word).replace("{}", word)
+
+
+def _paint(setup: Setup, words: Sequence[str], seeds: Sequence[int], progress: Progress) -> Tensor:
+    """Pictures of words in the edited wording, [word, seed, 3, height, width]."""
+    runs = [SweepRun(_asking(setup, word), seed) for word in words for seed in seeds]
+    settings = {k: v for k, v in setup.run.items() if k != "seeds"}
+    latents = sweep(setup.model, runs, progress=progress, **settings).latents
+    with torch.no_grad():
+        images = setup.model.decode(latents).cpu()
+    return images.unflatten(0, (len(words), len(seeds)))
+
+
+def _shown(setup: Setup, word: str, pictures: Tensor) -> Tensor:
+    """Whether each picture fits a word best, [seed]; NaN without a judge."""
+    if setup.judge is None or not setup.wording.peers:
+        return torch.full((len(pictures),), torch.nan)
+    names = list(dict.fromkeys([word, setup.wording.about, setup.wording.change_to, *setup.wording.peers]))
+    fits = setup.judge.similarity(pictures, [_asking(setup, name) for name in names])
+    return (fits.argmax(1) == 0).float()
+
+
+def _near(setup: Setup, word: str, progress: Progress) -> list[str]:
+    """Words of the kind that lie near one and that the model paints: each was tried with one seed."""
+    taken = {*same(setup.wording.about), *same(setup.wording.change_to)}
+    names = [name for name in setup.wording.peers if not taken >= {*same(name)}]
+    alike = [name for name in names if {*same(name)} & {*same(word)}]
+    alike += difflib.get_close_matches(word, names, 6, cutoff=0.3)
+    tried = list(dict.fromkeys([*alike, *names]))[:6]
+    if not tried:
+        return []
+    images = _paint(setup, tried, setup.seeds[:1], progress)
+    return [
+        name
+        for name, pictures in zip(tried, images, strict=True)
+        if bool(_shown(setup, name, pictures).all())
+    ]
