@@ -25,4 +25,4 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     shown = [
         kind for cell in notebook.cells for out in cell.get("outputs", []) for kind in out.get("data", {})
     ]
-    assert shown.count("application/vnd.plotly.v1+json") == 3
+    assert shown.count("application/vnd.plotly.v1+json") == 4
