@@ -26,6 +26,7 @@ from ..report import page as report
 from ..report.images import save_sheet
 from .case import Case, Setup, prepare
 from .folder import ORACLE, RunFolder, write_text
+from .result import Investigation
 from .stages.change import make_edit
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
@@ -42,7 +43,7 @@ def investigate(
     fresh: bool = False,
     anyway: bool = False,
     progress: Progress | None = None,
-) -> Path:
+) -> Investigation:
     """Do the whole loop and write a run folder: report.html, results.zarr, edit.safetensors, run.json.
 
     First the unedited model is asked outright for the source and the target: where it cannot paint them,
@@ -58,7 +59,7 @@ def investigate(
         progress: called with (done, total, stage); without it a bar comes by itself.
 
     Returns:
-        The path of the page.
+        What was found; it shows itself in a notebook, and ``found.page`` is the path of the page.
 
     Raises:
         LookupError: for an unknown model, or a word that is not in the prompt.
@@ -72,7 +73,7 @@ def investigate(
         from denoscope.investigation import Case
 
         case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
-        page = denoscope.investigate(case, "firefighter-to-cook")
+        found = denoscope.investigate(case, "firefighter-to-cook")
     """
     setup = prepare(case)
     settings = {
@@ -92,7 +93,7 @@ def investigate(
         return _run(setup, folder, stage, command, asked)
 
 
-def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: xr.Dataset) -> Path:
+def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: xr.Dataset) -> Investigation:
     found = {"oracle": asked}
     found["look"] = stage("look", "looking: pictures, word maps", lambda p: look(setup, p))
     found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
@@ -106,7 +107,7 @@ def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: x
     whole = folder.finish(about)
     page = folder.path / "report.html"
     write_text(page, report.render(found, whole, edit))
-    return page
+    return Investigation(folder.path)
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,13 @@ def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anywa
     use_threads(case.model)
     try:
         with to.bars() as show:
-            page = run(case, output, command=command_line(), fresh=fresh, anyway=anyway, progress=show)
+            found = run(case, output, command=command_line(), fresh=fresh, anyway=anyway, progress=show)
     except KeyboardInterrupt as stopped:
         if keeps_stages(output):
             stopped.add_note("The same command goes on where it stopped.")
         raise
+    page = found.page
     said = f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser"
     files = {"results": "results.zarr", "edit": "edit.safetensors", "run": "run.json"}
-    found = {"page": str(page), **{name: str(output / file) for name, file in files.items()}}
-    to.result(found, said, written=[page])
+    written = {"page": str(page), **{name: str(output / file) for name, file in files.items()}}
+    to.result(written, said, written=[page])

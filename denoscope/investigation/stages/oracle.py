@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ...models.images import to_array
 from ...models.progress import Progress, part
 from ...probes.sweep.sweeping import SweepRun, sweep
-from ...report.images import to_array
 from ..case import Setup
 from ..pieces import in_pieces, tell_pieces
 from ..wording import fit, same

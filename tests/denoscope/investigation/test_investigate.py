@@ -180,9 +180,9 @@ def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp
     if make is tiny_flux:  # its pipeline paints 1024 pixels by default, and a tiny autoencoder halves them
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Flux, "native_size", property(lambda _: (16, 16)))
-            page = investigate(case, tmp_path / "run")
+            page = investigate(case, tmp_path / "run").page
     else:
-        page = investigate(case, tmp_path / "run")
+        page = investigate(case, tmp_path / "run").page
     assert f"In the {denoiser}, restoring" in page.read_text()
     edit = Edit.load(tmp_path / "run" / "edit.safetensors")
     assert edit.note["site"].startswith("text_encoder")
@@ -206,7 +206,7 @@ def test_the_encoder_that_carries_the_word_is_found(silent, heard, words, tmp_pa
             parameter.data.zero_()
     pipe.save_pretrained(tmp_path / "model")
     case = Case("a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1)
-    page = investigate(case, tmp_path / "run").read_text()
+    page = investigate(case, tmp_path / "run").page.read_text()
     found = load_store(tmp_path / "run" / "results.zarr" / "text")
     carried = json.loads(found.attrs["carried"])
     assert carried[heard] == pytest.approx(1, abs=1e-3) and carried[silent] == pytest.approx(0, abs=1e-3)

@@ -107,7 +107,7 @@ def test_it_says_that_no_judge_looked(page):
 def evil(case, tmp_path_factory):
     """The page of a prompt that is out to run code; its tokens are single characters."""
     path = tmp_path_factory.mktemp("evil")
-    return investigate(replace(case, prompt=EVIL, seeds=1, steps=1), path, command=f"denoscope {EVIL}")
+    return investigate(replace(case, prompt=EVIL, seeds=1, steps=1), path, command=f"denoscope {EVIL}").page
 
 
 def test_prompts_stay_text(evil):
