@@ -109,7 +109,7 @@ def finish(trace: Any, folder: Path) -> None:
     for site in trace:
         group[variable(site)].attrs.update({DIMENSIONS: list(dims[site]), "site": str(site)})
     _base(trace).to_zarr(folder, mode="a", zarr_format=2, consolidated=False)
-    if len(trace.latents) != len(_kept(trace)):  # the dataset is about the samples that were kept
+    if _kept(trace) != list(range(len(trace.latents))):  # the dataset is about the samples that were kept
         _write(group, "all_latents", trace.latents)
     prompts = group.create_group("prompts")
     for i, prompt in enumerate(trace.prompts):

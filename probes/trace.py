@@ -159,7 +159,10 @@ class Trace(Mapping[Site, Tensor]):
                 f"the trace {path} was loaded without its model; Trace.load(path, model) decodes pictures"
             )
 
-        return Trace(**load_trace(Path(path)), _decode=model.decode if model else no_model)
+        found = load_trace(Path(path))
+        if model is not None:
+            model = model.sized(tuple(found["about"].get("size", ())) or None)  # packed latents do not tell
+        return Trace(**found, _decode=model.decode if model else no_model)
 
 
 def trace(  # noqa: PLR0913 - what one run is, and what of it is kept

@@ -223,7 +223,8 @@ def maps_from_trace(
         first = str(model.reading_sites()[0])
         raise NotFoundError(f"the trace holds no attention to the text; trace sites like {first!r}")
     met = {b for line in run.account or () if line.site in sites for b in line.branches}
-    if not run.prompts or any(run[s].shape[1] != len(run.prompts) for s in sites) or met - {"cond"}:
+    every = list(range(len(run.prompts)))
+    if not every or list(run.samples or every) != every or met - {"cond"}:
         raise UsageError("maps need the rows of all samples that read the prompt, and the prompts as texts")
     found, tokens = find_all(run.prompts, words)
     layers = []

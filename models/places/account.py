@@ -66,6 +66,7 @@ class Account:
     def __init__(self, planned: Sequence[Planned]) -> None:
         self._tallies = [_Tally(p) for p in planned]
         self._called: set[str] = set()
+        self._last = -1  # the latest step of all calls
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -88,6 +89,7 @@ class Account:
     def begin(self, call: Call) -> None:
         """A call of a network begins."""
         self._called.add(call.part)
+        self._last = max([self._last, *(s.index for s in call.steps)])
         for tally in self._tallies:
             tally.now = 0
 
@@ -104,16 +106,38 @@ class Account:
                     "cache that skips blocks (disable_cache()), or a block that is switched off"
                 )
 
-    def close(self) -> None:
-        """The run is over; raise AccountError for what never acted."""
+    def check_samples(self, n: int) -> None:
+        """Raise AccountError for what acted in text encoders on some of its samples alone, of ``n``."""
         for tally in self._tallies:
-            if tally.calls or not self._called:
-                continue
             site, when = tally.planned.site, tally.planned.when
-            why = f"no call had rows of {when}"
-            if site.component.startswith(TEXT):
-                why += "; prompts that are given encoded are not read again: give texts"
-            raise AccountError(f"what is planned at {site} never acted: {why}")
+            wanted = range(n) if when.rows is None else when.rows
+            for branch in dict.fromkeys(c.branch for c in tally.met):
+                met = {s for c in tally.met if c.branch == branch for s in c.samples}
+                left = sorted(set(wanted) - met)
+                if left and site.component.startswith(TEXT):
+                    raise AccountError(
+                        f"what is planned at {site} met samples {sorted(met)} of branch {branch!r}, and not "
+                        f"{left}: prompts that are given encoded are not read again; give texts for all, or "
+                        "When(rows=...) of those that are texts"
+                    )
+
+    def close(self) -> None:
+        """The run is over; raise AccountError for what never acted, or not on all of its rows and steps."""
+        for tally in self._tallies if self._called else ():
+            site, when = tally.planned.site, tally.planned.when
+            if not tally.calls:
+                why = f"no call had rows of {when}"
+                if site.component.startswith(TEXT):
+                    why += "; prompts that are given encoded are not read again: give texts"
+                raise AccountError(f"what is planned at {site} never acted: {why}")
+            rows = set(when.rows or ()) - {s for c in tally.met for s in c.samples}
+            steps = {s for s in when.steps or () if s > self._last}
+            for name, lost in (("rows", rows), ("steps", steps)):
+                if lost:
+                    raise AccountError(
+                        f"what is planned at {site} never acted at {name} {sorted(lost)} of {when}: no call "
+                        "had them; leave them out"
+                    )
 
     @property
     def lines(self) -> tuple[Line, ...]:

@@ -63,6 +63,7 @@ def sample(
         reading = read(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
+    account.check_samples(len(prompts))
     start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
     for each in planned:
         each.when.check(len(start.scheduler.timesteps), len(seeds), reading.branches)
@@ -202,6 +203,7 @@ def denoised(
     for step in dict.fromkeys(each):
         check_step(model.scheduler, step)
     planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
-    with intervening(model, *planned):
+    with intervening(model, *planned) as account:
         reading = read(model, guidance, prompts, negative)
+        account.check_samples(len(prompts))
         return guided(model, x, each, reading).combined.output

@@ -17,7 +17,7 @@ from denoscope.models.site import Site
 from denoscope.models.store.sealed import MANIFEST
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
 from denoscope.models.synthetic.tiny import tiny_sd
-from denoscope.models.synthetic.tiny_families import tiny_sdxl
+from denoscope.models.synthetic.tiny_families import tiny_flux, tiny_sdxl
 from denoscope.probes.intervene import zero
 from denoscope.probes.stored import variable
 from denoscope.probes.trace import Trace, trace
@@ -206,3 +206,29 @@ def test_what_is_no_trace_is_refused(run: Trace, tmp_path: Path) -> None:
     for other in (path, tmp_path / "nowhere"):
         with pytest.raises(ValueError, match=r"holds no trace: it has no manifest"):
             Trace.load(other)
+
+
+@pytest.mark.parametrize("rows", [(1, 0), (1, 1), (0, 1), (0,)])
+def test_rows_kept_in_another_order_leave_the_run_as_it_was(tiny: Any, tmp_path: Path, rows: Any) -> None:
+    """Latents, prompts and seeds are of all samples, in order; the dataset is of those that were kept."""
+    whole = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    run = trace(tiny, PROMPTS, sites=[OUT], when=When(rows=rows), **RUN)
+    run.save(tmp_path / "trace")
+    again = Trace.load(tmp_path / "trace", tiny)
+    for found in (run, again):
+        assert torch.equal(found.latents, whole.latents) and found.seeds == whole.seeds
+        assert torch.equal(found[OUT], whole[OUT][:, list(rows)]) and found.samples == rows
+        assert torch.equal(found.images, whole.images)
+    with xr.open_zarr(tmp_path / "trace") as data:
+        assert data["sample"].values.tolist() == list(rows)
+        assert np.array_equal(data["latents"].values, whole.latents[list(rows)].numpy())
+        assert data["prompt"].values.tolist() == [PROMPTS[r] for r in rows]
+
+
+def test_pictures_of_a_loaded_trace_have_the_size_of_the_run(tmp_path: Path) -> None:
+    """Packed latents of 16 x 32 are as many as those of 32 x 16, or of other pictures."""
+    model = load(tiny_flux()).sized((16, 32))
+    run = trace(model, ["a cat"], seeds=[0], steps=1)
+    run.save(tmp_path / "trace")
+    for opened in (model, model.sized((32, 16)), load(tiny_flux())):
+        assert torch.equal(Trace.load(tmp_path / "trace", opened).images, run.images)

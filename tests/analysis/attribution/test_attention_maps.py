@@ -6,7 +6,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional as F
 
-from denoscope.analysis.attribution.attention_maps import word_maps
+from denoscope.analysis.attribution.attention_maps import maps_from_trace, word_maps
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.synthetic.tiny import tiny_ddim, tiny_sd
@@ -346,3 +346,13 @@ def test_words_that_the_tokenizer_does_not_know_have_no_map_and_are_named(model)
 def test_a_model_without_prompts_is_refused():
     with pytest.raises(ValueError, match="reads no prompt, but got 'a cat'"):
         word_maps(load(tiny_ddim()), ["a cat"], seeds=[0], steps=2)
+
+
+def test_maps_of_rows_in_another_order_are_refused(tiny):
+    """They would be those of the other prompt."""
+    for rows in ((1, 0), (1, 1), (1,)):
+        run = trace(
+            tiny, ["a cat", "a cat"], seeds=[0, 1], steps=1, sites=tiny.reading_sites(), when=When(rows=rows)
+        )
+        with pytest.raises(ValueError, match="maps need the rows of all samples"):
+            maps_from_trace(run, tiny, ["cat"])

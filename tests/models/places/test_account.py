@@ -101,7 +101,9 @@ def test_what_can_never_act_is_an_error(tiny):
 
 def test_samples_given_encoded_do_not_shift_the_rows_of_the_others(tiny):
     seen = []
-    look = Intervention(TEXT, lambda x, c: seen.append((c.samples, [p.text for p in c.prompts])))
+    look = Intervention(
+        TEXT, lambda x, c: seen.append((c.samples, [p.text for p in c.prompts])), When(rows=(1,))
+    )
     trace(tiny, [tiny.encode(["a cat"])[0], "a dog"], interventions=[look], **RUN)
     assert seen == [((1,), ["a dog"])]
 
@@ -199,3 +201,21 @@ def test_what_is_expected_is_asked_of_each_call_alone():
 
 def test_a_run_that_called_nothing_misses_nothing():
     Account([zero(OUT)]).close()
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        (When(rows=(0, 5)), r"never acted at rows \[5\]"),
+        (When(steps={0, 7}), r"never acted at steps \[7\]"),
+    ],
+)
+def test_what_acted_in_part_alone_is_told_at_the_end(tiny, when, message):
+    def runs():
+        with torch.no_grad():
+            list(tiny.sample(["a", "b"], seeds=[0, 1], steps=2))
+
+    with pytest.raises(AccountError, match=message), intervening(tiny, zero(MID, when)):
+        runs()
+    with intervening(tiny, zero(MID, When(rows=(1,), steps={1}))):
+        runs()

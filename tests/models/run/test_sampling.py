@@ -15,6 +15,7 @@ from denoscope.models.run.levels import Step
 from denoscope.models.run.sampling import check_run
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.intervene import Intervention, When, scale
+from denoscope.probes.trace import trace
 
 MID = "unet/mid.attn.0.0/resid.post"
 
@@ -131,3 +132,26 @@ def test_a_start_of_another_run_is_refused(tiny):
 def test_what_would_act_only_in_part_is_refused(tiny, when, message):
     with pytest.raises(ValueError, match=message):
         next(tiny.sample(["a"], seeds=[0], steps=2, guidance=1.0, interventions=[scale(MID, 2.0, when)]))
+
+
+@torch.no_grad()
+def test_a_change_in_a_text_encoder_meets_all_its_samples_or_is_refused(tiny):
+    """A prompt that is given encoded is not read again, and a trace would have rows of some samples alone."""
+    site = "text_encoder/layer.0/mlp.out"
+    mixed = [*tiny.encode(["a cat"]), "a dog"]
+    how = {"seeds": [0, 1], "steps": 1}
+    wrong = r"text_encoder/layer\.0/mlp\.out met samples \[1\] of branch 'cond', and not \[0\]"
+    for run in (
+        lambda: next(tiny.sample(mixed, interventions=[scale(site, 2.0)], **how)),
+        lambda: trace(tiny, mixed, sites=site, **how),
+        lambda: tiny.denoise(
+            tiny.noise([0, 1]), tiny.step_at(t=300), mixed, interventions=[scale(site, 2.0)]
+        ),
+    ):
+        with pytest.raises(AccountError, match=wrong):
+            run()
+    assert trace(tiny, mixed, sites=site, when=When(rows=(1,)), **how)[site].shape[0] == 1
+    negative = {"negative": [*tiny.encode(["a red cat"]), "a cook"], "guidance": 3.0}
+    assert trace(tiny, ["a cat", "a dog"], sites=site, **negative, **how)[site].shape[0] == 2
+    with pytest.raises(AccountError, match=r"samples \[1\] of branch 'uncond', and not \[0\]"):
+        trace(tiny, ["a cat", "a dog"], sites=site, when=When(branch="uncond"), **negative, **how)
