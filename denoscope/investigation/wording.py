@@ -12,7 +12,6 @@ from ..analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prom
 from ..models import zoo
 from ..models.errors import UsageError
 from ..models.text.prompt import spelling
-from ..models.zoo.training.data.world import PEOPLE, THINGS
 
 PLAIN = ("a picture of a {}", "a painting of a {}", "a small {}")
 """Other wordings, for a model about whose captions nothing is known."""
@@ -97,9 +96,8 @@ def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
     if not world:
         lists, variants = [(OTHERS, own, 4)], tuple(t for t in PLAIN if t != own)
     else:
-        known = [t for t in THINGS if t in world["concepts"]]
-        kinds: list[Sequence[str]] = [PEOPLE[:20], known]  # the first 20 go with any gender
-        peers, rest = kinds if about.lower() in PEOPLE else kinds[::-1]
+        kinds: list[Sequence[str]] = [world["professions"], world.get("things", ())]
+        peers, rest = kinds if about.lower() in world["people"] else kinds[::-1]
         lists, variants = [(peers, own, 4), (rest, "an emoji of a {}", 2)], _variants(own, world)
     neighbourhood: dict[str, tuple[str, ...]] = {}
     keep: list[str] = []
