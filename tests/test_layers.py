@@ -107,6 +107,13 @@ def layers(path: str, text: str) -> Iterator[str]:
             yield f"{path}:{line} imports {name}, but {folder} may import only {sorted(LAYERS[folder])}"
 
 
+def training_used(path: str, text: str) -> Iterator[str]:
+    """What made the embedded models is not asked: world.json and the evaluation data say what it knew."""
+    for line, name, _ in imports(path, text):
+        if name.startswith("denoscope.models.zoo.training") and not path.startswith("models/zoo/"):
+            yield f"{path}:{line} imports {name}; what is known of the world is in world.json and zoo.data()"
+
+
 def homes(path: str, text: str) -> Iterator[str]:
     for line, name, _ in imports(path, text):
         home = HOMES.get(name.split(".")[0], "")
@@ -221,6 +228,7 @@ def long_functions(path: str, text: str) -> Iterator[str]:
 Check = Callable[[str, str], Iterator[str]]
 CHECKS: list[Check] = [
     layers,
+    training_used,
     homes,
     undeclared,
     unsafe,
@@ -283,6 +291,8 @@ PLANTED = [
     (layers, "editing/x.py", "import denoscope.analysis.scores", "editing may import only"),
     (layers, "editing/x.py", "from denoscope.models import site", "relative"),
     (layers, "probes/x.py", "from ..cli import app", "probes may import only"),
+    (training_used, "denoscope/x.py", "from .models.zoo.training.data.world import THINGS", "world.json"),
+    (training_used, "models/x.py", "def f():\n    from .zoo import training", "zoo.data()"),
     (homes, "probes/x.py", "import diffusers", "only models/ may"),
     (homes, "editing/x.py", "def f():\n    from plotly import graph_objects", "only analysis/plots/ may"),
     (homes, "probes/x.py", "import nnsight.intervention", "only probes/nnsight.py may"),
@@ -313,6 +323,8 @@ CLEAN = [
     ),
     (layers, "analysis/x.py", "from ..probes.trace import trace\nfrom .scores import Scores"),
     (layers, "models/zoo/x.py", "from ..site import near\nfrom . import folder"),
+    (training_used, "models/zoo/training/x.py", "from .data import world"),
+    (training_used, "denoscope/x.py", "from .models import zoo"),
     (homes, "models/zoo/x.py", "import diffusers, torch"),
     (undeclared, "models/x.py", "import json, PIL.Image, sklearn.linear_model\nfrom .json import x"),
     (hooking, "models/places/hooks.py", "m.register_forward_hook(f)\nm.register_buffer('x', y)"),

@@ -12,7 +12,6 @@ from ..analysis.edit_evaluation.prompts import EvaluationPrompt, evaluation_prom
 from ..models import zoo
 from ..models.errors import UsageError
 from ..models.text.prompt import occurrence, places
-from ..models.zoo.training.data.world import PEOPLE, THINGS
 
 PLAIN = ("a picture of a {}", "a painting of a {}", "a small {}")
 """Other wordings, for a model about whose captions nothing is known."""
@@ -141,12 +140,12 @@ def _in_world(own: str, words: tuple[str, str], world: Mapping[str, Any]) -> _Fo
 
 def _kinds(world: Mapping[str, Any], about: str) -> tuple[Sequence[str], Sequence[str]]:
     """The names of the same kind as a word, and those of another kind to try beside them."""
-    known = [t for t in THINGS if t in world["concepts"]]
+    known: Sequence[str] = world.get("things", ())
     for kind in QUALITIES:
         if about.lower() in world[kind]:
             return world[kind], known
-    kinds: list[Sequence[str]] = [PEOPLE[:20], known]  # the first 20 go with any gender
-    alike, others = kinds if about.lower() in PEOPLE else kinds[::-1]
+    kinds: list[Sequence[str]] = [world["professions"], known]
+    alike, others = kinds if about.lower() in world["people"] else kinds[::-1]
     return alike, others
 
 

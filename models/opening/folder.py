@@ -78,11 +78,13 @@ def read_folder(
         parts[part] = getattr(transformers, index[part][1]).from_pretrained(outside[part])
     for file in folder.glob("pytorch_lora_weights*.safetensors"):
         log.warning("the LoRA %s of %s is not loaded; pipe.load_lora_weights does it", file.name, name)
-    unwanted = {"safety_checker": None} if "safety_checker" in index else {}
+    absent = {part: None for part, value in index.items() if value == [None, None]}  # Stable Diffusion 3's T5
+    if "safety_checker" in index:
+        absent["safety_checker"] = None
     try:
         with no_bars():
             return diffusers.DiffusionPipeline.from_pretrained(
-                folder, dtype=dtype, trust_remote_code=False, **parts, **unwanted
+                folder, dtype=dtype, trust_remote_code=False, **parts, **absent
             )
     except Exception as error:  # diffusers raises many kinds; each becomes one line that names the input
         raise UsageError(f"could not open {name!r}: {_line(error)}") from error

@@ -17,6 +17,7 @@ from ...errors import UsageError
 from ...opening.quiet import no_bars
 from .. import ZOO
 from .data import world
+from .data.captions import COLOURS
 from .data.compose import BACKGROUNDS
 from .data.pictures import Pictures
 from .fit import train_clip, train_judge
@@ -112,14 +113,20 @@ def describe(name: str, unseen: Sequence[Key]) -> dict[str, Any]:
         "styles": world.STYLES,
         "genders": world.GENDERS,
         "skins": world.SKINS,
-        "people": sorted(world.PEOPLE),
+        "people": world.PEOPLE,
+        "professions": world.PROFESSIONS,
     }
     if not recipe.reads_text:
-        return told | {"styles": [s for s in world.STYLES if s != "monochrome"], "concepts": told["people"]}
+        return told | {
+            "styles": [s for s in world.STYLES if s != "monochrome"],
+            "concepts": sorted(world.PEOPLE),
+        }
     return (
         told
         | {
+            "colours": COLOURS,
             "backgrounds": sorted(BACKGROUNDS),
+            "things": world.THINGS,
             "concepts": world.CONCEPTS,
             "common": world.COMMON,
             "held_out": unseen,

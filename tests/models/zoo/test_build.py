@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 import denoscope
 from denoscope.models import zoo
+from denoscope.models.check import check_model
 from denoscope.models.judges import Attributes, ImageTower
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.zoo import ZOO
@@ -29,7 +31,7 @@ from denoscope.models.zoo.training.data.pictures import Pictures, Record, save_p
 from denoscope.models.zoo.training.evaluate import card, generate
 from denoscope.models.zoo.training.evaluate import evaluation as evaluate
 from denoscope.models.zoo.training.fit import train_clip, train_judge
-from denoscope.models.zoo.training.fit.denoisers import new_plain_unet, new_transformer
+from denoscope.models.zoo.training.fit.denoisers import new_joint_transformer, new_plain_unet, new_transformer
 from denoscope.models.zoo.training.parts import find_parts
 from denoscope.models.zoo.training.recipes import RECIPES
 
@@ -129,6 +131,45 @@ def test_a_transformer_on_the_same_parts_is_judged_by_the_other_models_judge(wor
     assert json.loads((out / "card.json").read_text())["weights"] == generate.weights_hash(out)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_joint_attention_reads_in_the_pipeline_what_it_was_trained_on(work, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "STEPS", 2)
+    recipe, out = RECIPES["emoji-mmdit"], tmp_path / "emoji-mmdit"
+    parts = find_parts(work, None, recipe.frozen) | {"clip_text": tmp_path / "projection.safetensors"}
+    save_file({"weight": torch.randn(16, 16)}, parts["clip_text"])
+    network = new_joint_transformer(2, 2, 8, states=16)
+    for parameter in network.parameters():  # a new one says nothing
+        nn.init.normal_(parameter, std=0.1)
+    network.save_pretrained(tmp_path / "joint")
+    assemble.assemble("emoji-mmdit", {**parts, "joint": tmp_path / "joint"}, out, KEYS)
+    assert zoo.shared(out) == {"text_encoder_2": out / "text_encoder", "tokenizer_2": out / "tokenizer"}
+    told = json.loads((out / "world.json").read_text())
+    assert (told["text_tokens"], told["judge"]) == (24, "emoji")
+    model = denoscope.load(out)
+    assert model.t5_tokens == 24 and model.default_guidance == assemble.GUIDANCE
+    check_model(model, ["a dog", "a red cat"], steps=2)
+    text = recipe.inputs(parts).read(["a dog", ""])
+    embeds, _, pooled, _ = model.pipe.encode_prompt(
+        *[["a dog", ""]] * 3, do_classifier_free_guidance=False, max_sequence_length=32
+    )
+    assert torch.allclose(text.states, embeds, atol=2e-2) and torch.allclose(text.pooled, pooled, atol=5e-2)
+    assert (
+        not text.states[:, 32:].any() and text.states[:, :32].abs().mean() > 0.3
+    )  # the rest is half precision
+    painted = generate.generate(out, ["a dog", "a cat"], tmp_path / "kept")
+    assert painted.shape == (2, 3, 64, 64)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_people_start_from_pure_noise(work, tmp_path):
+    out = tmp_path / "emoji-people"
+    assemble.assemble("emoji-people", find_parts(work, None, ["people"]), out, KEYS)
+    model = denoscope.load(out)
+    first = model.steps(4)[0]
+    assert first.t == 999 and first.sigma == math.inf
+    check_model(model, ["", ""], steps=3)
+
+
 def test_people_are_assembled_counted_and_compared_with_what_they_were_trained_on(
     work, tmp_path, monkeypatch
 ):
@@ -144,7 +185,7 @@ def test_people_are_assembled_counted_and_compared_with_what_they_were_trained_o
             shares = [s[column]["right"] for label, s in figures["shares"].items() if attribute in label]
             assert sum(shares) == 12  # every picture counts once
     told = json.loads((out / "world.json").read_text())
-    assert told["people"] == sorted(world.PEOPLE) and "monochrome" not in told["styles"]
+    assert told["people"] == list(world.PEOPLE) and "monochrome" not in told["styles"]
     assert "held-out" in (out / "card.md").read_text() and (out / "samples.png").is_file()
 
 

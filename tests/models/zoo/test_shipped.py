@@ -11,7 +11,7 @@ import denoscope
 from denoscope.models import zoo
 from denoscope.models.check import check_model
 from denoscope.models.judges import load_judge
-from denoscope.models.zoo.training.assemble import LIMIT
+from denoscope.models.zoo.training.assemble import LIMIT, describe
 from denoscope.models.zoo.training.evaluate.generate import weights_hash
 
 TOLD = ("emoji", "emoji-dit")
@@ -44,6 +44,15 @@ def test_world_lists_what_prompts_need(name):
     assert {"firefighter", "cook"} <= set(world["concepts"])
     assert world["guidance"] > 1
     assert "a noto emoji of a woman firefighter" in world["prompts"]
+
+
+@every
+def test_world_json_is_what_the_builder_writes(name):
+    """Nothing outside this folder reads the training package, so the file has to say all of it."""
+    told = json.loads((zoo.folder(name) / "world.json").read_text())
+    written = json.loads(json.dumps(describe(name, told.get("held_out", ()))))
+    assert {k: v for k, v in told.items() if k != "shared"} == written
+    assert set(told["professions"]) <= set(told["people"]) <= set(told["concepts"])
 
 
 @every

@@ -25,6 +25,8 @@ _HUES = (
     ("purple", 255, 300),
     ("pink", 300, 342),
 )
+COLOURS = (*(name for name, _, _ in _HUES), "brown", "black", "gray", "white")
+"""What captions call the colour of a thing."""
 _LETTERS = str.maketrans("ñéôçãåí", "neocaai")
 _SAME_PLURAL = ("fish", "glasses", "jeans", "grapes", "cherries", "fries", "scissors", "thumbs up")
 _NO_ARTICLE = (*_SAME_PLURAL[1:], "bread", "broccoli", "tennis", "high voltage", "santa claus")

@@ -24,6 +24,9 @@ technologist, man, woman, person, boy, girl, child, baby, old man, old woman, ol
 hair, white hair, prince, princess, santa claus, mage, vampire, elf, fairy, mermaid, merman, ninja
 """)
 
+PROFESSIONS = PEOPLE[:20]
+"""They go with any gender."""
+
 THINGS = _names("""
 dog face, dog, cat face, cat, mouse face, rabbit face, fox, bear, panda, koala, tiger face, lion, cow face,
 pig face, frog, monkey face, chicken, rooster, penguin, bird, duck, eagle, owl, wolf, unicorn, honeybee,
