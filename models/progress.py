@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from tqdm.std import tqdm  # its text bar needs no widgets in a notebook
+from tqdm.std import tqdm  # its text bar needs no widgets
 
 AFTER = 2.0
 """Seconds of work before a bar comes by itself."""
@@ -96,7 +98,7 @@ def showing(progress: Progress | None = None) -> Iterator[Progress]:
         if what not in shown:
             if done >= total or time.monotonic() - start < AFTER:
                 return
-            shown[what] = tqdm(desc=what, initial=done, total=total, leave=False, file=sys.stderr)
+            shown[what] = _bar(desc=what, initial=done, total=total, leave=False)
         shown[what].total = total
         shown[what].update(done - shown[what].n)
 
@@ -107,8 +109,20 @@ def showing(progress: Progress | None = None) -> Iterator[Progress]:
             bar.close()
 
 
+def _bar(**settings: Any) -> Any:
+    """A bar of tqdm's: a widget in a notebook that has widgets, else text; not in red, as errors are."""
+    if not _in_notebook():
+        return tqdm(**settings, file=sys.stderr)
+    if find_spec("ipywidgets"):
+        return import_module("tqdm.notebook").tqdm(**settings)
+    return tqdm(**settings, file=sys.stdout)
+
+
 def _watched() -> bool:
     """Whether standard error is a terminal, or this is a notebook."""
+    return _in_notebook() or sys.stderr.isatty()
+
+
+def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return hasattr(shell, "kernel") or sys.stderr.isatty()
+    return hasattr(ipython.get_ipython() if ipython else None, "kernel")

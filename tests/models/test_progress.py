@@ -88,6 +88,31 @@ def test_a_notebook_watches(monkeypatch):
     assert not progress._watched()
 
 
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_bar_in_a_notebook_is_a_widget_or_text_and_never_red(monkeypatch, clock, widgets):
+    import IPython
+
+    errors, out, made = io.StringIO(), io.StringIO(), []
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=errors, stdout=out, modules=sys.modules))
+    monkeypatch.setattr(IPython, "get_ipython", lambda: type("Shell", (), {"kernel": 1})())
+    monkeypatch.setattr(progress, "find_spec", lambda name: name == "ipywidgets" and widgets or None)
+
+    class Widget(progress.tqdm):
+        def __init__(self, **settings):
+            made.append(settings)
+            super().__init__(**settings, file=io.StringIO())
+
+    real = progress.import_module
+    fake = SimpleNamespace(tqdm=Widget)
+    monkeypatch.setattr(progress, "import_module", lambda n: fake if n == "tqdm.notebook" else real(n))
+    with showing() as show:
+        show(0, 9, "sampling")
+        clock[0] += 5
+        show(3, 9, "sampling")
+    assert [m["desc"] for m in made] == (["sampling"] if widgets else [])
+    assert errors.getvalue() == "" and ("3/9" in out.getvalue()) is not widgets
+
+
 def test_a_part_is_told_as_the_whole():
     told = []
     show = part(lambda *x: told.append(x), before=10, size=5, total=20)
