@@ -70,8 +70,8 @@ def to_eps(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> 
     if bool((torch.as_tensor(s) == 0).any()):  # no noise is left, and what follows would divide by it
         if kind == "sample":
             raise UsageError(
-                f"{type(scheduler).__name__} has prediction_type='sample', and where there is no noise (sigma "
-                "is 0) a predicted picture implies none; take an earlier step"
+                f"{type(scheduler).__name__} has prediction_type='sample', and where there is no noise "
+                "(sigma is 0) a predicted picture implies none; take an earlier step"
             )
         limit: Tensor = model_input + a * output if kind == "flow" else s * model_input + a * output
         return limit
