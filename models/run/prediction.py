@@ -58,10 +58,23 @@ def to_x0(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> T
 
 
 def to_eps(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
-    """The noise implied by a network output."""
-    if _kind(scheduler) == "epsilon":
+    """The noise implied by a network output.
+
+    Raises:
+        ValueError: for a kind of prediction that is not known, and for a predicted picture without noise.
+    """
+    kind = _kind(scheduler)
+    if kind == "epsilon":
         return output
     a, s = scales(scheduler, step, model_input)
+    if bool((torch.as_tensor(s) == 0).any()):  # no noise is left, and what follows would divide by it
+        if kind == "sample":
+            raise UsageError(
+                f"{type(scheduler).__name__} has prediction_type='sample', and where there is no noise "
+                "(sigma is 0) a predicted picture implies none; take an earlier step"
+            )
+        limit: Tensor = model_input + a * output if kind == "flow" else s * model_input + a * output
+        return limit
     noise: Tensor = (model_input - a * to_x0(scheduler, model_input, output, step)) / s
     return noise
 

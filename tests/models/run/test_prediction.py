@@ -6,7 +6,7 @@ import torch
 
 from denoscope.models.load import load
 from denoscope.models.run.levels import Step
-from denoscope.models.run.prediction import to_eps, to_v, to_x0
+from denoscope.models.run.prediction import scales, to_eps, to_v, to_x0
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.trace import trace
 
@@ -55,3 +55,24 @@ def test_zero_terminal_snr_with_trailing_spacing_is_painted_as_the_pipeline_does
     made = trace(load(pipe), ["a cat"], seeds=[0], steps=3, guidance=7.5)
     assert torch.equal(made.latents, latents)
     assert made.latents.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["flow", "v_prediction", "sample"])
+def test_noise_where_none_is_left(kind):
+    scheduler = (
+        diffusers.FlowMatchEulerDiscreteScheduler()
+        if kind == "flow"
+        else diffusers.DDIMScheduler(prediction_type=kind)
+    )
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(2, 3, generator=generator) for _ in range(2))
+    none, little = Step(-1, 0.0, 0.0), Step(-1, 1.0, 1e-3)
+    a, s = scales(scheduler, little, x0)
+    output = {"flow": eps - x0, "v_prediction": eps, "sample": x0}[kind]  # without noise
+    if kind == "sample":
+        with pytest.raises(ValueError, match="a predicted picture implies none; take an earlier step"):
+            to_eps(scheduler, x0, output, none)
+        return
+    torch.testing.assert_close(to_eps(scheduler, x0, output, none), eps)
+    each = to_eps(scheduler, torch.stack([x0[0], a * x0[1] + s * eps[1]]), output, [none, little])
+    torch.testing.assert_close(each, eps, atol=5e-3, rtol=1e-2)
