@@ -76,10 +76,9 @@ def test_200_scenes_with_each_subject_in_its_mask(data):
         assert scene.picture.shape == (3, 64, 64) and scene.masks.dtype == torch.bool
         assert scene.masks.shape == (len(scene.subjects), 64, 64) and scene.masks.sum(0).max() == 1
         ground = torch.tensor(BACKGROUNDS.get(scene.ground, (255, 255, 255))) / 255
-        free = ~scene.masks.any(0)
-        assert (
-            (scene.picture - ground.view(3, 1, 1)).abs().amax(0)[free] < 0.02
-        ).float().mean() > 0.6  # shadows
+        near = torch.nn.functional.max_pool2d(scene.masks.any(0)[None].float(), 5, 1, 2)[0] > 0
+        rest = (scene.picture - ground.view(3, 1, 1)).abs().amax(0)[~near]  # beside soft edges
+        assert not len(rest) or (rest < 0.02).float().mean() > 0.75  # but for shadows and thin lines
         for subject, mask in zip(scene.subjects, scene.masks, strict=True):
             top, left, side = subject.box
             assert mask.sum() > 30 and mask[top : top + side, left : left + side].sum() == mask.sum()
