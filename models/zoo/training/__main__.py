@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 
 from ...judges import embedded as judges
 from ...suggest import near
+from ..evaluation_data import FOLDER
 from ..folders import HOME
 from . import assemble as assembling
 from .data import vendor, world
 from .data.pictures import Pictures, load_pictures, save_pictures
-from .evaluate import card, curves, people, sheets
+from .evaluate import card, curves, kit, people, sheets
 from .evaluate import evaluation as evaluating
 from .fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
 from .parts import PARTS, find_parts
@@ -175,6 +176,16 @@ def evaluate(
         shown = sheets.plain(made.pictures, sheet)
         card.write_people(folder, made, told, len(recipe.pictures(_pictures(work))), shown)
     _curves(folder, work)
+
+
+@app.command(name="evaluation-data")
+def evaluation_data(
+    work: Work = _WORK,
+    out: Annotated[Path, typer.Option(help="where to write; by default where it ships")] = FOLDER,
+    base: Annotated[Path, typer.Option(help="the model whose judge the features are of")] = HOME / "emoji",
+) -> None:
+    """8. Write what zoo.data() reads: real pictures, scenes, captions, features of the training pictures."""
+    kit.write(_all_pictures(work), base, RECIPES["emoji"].mix, out)
 
 
 @app.command(name="all")

@@ -272,6 +272,6 @@ def test_too_few_pictures_are_refused(tmp_path):
 def test_help_lists_every_step_in_order():
     text = call("--help").output
     listed = text[text.index("Commands") :]
-    steps = ("data", "vae", "clip", "judge", "denoiser", "assemble", "evaluate", "all")
+    steps = ("data", "vae", "clip", "judge", "denoiser", "assemble", "evaluate", "evaluation-data", "all")
     places = [listed.index(f"│ {name} ") for name in steps]
     assert places == sorted(places)

@@ -37,12 +37,21 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture ``[3, 64, 64]`` in 0..1, its caption, and who stands in which box (top, left, side)."""
+    """A picture, its caption, and who stands where.
+
+    Attributes:
+        picture: ``[3, 64, 64]`` in 0..1.
+        caption: what it says.
+        records: of each subject.
+        boxes: top, left and side of the square that each stands in.
+        opacity: where each is drawn, ``[subject, 64, 64]`` in 0..1.
+    """
 
     picture: Tensor
     caption: str
     records: tuple[Record, ...]
     boxes: tuple[tuple[int, int, int], ...]
+    opacity: Tensor
 
 
 def on_background(pixels: Tensor, record: Record, colour: str, rng: random.Random | None = None) -> Scene:
@@ -104,11 +113,13 @@ def _scene(
     ground: tuple[int, int, int] = (255, 255, 255),
 ) -> Scene:
     canvas = (torch.tensor(ground, dtype=torch.float32) / 255)[:, None, None].repeat(1, SIZE, SIZE)
-    for part, (top, left, side) in zip(pixels.float() / 255, boxes, strict=True):
+    opacity = torch.zeros(len(boxes), SIZE, SIZE)
+    for i, (part, (top, left, side)) in enumerate(zip(pixels.float() / 255, boxes, strict=True)):
         alpha = part[3:]
         layer = torch.cat([part[:3] * alpha, alpha])
         if side != SIZE:
             layer = F.interpolate(layer[None], (side, side), mode="area")[0]
         box = canvas[:, top : top + side, left : left + side]
         box.copy_(layer[:3] + box * (1 - layer[3:]))
-    return Scene(canvas, caption, records, tuple(boxes))
+        opacity[i, top : top + side, left : left + side] = layer[3]
+    return Scene(canvas, caption, records, tuple(boxes), opacity)
