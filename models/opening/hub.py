@@ -63,8 +63,8 @@ def _absent(name: str, away: Exception) -> UsageError:
     reason = f"the hub cannot be reached ({_first_line(away)})"
     told = UsageError(f"{name!r} is not on this machine, and {reason}")
     told.add_note(
-        f"Fetch it where there is a network (hf download {name}) and give its folder: --model FOLDER; or take "
-        "an embedded model, which needs none: --model emoji"
+        f"Fetch it where there is a network (hf download {name}) and give its folder, --model FOLDER; or "
+        "take an embedded model, which needs none: --model emoji"
     )
     return told
 

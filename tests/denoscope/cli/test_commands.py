@@ -101,7 +101,7 @@ def test_an_edit_keeps_and_is_worded_as_it_is_told(folder, tmp_path):
 def test_an_edit_says_what_the_encoder_knows_in_pieces_only(folder, tmp_path):
     done = call("edit", "cat", "dinosaur", "--model", folder, "-o", tmp_path / "e")
     said = " ".join(done.output.split())
-    assert "knows 'dinosaur' only in pieces (" in said and "knows 'cat'" not in said
+    assert "knows “dinosaur” only in pieces (" in said and "knows “cat”" not in said
 
 
 def test_investigate_says_where_the_page_is(folder, tmp_path):

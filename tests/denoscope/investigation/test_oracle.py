@@ -13,8 +13,9 @@ from PIL import Image
 import denoscope
 from denoscope.investigation import investigate as loop
 from denoscope.investigation.case import Case, prepare
-from denoscope.investigation.pieces import in_pieces, tell_pieces
+from denoscope.investigation.pieces import in_pieces
 from denoscope.investigation.stages import oracle as stage
+from denoscope.report.asked import cannot_paint, tell_asked, tell_pieces, tell_refusal
 
 
 class Judge:
@@ -56,7 +57,9 @@ def test_a_picture_shows_its_word_if_it_fits_best_of_all_of_the_kind(setup):
     found = stage.oracle(setup("cat"), silent)
     assert found["shown"].sel(word="cat").values.tolist() == [1, 1]
     assert found["shown"].sel(word="dog").values.tolist() == [0, 0]
-    assert stage.cannot_paint(found) == ["dog"]
+    assert cannot_paint(found) == ["dog"]
+    [told] = tell_asked(found)
+    assert told.text == "Asked outright for “dog”, the unedited model painted it in none of 2 pictures."
     asked = setup("dog")
     stage.oracle(asked, silent)
     assert asked.judge.asked[0] == ["a red cat", "a red dog", "a red cook", "a red red"]
@@ -70,17 +73,19 @@ def test_near_words_are_those_that_it_paints(setup):
 
 def test_nobody_says_no_without_a_judge(case):
     found = stage.oracle(prepare(case), silent)
-    assert found["shown"].isnull().all() and stage.cannot_paint(found) == []
+    assert found["shown"].isnull().all() and cannot_paint(found) == []
 
 
 def test_a_word_in_pieces_is_not_believed_and_is_told(setup):
     odd = setup("cat", "dinosaur")
     odd = replace(odd, wording=replace(odd.wording, change_to="dinosaur"))
     found = stage.oracle(odd, silent)
-    assert stage.cannot_paint(found) == ["dinosaur"]
-    said = stage.tell_refusal(found, "here.png")
-    assert "'dinosaur', the unedited model paints it in 0 of 2 pictures (here.png)" in said
-    assert "knows 'dinosaur' only in pieces (" in said and said.endswith("go on with --anyway")
+    assert cannot_paint(found) == ["dinosaur"]
+    said = tell_refusal(found, "here.png")
+    [told] = tell_asked(found)
+    assert told.weak and told.text.startswith("The text encoder knows “dinosaur” only in pieces (")
+    assert "'dinosaur', the unedited model does not paint it (here.png): the text encoder" in said
+    assert "knows “dinosaur” only in pieces (" in said and "--anyway" in said
 
 
 def test_pieces_are_told_for_each_encoder(tiny):
@@ -95,7 +100,7 @@ def test_what_cannot_be_painted_stops_at_once_with_its_pictures_and_anyway_goes_
 ):
     monkeypatch.setattr(loop, "prepare", lambda _: setup("cat"))
     monkeypatch.setattr(loop, "look", None)  # nothing else is begun
-    with pytest.raises(ValueError, match=r"'dog', the unedited model paints it in 0 of 2 .*oracle\.png"):
+    with pytest.raises(ValueError, match=r"'dog', the unedited model does not paint it .*oracle\.png"):
         denoscope.investigate(case, tmp_path / "run")
     with Image.open(tmp_path / "run" / "oracle.png") as sheet:
         assert sheet.size[0] == sheet.size[1]  # two words by two seeds
@@ -108,7 +113,7 @@ def test_what_cannot_be_painted_stops_at_once_with_its_pictures_and_anyway_goes_
 @pytest.mark.slow
 def test_the_embedded_model_paints_a_cook_and_no_dinosaur(tmp_path):
     case = Case("a noto emoji of a dog", "dog", "cat", steps=8)
-    assert stage.cannot_paint(stage.oracle(prepare(case), silent)) == []
+    assert cannot_paint(stage.oracle(prepare(case), silent)) == []
     with pytest.raises(ValueError, match=r"'dinosaur'.*only in pieces.*it can paint '"):
         denoscope.investigate(replace(case, change_to="dinosaur"), tmp_path / "run")
 
