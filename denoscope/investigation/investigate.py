@@ -23,6 +23,7 @@ from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
 from ..models.store.provenance import provenance
 from ..report import page as report
+from ..report.asked import cannot_paint, tell_refusal
 from ..report.images import save_sheet
 from .case import Case, Setup, prepare
 from .folder import ORACLE, RunFolder, write_text
@@ -31,7 +32,7 @@ from .stages.change import make_edit
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
 from .stages.look import look
-from .stages.oracle import cannot_paint, oracle, tell_refusal
+from .stages.oracle import oracle
 from .stages.text_cause import text_cause
 
 

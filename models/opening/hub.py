@@ -60,8 +60,8 @@ def _unreachable(name: str, revision: str | None) -> Exception | None:
 
 
 def _absent(name: str, away: Exception) -> UsageError:
-    reason = _first_line(away)
-    told = UsageError(f"{name!r} is not on this machine, and the hub cannot be reached ({reason})")
+    reason = f"the hub cannot be reached ({_first_line(away)})"
+    told = UsageError(f"{name!r} is not on this machine, and {reason}")
     told.add_note(
         f"Fetch it where there is a network (hf download {name}) and give its folder: --model FOLDER; "
         "or take an embedded model, which needs none: --model emoji"

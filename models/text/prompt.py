@@ -205,7 +205,8 @@ class Words:
 
 def _near(word: str, words: Sequence[str]) -> str:
     """What may have been meant, and in any case all words that there are."""
-    said, known = near(word, words), f"its words are {', '.join(dict.fromkeys(words))}"
+    each = dict.fromkeys(words)
+    said, known = near(word, each), f"its words are {', '.join(each)}"
     return f"{said} {known[0].upper()}{known[1:]}" if said.startswith("did you mean") else known
 
 

@@ -113,6 +113,7 @@ def hub(folder, monkeypatch):
         asked.append(("weights", name, options))
         return str(folder)
 
+    monkeypatch.setattr("denoscope.models.opening.hub.HfApi.model_info", lambda *_, **__: None)
     monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", staticmethod(load_config))
     monkeypatch.setattr(diffusers.DiffusionPipeline, "download", staticmethod(download))
     return asked

@@ -62,8 +62,9 @@ def edit(
     With --prompt, and with the --site that  denoscope locate  names, it is the edit that  denoscope
     investigate  makes.
     """
-    from ...investigation.pieces import in_pieces, tell_pieces
+    from ...investigation.pieces import in_pieces
     from ...investigation.single import edit as make
+    from ...report.asked import tell_pieces
 
     check_writable(output.parent) if force else check_new(output)
     model = open_model(opening, to)

@@ -13,8 +13,9 @@ from torch import Tensor
 from ...models.images import to_array
 from ...models.progress import Progress, part
 from ...probes.sweep.sweeping import SweepRun, sweep
+from ...report.asked import cannot_paint
 from ..case import Setup
-from ..pieces import in_pieces, tell_pieces
+from ..pieces import in_pieces
 from ..wording import fit, same
 
 PICTURES = 4
@@ -49,28 +50,6 @@ def oracle(setup: Setup, progress: Progress) -> xr.Dataset:
     near = {word: _near(setup, word, part(progress, 2, 1, 3)) for word in cannot_paint(data)}
     progress(3, 3, "asked")
     return data.assign_attrs(near=json.dumps(near))
-
-
-def cannot_paint(asked: xr.Dataset) -> list[str]:
-    """Return those of the two words that no picture shows; none where nobody can say."""
-    if not asked.attrs["judged"]:
-        return []
-    seen = asked["shown"].fillna(0).sum("seed")
-    return [str(word) for word in seen["word"].values if float(seen.sel(word=word)) == 0]
-
-
-def tell_refusal(asked: xr.Dataset, pictures: str) -> str:
-    """Say what the model cannot paint, where the pictures are, and what it can paint instead."""
-    said = []
-    for word in cannot_paint(asked):
-        n = asked.sizes["seed"]
-        text = f"asked outright for {word!r}, the unedited model paints it in 0 of {n} pictures ({pictures})"
-        pieces = json.loads(asked.attrs["pieces"]).get(word)
-        text += f"; {tell_pieces(pieces)}" if pieces else ""
-        near = json.loads(asked.attrs["near"])[word]
-        text += f"; it can paint {', '.join(map(repr, near))}" if near else ""
-        said.append(text)
-    return f"{'. And '.join(said)}. Take another word, or go on with --anyway"
 
 
 def _asking(setup: Setup, word: str) -> str:

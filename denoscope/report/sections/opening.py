@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..asked import tell_asked
 from ..pairs import pairs
 from ..plain import plain_site, plain_token
 from ..results import Results, Section
@@ -19,7 +20,9 @@ def section(results: Results) -> Section:
         "facts": _facts(asked, results.about),
         "tiles": _tiles(results),
     }
-    return Section(values, {"hero": pairs(results.stages["effect"], "efficacy")})
+    asked_outright = results.stages.get("oracle")
+    told = [] if asked_outright is None else tell_asked(asked_outright)
+    return Section(values, {"hero": pairs(results.stages["effect"], "efficacy")}, told)
 
 
 def _facts(asked: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:

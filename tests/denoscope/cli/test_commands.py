@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pandas as pd
 import pytest
 
-from denoscope import Trace
+from denoscope import Edit, Trace
 from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from tests.denoscope.cli.calling import ABOUT, call
 
@@ -40,6 +43,67 @@ def test_locate_prints_places_and_saves_scores(folder, tmp_path):
         assert done.exit_code == 0 and f"{inside}/" in done.output and (tmp_path / inside).is_dir()
 
 
+def test_locate_writes_what_it_prints_the_nearest_to_the_whole_effect_first(folder, tmp_path):
+    run = ["locate", "a red cat", "--about", "cat", "--model", folder, "--steps", 1, "--seeds", 2]
+    file = tmp_path / "places.csv"
+    done = call(*run, "--table", file, "--json")
+    found = json.loads(done.stdout)
+    written = pd.read_csv(file)
+    assert list(written.columns) == ["site", "token", "mean", "low", "high"]
+    assert written["site"].tolist() == [p["site"] for p in found["places"]]
+    assert written["mean"].tolist() == pytest.approx([p["mean"] for p in found["places"]])
+    whole = 1 if found["unit"].startswith("share") else found["total"]["mean"]
+    far = (written["mean"] - whole).abs()
+    small = not found["unit"].startswith("share") and 2 * abs(whole) < written["mean"].abs().max()
+    assert (-written["mean"] if small else far).is_monotonic_increasing
+    assert found["site"] == written["site"][0]
+
+
+def test_which_seeds_may_be_named(folder, tmp_path):
+    run = ["generate", "a red cat", "--model", folder, "--steps", 1, "-o", tmp_path / "p"]
+    assert json.loads(call(*run, "--seed", "7,9", "--json").stdout)["seeds"] == [7, 9]
+    assert sorted(p.name for p in (tmp_path / "p").iterdir()) == ["seed-7.png", "seed-9.png"]
+
+
+def test_quiet_prints_paths_alone_and_json_nothing_else(folder, tmp_path):
+    run = ["trace", "a red cat", "--model", folder, "--steps", 1, "--sites", "unet/mid.*/*.out"]
+    done = call(*run, "-o", tmp_path / "a.zarr", "--quiet")
+    assert (done.stdout, done.stderr) == (f"{tmp_path / 'a.zarr'}\n", "")
+    told = json.loads(call(*run, "-o", tmp_path / "b.zarr", "--json", "--quiet").stdout)
+    assert told["trace"] == str(tmp_path / "b.zarr") and len(told["sites"]) > 1
+    sites = json.loads(call("sites", "unet/mid.*/cross_attn.out", "--model", folder, "--json").stdout)
+    assert sites["sites"][0]["site"] == "unet/mid.attn.0.0/cross_attn.out"
+
+
+def test_a_model_is_opened_in_the_format_that_is_named(folder):
+    done = call("generate", "a red cat", "--model", folder, "--dtype", "float61")
+    assert done.exit_code == 2 and "did you mean 'float16'" in done.stderr
+    done = call("sites", "--model", folder, "--device", "nowhere")
+    assert done.exit_code == 2 and "device 'nowhere' cannot be used here" in done.stderr
+
+
+def test_an_edit_is_that_of_an_investigation(folder, finished, tmp_path):
+    made = Edit.load(finished / "edit.safetensors")
+    file = tmp_path / "e.safetensors"
+    run = ["edit", "cat", "dog", "--model", folder, "-o", file, "--prompt", "a red cat"]
+    assert call(*run, "--site", made.note["site"]).exit_code == 0
+    assert Edit.load(file) == made and Edit.load(file).note["keep"] == made.note["keep"]
+
+
+def test_an_edit_keeps_and_is_worded_as_it_is_told(folder, tmp_path):
+    run = ["edit", "cat", "dog", "--model", folder, "-o", tmp_path / "e"]
+    told = ["--keep", "", "--keep", "a red dog", "--template", "a {}"]
+    assert call(*run, *told).exit_code == 0
+    note = Edit.load(tmp_path / "e").note
+    assert (note["keep"], note["templates"]) == (["", "a red dog"], ["a {}"])
+
+
+def test_an_edit_says_what_the_encoder_knows_in_pieces_only(folder, tmp_path):
+    done = call("edit", "cat", "dinosaur", "--model", folder, "-o", tmp_path / "e")
+    said = " ".join(done.output.split())
+    assert "knows “dinosaur” only in pieces (" in said and "knows “cat”" not in said
+
+
 def test_investigate_says_where_the_page_is(folder, tmp_path):
     run = ["investigate", "a red cat", *ABOUT, "--model", folder, "--steps", 1, "--seeds", 1]
     done = call(*run, "--output", tmp_path / "run")
@@ -54,7 +118,7 @@ def test_edit_says_what_it_reaches_and_what_it_leaves(tmp_path):
     assert "text_encoder/layer.0/self_attn.out: reaches the denoiser by tokens " in both
     assert "text_encoder_2/layer.0/self_attn.out: reaches the denoiser by tokens and pooled" in both
     assert "left as before" not in both
-    one = call(*run, "--site", "text_encoder_2/layer.0/mlp.out").output.replace("\n", " ")
+    one = call(*run, "--force", "--site", "text_encoder_2/layer.0/mlp.out").output.replace("\n", " ")
     assert "by tokens and pooled" in one and "left as before: text_encoder" in one
 
 
@@ -69,8 +133,6 @@ def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
 
 @pytest.mark.slow
 def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
-    import json
-
     from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation
     from denoscope.analysis.scores import load_store
 
@@ -82,4 +144,4 @@ def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     )
     assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
     seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
-    assert set(seconds) == {"look", "text", "denoiser", "effect"}
+    assert set(seconds) == {"oracle", "look", "text", "denoiser", "effect"}

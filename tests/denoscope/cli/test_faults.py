@@ -27,18 +27,42 @@ def test_faults_of_input_name_the_input_and_the_fix(folder, tmp_path):
     one_line(call("generate", "a cat", "--guidance", -1, *model), 2, "guidance is -1", "from 0 up")
     one_line(call("generate", "a cat", "--seeds", 0, *model), 2, "seeds is 0", "at least 1")
     one_line(call("generate", "x" * 60, *model), 2, "tokens", "shorten the prompt")
+    one_line(call("generate", "a cat", "--seed", "7,x", *model), 2, "'7,x'", "--seed 7,8,9")
     one_line(
         call("investigate", "a red cat", "--about", "bird", "--change-to", "dog", *model),
         2,
         "bird",
-        "a red cat",
+        "words are a, red, cat",
     )
+    run = ["investigate", "a red cat", "--about", "ct", "--change-to", "dog", *model]
+    one_line(call(*run), 2, "did you mean 'cat'? Its words are a, red, cat")
+    run = ["investigate", "a cat and a cat", "--about", "cat", "--change-to", "dog", *model]
+    one_line(call(*run), 2, "exactly once", "'cat:1', 'cat:2'")
     one_line(call("locate", "a red cat", "--about", "cat", "--in", "vae", *model), 2, "'vae'", "unet")
     one_line(call("edit", "cat", " ", *model, "-o", tmp_path / "e"), 2, "empty")
     one_line(call("edit", "cat", "猫", *model, "-o", tmp_path / "e"), 2, "does not know '猫'")
     run = ["investigate", "a red cat", "--about", "cat", "--change-to", "猫", "-o", tmp_path / "run", *model]
     one_line(call(*run), 2, "does not know '猫'")
     assert not (tmp_path / "e").exists()
+
+
+def test_a_hub_id_without_a_network_is_two_lines(monkeypatch):
+    def away(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("denoscope.models.opening.hub.HfApi.model_info", away)
+    done = call("sites", "--model", "owner/name", "--quiet")
+    first, second = done.stderr.splitlines()
+    assert done.exit_code == 2 and first.startswith("error: 'owner/name' is not on this machine")
+    assert "no network" in first and "--model FOLDER" in second and not done.stdout
+
+
+def test_an_edit_about_another_word_is_noticed(edited, folder):
+    run = ["evaluate", edited, "a red cat", "--model", folder]
+    one_line(call(*run, "--about", "red"), 2, "the edit is about cat -> dog, not about red -> ...")
+    words = ["--about", "cat", "--change-to", "cook"]
+    one_line(call(*run, *words), 2, "the edit is about cat -> dog, not about cat -> cook")
+    one_line(call(*run), 2, "no judge ships")  # its own words: what was missing is a judge
 
 
 def test_weights_that_are_nan_truncated_or_pickled_are_refused(tmp_path):
@@ -104,6 +128,10 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(folder, tmp_path, monkeypa
 def test_nothing_is_overwritten(folder, tmp_path):
     model = ["--model", folder, "--steps", 1]
     (tmp_path / "t.zarr").mkdir()
+    (tmp_path / "e").write_text("kept")
+    one_line(call("edit", "cat", "dog", "--model", folder, "-o", tmp_path / "e"), 2, "exists", "--output")
+    assert (tmp_path / "e").read_text() == "kept"
+    assert call("edit", "cat", "dog", "--model", folder, "-o", tmp_path / "e", "--force").exit_code == 0
     one_line(call("trace", "a cat", *model, "-o", tmp_path / "t.zarr"), 2, "exists", "--output")
     one_line(
         call("locate", "a cat", "--about", "cat", *model, "-o", tmp_path / "t.zarr"), 2, "exists", "--output"

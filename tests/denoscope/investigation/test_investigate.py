@@ -17,7 +17,7 @@ from denoscope.investigation.investigate import investigate
 from denoscope.models.families.flux import Flux
 from denoscope.models.synthetic.tiny_families import tiny_dit, tiny_flux, tiny_pixart_sigma, tiny_sdxl
 
-STAGES = ("look", "text", "denoiser", "effect")
+STAGES = ("oracle", "look", "text", "denoiser", "effect")
 
 
 class Watcher:

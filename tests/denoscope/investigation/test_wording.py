@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from denoscope.investigation.wording import fit, same, template, wording
+from denoscope.models import zoo
 
 
 def test_the_word_is_taken_out_where_it_stands_alone():
@@ -12,10 +15,44 @@ def test_the_word_is_taken_out_where_it_stands_alone():
     assert template("一只猫在跑", "猫") == "一只{}在跑"
 
 
-@pytest.mark.parametrize("prompt", ["a cat, a cat", "a dog", "a {cat}"])
-def test_a_prompt_without_exactly_one_place_is_refused(prompt):
-    with pytest.raises(ValueError, match="exactly once"):
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("a cat, a cat", r"exactly once, and is there 2 times; say which is meant: 'cat:1', 'cat:2'"),
+        ("a dog", "exactly once, and is there 0 times"),
+        ("a {cat}", "braces"),
+    ],
+)
+def test_a_prompt_without_exactly_one_place_is_refused(prompt, said):
+    with pytest.raises(ValueError, match=said):
         template(prompt, "cat")
+
+
+def test_which_of_several_is_asked_for_by_its_number():
+    assert template("a cook and a Cook", "cook:2") == "a cook and a {}"
+    words = wording("emoji", "a cook and a cook", "cook:2", "judge")
+    assert (words.about, words.efficacy) == ("cook", ("a cook and a {}",))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "about", "to", "own"),
+    [
+        ("a twemoji emoji of a red apple", "twemoji", "flat", "a {} emoji of a red apple"),
+        ("a noto emoji of a man firefighter", "man", "woman", "a noto emoji of a {} firefighter"),
+        ("a noto emoji of a woman cook with light skin", "light", "dark", None),
+        ("a flat emoji of a red circle", "red", "blue", None),
+    ],
+)
+def test_styles_genders_skins_and_colours_are_compared_with_their_like(prompt, about, to, own):
+    words = wording("emoji", prompt, about, to)
+    own = own or prompt.replace(about, "{}")
+    world = json.loads((zoo.folder("emoji") / "world.json").read_text())
+    kind = next(k for k in ("styles", "genders", "skins", "backgrounds") if about in world[k])
+    assert set(words.peers) == set(world[kind]) and {about, to} <= set(words.peers)
+    like = [w for w, (form,) in words.neighbourhood.items() if fit(form, "x") == fit(own, "x")]
+    assert like and set(like) <= set(world[kind]) - {about, to}
+    assert len(set(words.keep)) == len(words.keep)  # a text that is kept twice would weigh twice
+    assert prompt not in words.keep
 
 
 def test_articles_fit():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from denoscope.models.places.account import AccountError
 from denoscope.models.text.encoders import chosen, joined
-from denoscope.models.text.prompt import Prompt, Words
+from denoscope.models.text.prompt import Prompt, Words, places
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.models.families.test_families import opened
@@ -302,3 +302,24 @@ def test_texts_without_embeddings_have_digests_of_their_own():
     assert red.digest != blue.digest and red.digest == again.digest
     flat = Prompt("red circle", (), embeds=torch.zeros(2, 3))
     assert flat.digest != Prompt("red circle", (), embeds=torch.zeros(3, 2)).digest
+
+
+def test_one_of_several_occurrences_is_found_by_its_number():
+    spans = ((0, 0), (0, 1), (2, 5), (6, 9), (10, 11), (12, 15), (0, 0))
+    words = Words("a cat and a cat", ("<s>", "a", "cat", "and", "a", "cat", "</s>"), spans)
+    assert (words.find("cat"), words.find("cat:1"), words.find("Cat:2")) == ([2, 5], [2], [5])
+    assert words.without("cat:2") == "a cat and a"
+    for wrong in ("cat:3", "cat:0"):
+        with pytest.raises(LookupError, match=f"'{wrong}' is not in the prompt 'a cat and a cat'"):
+            words.find(wrong)
+    assert places("x:2 and x and x", "x:2") == [(0, 3)]  # written like that, it is meant like that
+
+
+def test_a_word_that_is_not_there_is_told_all_words():
+    words = Words("a red cat and a dog", ())
+    with pytest.raises(
+        LookupError, match="did you mean 'cat' or 'a'\\? Its words are a, red, cat, and, dog$"
+    ):
+        words.find("cta")
+    with pytest.raises(LookupError, match="not in the prompt 'a red cat and a dog'; its words are a, red"):
+        words.find("xyz")
