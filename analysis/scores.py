@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models.arguments import check_fields, checked
 from ..models.errors import MissingFileError, UsageError
 from ..models.html import panel, table
 from ..models.site import Site
@@ -37,6 +38,9 @@ class Scores:
     values: xr.DataArray
     denominator: xr.DataArray | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __repr__(self) -> str:
         return f"Scores({dict(self.values.sizes)}; best: {self.best()})"
 
@@ -55,6 +59,7 @@ class Scores:
         below = self.denominator
         return mean if below is None else mean / below.mean(_units(below), skipna=False)
 
+    @checked
     def interval(self, level: float = 0.95, over: Sequence[str] | None = None) -> xr.Dataset:
         """Return ``mean``, ``low`` and ``high`` over places, as ``denoscope.analysis.intervals`` has them.
 
@@ -73,6 +78,7 @@ class Scores:
         values = self.values.mean(fixed, skipna=False)
         return interval(values, over, level, denominator=below)
 
+    @checked
     def top(self, k: int) -> list[Site]:
         """Return the k sites of highest mean score; a site with tokens or windows counts by its best one."""
         mean = self.mean()
@@ -87,11 +93,13 @@ class Scores:
         found: dict[str, Any] = {str(d): str(mean[d].values[int(i)]) for d, i in place.items()}
         return {**found, "mean": float(mean.isel(place))}
 
+    @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of places with mean, low and high; the best first."""
         frame = self.interval(level).to_dataframe().reset_index()[[*self.places, "mean", "low", "high"]]
         return frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write a zarr store; it appears under its name only when whole.
 
@@ -104,6 +112,7 @@ class Scores:
         save_store(xr.Dataset(data, attrs=self.values.attrs), path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Scores:
         """Read what ``save`` wrote.
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.errors import UsageError
 from ..models.text.prompt import Words
 from ..probes.text_states import TokenStates
@@ -45,6 +46,7 @@ class PromptPair:
     at: int
 
 
+@checked
 def prompt_pairs(requests: Mapping[str, str], templates: Sequence[str] = TEMPLATES) -> list[PromptPair]:
     """Put each request into each template.
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .arguments import checked
 from .errors import StateError, UsageError, WrongTypeError
 from .formats import compute_device, compute_dtype
 from .places.account import Account
@@ -167,6 +168,7 @@ class Adapter(Structure):
         """The number format that the denoiser computes in, however its weights are stored."""
         return compute_dtype(self.denoiser)
 
+    @checked
     def encode(
         self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = (), **how: Any
     ) -> list[Prompt]:
@@ -193,6 +195,7 @@ class Adapter(Structure):
             made = self._encode(list(texts), **options)
         return [replace(p, clip_skip=options.get("clip_skip")) for p in made] if options else made
 
+    @checked
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - some take it
         """How many layers of its text encoders the denoiser reads, by component, where it is not all.
 
@@ -224,6 +227,7 @@ class Adapter(Structure):
         """Return what rows of the unconditional branch read: negative texts, or no text."""
         return self.encode(texts, branch, samples, **how)
 
+    @checked
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""
         return self._draw(generators(seeds))
@@ -242,6 +246,7 @@ class Adapter(Structure):
         t = torch.tensor(step.t, dtype=kind, device=self.device)
         return t if rows is None else t.expand(rows)
 
+    @checked
     def sized(self, size: tuple[int, int] | None) -> Self:
         """Return the same model, painting pictures of another height and width."""
         if size is None or size == self.size:

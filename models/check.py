@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .arguments import checked
 from .base import Model
 from .errors import UsageError
 from .places.hooks import hooked
@@ -52,6 +53,7 @@ class ModelCheckError(UsageError):
     """An adapter does not do what it promises."""
 
 
+@checked
 def check_model(
     model: Model, prompts: Sequence[str] = ("a cat", "a red dog"), steps: int = 3, guidance: float = 7.5
 ) -> pd.DataFrame:

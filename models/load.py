@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from . import zoo
+from .arguments import checked
 from .base import Model
 from .errors import DenoscopeError, NotFoundError, UsageError
 from .families.dit import DiT
@@ -46,6 +47,7 @@ ADAPTERS: dict[str, type[Model]] = {
 }
 
 
+@checked
 def load(
     source: Any,
     *,

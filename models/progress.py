@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,6 +23,7 @@ AFTER = 2.0
 """Seconds of work before a bar comes by itself."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called now and then, with how much is done, of how much, and what it is."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..models.adapter import Adapter
+from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError
 from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
 from ..models.run.context import CallContext, When
@@ -34,16 +35,19 @@ __all__ = [
 ]
 
 
+@checked
 def scale(site: Site | str, factor: float, when: When = When()) -> Intervention:
     """Multiply what passes through a site."""
     return Intervention(_site(site), lambda x, _: factor * x, when, Spec("scale", {"factor": factor}))
 
 
+@checked
 def zero(site: Site | str, when: When = When()) -> Intervention:
     """Zero-ablate a site."""
     return Intervention(_site(site), lambda x, _: torch.zeros_like(x), when, Spec("zero", {}))
 
 
+@checked
 def patch(
     site: Site | str,
     values: Mapping[Site, Any] | Tensor,
@@ -132,6 +136,7 @@ def _fitting(site: Site, new: Tensor, x: Tensor) -> Tensor:
         ) from error
 
 
+@checked
 def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = When()) -> Intervention:
     """Mean-ablate: put in place the mean over the samples of another run, step by step."""
     site = _site(site)
@@ -143,6 +148,7 @@ def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = Whe
     return Intervention(site, fn, when, Spec("mean", kept))
 
 
+@checked
 def resample(
     site: Site | str, values: Mapping[Site, Any] | Tensor, seed: int = 0, when: When = When()
 ) -> Intervention:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.base import Model, Prompt, State, check_run
 from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.places.account import Account
@@ -63,6 +64,7 @@ class Trace(Mapping[Site, Tensor]):
     axes: Mapping[Site, tuple[str, ...]] = field(default_factory=dict)
     samples: tuple[int, ...] | None = None
 
+    @checked
     def __getitem__(self, site: Site | str) -> Tensor:
         site = Site(str(site))
         if site not in self.acts:
@@ -86,6 +88,7 @@ class Trace(Mapping[Site, Tensor]):
     def _repr_html_(self) -> str:
         return trace_html(self)
 
+    @checked
     def at(self, site: Site | str, step: Step | int) -> Tensor:
         """Return the activation at one step, [sample, ...].
 
@@ -113,6 +116,7 @@ class Trace(Mapping[Site, Tensor]):
         """
         return trace_to_xarray(self)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the trace to a new folder (a zarr store, which ``xarray.open_zarr`` opens too).
 
@@ -123,6 +127,7 @@ class Trace(Mapping[Site, Tensor]):
         save_trace(self, Path(path))
 
     @staticmethod
+    @checked
     def load(path: str | Path, model: Model | None = None) -> Trace:
         """Read a saved trace; pictures need the model that made it.
 
@@ -140,6 +145,7 @@ class Trace(Mapping[Site, Tensor]):
         return Trace(**load_trace(Path(path)), _decode=model.decode if model else no_model)
 
 
+@checked
 def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     model: Model,
     prompts: Sequence[str | Prompt] | None = None,

@@ -27,6 +27,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import check_fields, checked
 from ...models.base import Model, Prompt, State
 from ...models.errors import NotFoundError, UsageError, WrongTypeError
 from ...models.progress import Progress
@@ -54,6 +55,9 @@ class WordMaps:
     maps: xr.DataArray
     run: Trace
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def images(self) -> Float[Tensor, "sample 3 height width"]:
         """The pictures in 0..1, equal to those of a plain run."""
@@ -71,6 +75,7 @@ class WordMaps:
         return dataset
 
 
+@checked
 def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     model: Model,
     prompts: Sequence[str | Prompt],
@@ -150,6 +155,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     return WordMaps(label(values, list(rows), run, kept if time == "each" else None), run)
 
 
+@checked
 def maps_from_trace(
     run: Trace,
     model: Model,

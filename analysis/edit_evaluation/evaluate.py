@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -25,6 +25,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import check_fields, checked
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.progress import Progress, part, showing
@@ -39,6 +40,7 @@ DIM = "evaluation_prompt"
 """The dimension of the prompts that an edit is tried on; stores of older versions call it ``question``."""
 
 
+@runtime_checkable
 class Judge(Protocol):
     """What is asked of a judge; ``models.judges.Judge`` is one."""
 
@@ -61,6 +63,7 @@ class EditEvaluation:
     images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if "question" in self.data.dims:
             object.__setattr__(self, "data", self.data.rename(question=DIM))
 
@@ -96,6 +99,7 @@ class EditEvaluation:
         frame = self.measures().to_dataframe().reset_index()
         return frame[["kind", "prompt", "target", "seed", "state", "shown", "gone", "fit", "moved"]]
 
+    @checked
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table: for each kind, measure and state the mean, with a confidence interval.
 
@@ -115,6 +119,7 @@ class EditEvaluation:
         return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
 
 
+@checked
 def evaluate_edit(
     model: Model,
     change: Callable[[Model], AbstractContextManager[Any]],
@@ -222,6 +227,7 @@ class _Painter:
         )
 
 
+@checked
 def judged(
     images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]],
     prompts: Sequence[EvaluationPrompt],

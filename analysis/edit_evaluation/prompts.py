@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ...models.arguments import check_fields, checked
 from ...models.errors import UsageError
 
 Kind = Literal["efficacy", "generality", "specificity"]
@@ -35,6 +36,7 @@ class EvaluationPrompt:
     wanted: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.kind not in KINDS:
             raise UsageError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
         if self.template.count("{}") != 1:
@@ -56,6 +58,7 @@ class EvaluationPrompt:
         return self.template.replace("{}", self.word)
 
 
+@checked
 def evaluation_prompts(
     requests: Mapping[str, str],
     efficacy: Sequence[str],

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...models.arguments import check_fields
 from ..analysis.metrics import Metric, clip_score, latent_distance
 from ..models.base import Model, check_run
 from ..models.errors import UsageError
@@ -40,6 +41,9 @@ class Case:
     steps: int = 10
     guidance: float | None = None
     draws: int = 2
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def quicker(self) -> Case:
         """Return the same case with fewer seeds, steps and draws: for a first look, and for tests."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ...models.arguments import checked
 from ..analysis.mediation.result import Mediation
 from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
@@ -31,6 +32,7 @@ from .stages.look import look
 from .stages.text_cause import text_cause
 
 
+@checked
 def investigate(
     case: Case,
     output: str | Path,

@@ -19,6 +19,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
 from ...models.site import Site
@@ -42,6 +43,7 @@ _KINDS = ("self_attn.out", "mlp.out")
 Bias = Literal["subtract", "reference"]
 
 
+@checked
 def quickfix(
     model: Model,
     requests: Mapping[str, str],

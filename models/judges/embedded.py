@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import zoo
+from ..arguments import checked
 from ..errors import NotFoundError, UsageError
 from ..opening.quiet import no_bars
 from ..suggest import near
@@ -60,6 +61,7 @@ class Attributes(nn.Module):
         self.tower = ImageTower(width, dim)
         self.heads = nn.ModuleDict({name: nn.Linear(dim, len(values)) for name, values in labels.items()})
 
+    @checked
     def features(self, images: Tensor) -> Tensor:
         """What the heads read."""
         return F.silu(self.tower(images))
@@ -84,10 +86,12 @@ class Judge:
     classifier: Attributes
     vocabulary: dict[str, tuple[str, ...]]
 
+    @checked
     def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of every picture with every text, ``[sample, text]``."""
         return self._embed_images(images) @ self._embed_texts(texts).T
 
+    @checked
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of picture i with text i, ``[sample]``."""
         if len(images) != len(texts):
@@ -96,6 +100,7 @@ class Judge:
             )
         return (self._embed_images(images) * self._embed_texts(texts)).sum(-1)
 
+    @checked
     def labels(self, attribute: str) -> tuple[str, ...]:
         """What an attribute (style, concept, gender or skin) can be, in the order of ``probabilities``."""
         if attribute not in self.vocabulary:
@@ -104,12 +109,14 @@ class Judge:
             )
         return self.vocabulary[attribute]
 
+    @checked
     def probabilities(self, images: Tensor, attribute: str) -> Tensor:
         """Probability of each label of an attribute, ``[sample, label]``."""
         self.labels(attribute)
         logits: Tensor = self.classifier.heads[attribute](self.features(images))
         return logits.softmax(-1)
 
+    @checked
     def probability(self, images: Tensor, attribute: str, label: str) -> Tensor:
         """Probability of one label, ``[sample]``."""
         labels = self.labels(attribute)
@@ -117,6 +124,7 @@ class Judge:
             raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
         return self.probabilities(images, attribute)[:, labels.index(label)]
 
+    @checked
     def features(self, images: Tensor) -> Tensor:
         """What the classifier reads, ``[sample, feature]``: for Fréchet distances."""
         return self.classifier.features(_prepare(images, self.text_projection))
@@ -131,6 +139,7 @@ class Judge:
         return F.normalize(pooled @ self.text_projection.T, dim=-1)
 
 
+@checked
 def load_judge(name: str = "emoji") -> Judge:
     """Load the judge that ships with an embedded model.
 
@@ -154,6 +163,7 @@ def _read_once(folder: Path) -> Judge:
     return read_judge(folder)
 
 
+@checked
 def read_judge(folder: Path) -> Judge:
     """Read a judge from a model's folder: ``judge/``, ``text_encoder/`` and ``tokenizer/``."""
     config = json.loads((folder / "judge" / "config.json").read_text())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_fields
 from ..errors import UsageError
 from .schedule import is_flow
 
@@ -35,6 +36,9 @@ class Step:
     index: int
     t: float
     sigma: float
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def log_snr(self) -> float:

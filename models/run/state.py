@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..errors import UsageError
 from ..text.prompt import Prompt
 from .context import Branch
@@ -45,6 +46,7 @@ class SamplerState:
         """The seed of each sample's noise source."""
         return tuple(torch.Generator().set_state(s).initial_seed() for s in self.noise_states)
 
+    @checked
     def rows(self, rows: Sequence[int]) -> SamplerState:
         """Return the state of some samples, in the order given; samples may repeat."""
         chosen = list(rows)
@@ -57,6 +59,7 @@ class SamplerState:
             {name: x[chosen] for name, x in self.memory.items()},
         )
 
+    @checked
     def reseeded(self, seeds: Sequence[int]) -> SamplerState:
         """Return the state with fresh noise sources: children of one state that differ from here on.
 
@@ -70,6 +73,7 @@ class SamplerState:
         return replace(self, noise_states=tuple(g.get_state() for g in generators(seeds)))
 
     @staticmethod
+    @checked
     def join(parts: Sequence[SamplerState]) -> SamplerState:
         """Return one state of the samples of several, taken at the same step of one schedule.
 

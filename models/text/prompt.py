@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..arguments import check_fields, checked
 from ..errors import NotFoundError
 from ..suggest import near
 
@@ -59,6 +60,9 @@ class Words:
     spans: tuple[tuple[int, int], ...] = ()
     unknown: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def end(self) -> int:
         """Index of the first token after the text (the end-of-text token)."""
@@ -69,6 +73,7 @@ class Words:
         """The words of the text, in order."""
         return tuple(re.findall(r"\w+(?:[-']\w+)*", self.text))
 
+    @checked
     def without(self, words: str) -> str:
         """Return the text with the words left out at every occurrence, spaces and commas tidied.
 
@@ -84,6 +89,7 @@ class Words:
         left = re.sub(r"\s*,(?:\s*,)*", ",", left)  # nothing between two commas: one is enough
         return re.sub(r"\s+", " ", left).strip(" ,")
 
+    @checked
     def reads(self, words: str) -> bool:
         """Whether some token stands for the words; none may, where the text was cut off before."""
         try:
@@ -91,6 +97,7 @@ class Words:
         except LookupError:
             return False
 
+    @checked
     def find(self, words: str) -> list[int]:
         """Return the indices of the tokens that spell one word or a run of words, at every occurrence.
 
@@ -107,6 +114,7 @@ class Words:
         """
         return self._standing_for(self._places(words), words)
 
+    @checked
     def at(self, first: int, last: int) -> list[int]:
         """Return the indices of the tokens that stand for some characters of the text, parts of words too.
 
@@ -197,6 +205,7 @@ class Prompt(Words):
             digest.update(b"|")
         return digest.hexdigest()
 
+    @checked
     def of(self, component: str) -> Words:
         """Return the words as one text encoder (``text_encoder_2``) reads them: its own tokens and spans.
 

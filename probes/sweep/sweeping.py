@@ -13,6 +13,7 @@ from typing import Unpack
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.errors import UsageError, WrongTypeError
 from ...models.progress import Progress, showing
@@ -38,6 +39,7 @@ class Swept:
     rows: int
 
 
+@checked
 def sweep(
     model: Model,
     runs: Sequence[SweepRun],
