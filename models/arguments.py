@@ -22,7 +22,7 @@ Part = tuple[str, Any, Any]
 """What it is called, the value, and what it should be."""
 
 _NUMBERS: dict[Any, type] = {int: Integral, float: Real}
-_LISTS = (abc.Sequence, abc.Collection)
+_LISTS = (abc.Sequence, abc.Collection, list)
 _WORDS = {
     Integral: "a whole number",
     Real: "a number",
@@ -82,13 +82,18 @@ def _is(value: Any, kind: Any) -> bool:
     """Whether a value is of one kind, which is no union."""
     origin, inner = _form(kind)
     if origin is None:
-        return isinstance(value, kind)
+        return isinstance(value, kind) or (kind is Integral and _is_whole(value))
     if origin is Literal:
         return isinstance(value, inner)
     if origin is abc.Callable:
         return callable(value)
     parts = _parts("", value, kind)
     return parts is not None and all(_fits(v, hint) for _, v, hint in parts)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether an array of no axis holds a whole number."""
+    return isinstance(value, Tensor | np.ndarray) and not value.ndim and isinstance(value.item(), int)
 
 
 @functools.cache

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ...models.arguments import check_fields
 from ..analysis.metrics import Metric, clip_score, latent_distance
+from ..models.arguments import check_fields
 from ..models.base import Model, check_run
 from ..models.errors import UsageError
 from ..models.judges.embedded import Judge, load_judge

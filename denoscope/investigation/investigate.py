@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ...models.arguments import checked
 from ..analysis.mediation.result import Mediation
+from ..models.arguments import checked
 from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
