@@ -130,6 +130,7 @@ class Scores:
         )  # "per": older stores
 
 
+@checked
 def save_store(data: xr.Dataset, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Write a dataset as a zarr store, whole or not at all; ``xarray.open_zarr`` opens it too.
 
@@ -148,6 +149,7 @@ def save_store(data: xr.Dataset, path: str | Path, about: Mapping[str, Any] | No
         seal(part, KIND, about or {})
 
 
+@checked
 def load_store(path: str | Path) -> xr.Dataset:
     """Read a dataset written by ``save_store`` into memory, and compare it with what was written.
 
@@ -158,6 +160,7 @@ def load_store(path: str | Path) -> xr.Dataset:
     return read_store(Path(path), {str: object})[0]
 
 
+@checked
 def read_store(path: Path, schema: Schema) -> tuple[xr.Dataset, Mapping[str, Any]]:
     """Read a dataset, and what else was told of it, which has to fit a schema.
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .arguments import checked
-from .errors import StateError, UsageError, WrongTypeError
+from .errors import StateError, UsageError
 from .formats import compute_device, compute_dtype
 from .places.account import Account
 from .places.live import Live
@@ -27,6 +27,9 @@ from .structure import Structure
 from .text.encoders import Reading, read
 from .text.options import chosen_options
 from .text.prompt import Prompt, Words
+
+LARGEST = 2**16
+"""Pixels of a picture's side that nobody means to exceed."""
 
 
 class Adapter(Structure):
@@ -99,7 +102,7 @@ class Adapter(Structure):
         unit = self.size_unit
         if not self.native_size:
             raise UsageError(f"size is {size}, but {self.name} paints no pictures; leave it out")
-        if len(size) != 2 or any(s < unit or s % unit for s in size):
+        if len(size) != 2 or any(not unit <= s <= LARGEST or s % unit for s in size):
             raise UsageError(
                 f"size is {size}; {self.name} paints (height, width) in multiples of {unit} pixels, "
                 f"for example {self.native_size}"
@@ -180,8 +183,6 @@ class Adapter(Structure):
             samples: which samples of a run they belong to; by default 0, 1, ...
             **how: ``clip_skip`` and ``long_prompts``, as in ``Sampling``.
         """
-        if isinstance(texts, str):
-            raise WrongTypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
         self._check_encoder()
         options = chosen_options(self._encode, self.name, how)
         call = Call(

@@ -22,7 +22,10 @@ Part = tuple[str, Any, Any]
 """What it is called, the value, and what it should be."""
 
 _NUMBERS: dict[Any, type] = {int: Integral, float: Real}
+_LATE = (("Adapter", "adapter"), ("Model", "base"))
+"""What some files may name for type checkers alone, lest they import each other."""
 _LISTS = (abc.Sequence, abc.Collection, list)
+_WHOLE_OR_REAL = {Integral, Real}
 _WORDS = {
     Integral: "a whole number",
     Real: "a number",
@@ -46,13 +49,13 @@ def checked(function: F) -> F:
     @functools.wraps(function)
     def edge(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            given = signature.bind(*args, **kwargs)
         except TypeError:  # Python says it well
             return function(*args, **kwargs)
         hints = _hints(function)
-        for name, value in given.items():
-            check(name, value, hints.get(name, Any))
-        return function(*args, **kwargs)
+        for name, value in given.arguments.items():
+            given.arguments[name] = read(name, value, hints.get(name, Any))
+        return function(*given.args, **given.kwargs)
 
     return edge  # type: ignore[return-value]
 
@@ -61,17 +64,43 @@ def check_fields(value: Any) -> None:
     """Compare the fields of a dataclass with their annotations; the first line of its ``__post_init__``."""
     hints = _hints(type(value))
     for field in dataclasses.fields(value):
-        check(field.name, getattr(value, field.name), hints[field.name])
+        given = getattr(value, field.name)
+        plain = read(field.name, given, hints[field.name])
+        if plain is not given:
+            object.__setattr__(value, field.name, plain)
 
 
-def check(name: str, value: Any, hint: Any) -> None:
-    """Raise WrongTypeError, with the fix, if a value is not what its annotation says."""
+def read(name: str, value: Any, hint: Any) -> Any:
+    """Return a value as its annotation says: in plain Python where it is numpy's or torch's.
+
+    Raises:
+        TypeError: if it is something else; the message repeats it, and says what to give.
+    """
     if _fits(value, hint):
-        return
+        return _plain(value, hint)
     for kind in _kinds(hint):
         for part in _parts(name, value, kind) or ():
-            check(*part)  # the one that is wrong is named
+            read(*part)  # the one that is wrong is named
     raise WrongTypeError(_said(name, value, hint))
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """Numbers of numpy, arrays that stand for lists, True for 1; the rest as it is."""
+    kinds = _kinds(hint)
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        as_it_is = any(
+            isinstance(k, type) and k not in _WHOLE_OR_REAL and isinstance(value, k) for k in kinds
+        )
+        return value if as_it_is else value.tolist()
+    if isinstance(value, int) and Integral in kinds and bool not in kinds:
+        return int(value)
+    if isinstance(value, int) and Real in kinds and abs(value) > 2**53:  # torch takes no longer ones
+        return float(value)
+    if type(value) in (list, tuple):
+        inner = [_form(k)[1][0] for k in kinds if _form(k)[0] in (tuple, *_LISTS)]
+        numbers = inner and set(_kinds(inner[0])) & _WHOLE_OR_REAL
+        return type(value)(_plain(v, inner[0]) for v in value) if numbers else value
+    return value
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -162,8 +191,9 @@ def _hints(owner: Any) -> dict[str, Any]:
 
 
 def _read(hint: Any, space: dict[str, Any]) -> Any:
+    late = {name: getattr(sys.modules.get(f"{__package__}.{home}"), name, Any) for name, home in _LATE}
     try:
-        return eval(hint, space) if isinstance(hint, str) else hint
+        return eval(hint, {**late, **space}) if isinstance(hint, str) else hint
     except NameError:
         return Any
 

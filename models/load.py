@@ -73,7 +73,8 @@ def load(
             says what the file does not: configurations, tokenizers, scheduler. Nothing is downloaded.
 
     Returns:
-        The opened model. The pipeline keeps working; nothing in it is changed.
+        The opened model. The pipeline keeps working; nothing in it is changed. Training or evaluation mode is
+        yours: our own calls are in evaluation mode, and put back what was.
 
     Raises:
         LookupError: for a name that is neither in the zoo nor a folder, and for a path to nothing; it names
@@ -85,6 +86,7 @@ def load(
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
     """
+    _check_device(device)
     guidance = None
     options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
@@ -124,6 +126,13 @@ def opened(pipe: Any) -> Model:
     families = sorted(ADAPTERS, key=len, reverse=True)
     family = next((f for f in families if re.match(f.removesuffix("Pipeline") + r"(?!\d)", name)), None)
     return (ADAPTERS[family] if family else _supported(name))(pipe, name)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device is {device!r}; it is one of torch's, like 'cpu' or 'cuda:0'") from None
 
 
 def _found(name: str) -> str:

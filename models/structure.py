@@ -43,7 +43,7 @@ class Structure(ABC):
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
-        """The pipeline's networks as they are now, in evaluation mode."""
+        """The pipeline's networks as they are now; our own calls have them in evaluation mode."""
         return {k: m for k, m in self._parts().items() if isinstance(m, nn.Module)}
 
     def places(self) -> Mapping[Site, Place]:

@@ -19,6 +19,7 @@ from ..models.errors import NotFoundError, UsageError
 from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
 from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
+from ..models.run.noise import generators
 from ..models.site import Site
 
 __all__ = [
@@ -37,7 +38,13 @@ __all__ = [
 
 @checked
 def scale(site: Site | str, factor: float, when: When = When()) -> Intervention:
-    """Multiply what passes through a site."""
+    """Multiply what passes through a site.
+
+    Raises:
+        ValueError: for a factor that is not finite.
+    """
+    if not math.isfinite(factor):
+        raise UsageError(f"factor is {factor}; it is a finite number, 0 to take away what is there")
     return Intervention(_site(site), lambda x, _: factor * x, when, Spec("scale", {"factor": factor}))
 
 
@@ -143,7 +150,7 @@ def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = Whe
     at, kept = _lookup(site, values)
 
     def fn(x: Tensor, context: CallContext) -> Tensor:
-        return _fitting(site, at(context.step).mean(0, keepdim=True), x)
+        return _fitting(site, at(context.step).to(x).mean(0, keepdim=True), x)
 
     return Intervention(site, fn, when, Spec("mean", kept))
 
@@ -158,8 +165,8 @@ def resample(
 
     def fn(x: Tensor, context: CallContext) -> Tensor:
         pool = at(context.step)
-        order = torch.randint(len(pool), (len(x),), generator=torch.Generator().manual_seed(seed))
-        return pool[order].to(x)
+        order = torch.randint(len(pool), (len(x),), generator=generators([seed])[0])
+        return _fitting(site, pool[order], x)
 
     return Intervention(site, fn, when, Spec("resample", {**kept, "seed": seed}))
 
@@ -169,6 +176,11 @@ def _lookup(
 ) -> tuple[Callable[[Step | None], Tensor], dict[str, Any]]:
     """Return what finds the values of a step, and the values as parameters of a Spec."""
     if isinstance(values, Tensor):
+        if values.ndim < 2 or not values.numel():
+            raise UsageError(
+                f"the values of {site} have shape {tuple(values.shape)}; they are [step, row, ...], or "
+                "[row, ...] in text encoders, and not empty"
+            )
         tensor, steps = values, dict[int, Step]()
         indices = {i: i for i in range(len(values))}
     else:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..models.arguments import checked
 from ..models.base import Model, Prompt, State, check_run
-from ..models.errors import NotFoundError, UsageError, WrongTypeError
+from ..models.errors import NotFoundError, UsageError
 from ..models.places.account import Account
 from ..models.progress import Progress, showing
 from ..models.run.context import CallContext, When
@@ -191,9 +191,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     >>> {str(site): tuple(x.shape) for site, x in run.items()}
     {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
     """
-    prompts = [""] * len(seeds) if prompts is None and not isinstance(seeds, int) else prompts or []
-    if isinstance(prompts, str):
-        raise WrongTypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
+    prompts = [""] * len(seeds) if prompts is None else prompts
     check_run(len(prompts), seeds)
     how = Sampling(**settings)
     model = model.sized(how.size)

@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from denoscope import analysis, editing
 from denoscope.analysis import intervals, metrics, scores
@@ -258,7 +256,7 @@ class World:
             "trace settings": (trace, {
                 "model": model, "prompts": ["a cat"], "seeds": [0], "steps": None, "eta": 0.5,
                 "timesteps": [900, 500], "clip_skip": 1, "long_prompts": 1, "guidance_rescale": 0.1,
-                "guidance": CFG(2.0, rescale=0.0), "size": (16, 16)}),
+                "guidance": 2.0, "size": (16, 16)}),
             "Trace.at": (run.at, {"site": SITE, "step": 0}),
             "Trace.save": (lambda path: run.save(path), {"path": "run.zarr"}),
             "Trace.load": (Trace.load, {"path": "run.zarr", "model": model}),
@@ -458,6 +456,10 @@ WRONG: Mapping[str, Any] = {
 HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
+NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
+CALLED = {"change", "fn", "metric", "on_step", "progress", "reduce"}
+
+
 def spoilt(value: Any, wrong: Any, how: str) -> Any:
     """Return the wrong value, or the given one with the wrong value inside."""
     if how == HOW[1] and isinstance(value, list | tuple):
@@ -482,6 +484,8 @@ class Walk:
 
     def __call__(self, name: str, argument: str, wrong: str, how: str) -> str:
         """Return the fault, or nothing."""
+        if argument in CALLED and wrong in NO_FUNCTION:
+            return ""
         function, arguments = self.world.calls[name]
         given = {**arguments, argument: spoilt(arguments[argument], WRONG[wrong], how)}
         said = f"{name}({argument}={wrong}, {how})"
@@ -518,7 +522,9 @@ def test_every_public_function_has_a_valid_call(world: World) -> None:
 
 
 def _asks(value: Any) -> bool:
-    return inspect.isclass(value) or not inspect.isfunction(value) or bool(inspect.signature(value).parameters)
+    return (
+        inspect.isclass(value) or not inspect.isfunction(value) or bool(inspect.signature(value).parameters)
+    )
 
 
 def test_the_valid_calls_are_valid(world: World, walk: Walk) -> None:

@@ -217,7 +217,9 @@ class _Painter:
         )
         self.done += len(runs)
         with torch.no_grad():
-            parts = [self.model.decode(x).cpu() for x in torch.split(swept.latents, self.batch)]
+            parts = [
+                self.model.decode(x).cpu() for x in torch.split(swept.latents, min(self.batch, len(runs)))
+            ]
         return dict(
             zip(
                 prompts,

@@ -31,7 +31,6 @@ from ..requests import (
     PromptPair,
     Tokens,
     check_choice,
-    check_texts,
     kept_rows,
     prompt_pairs,
     rows,
@@ -91,7 +90,6 @@ def quickfix(
     256
     """
     pairs = prompt_pairs(requests, templates)
-    check_texts("keep", keep)
     check_choice("tokens", tokens, ("subject", "subject+end"))
     check_choice("bias", bias, ("subtract", "reference"))
     layers = {s: _layer(model, s) for s in _sites(model, site)}

@@ -94,9 +94,9 @@ class Judge:
     @checked
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of picture i with text i, ``[sample]``."""
-        if len(images) != len(texts):
+        if not images.ndim or len(images) != len(texts):
             raise UsageError(
-                f"give one text for each picture: got {len(images)} pictures and {len(texts)} texts"
+                f"give one text for each picture: got pictures {list(images.shape)} and {len(texts)} texts"
             )
         return (self._embed_images(images) * self._embed_texts(texts)).sum(-1)
 
@@ -133,6 +133,8 @@ class Judge:
         return F.normalize(self.image_tower(_prepare(images, self.text_projection)), dim=-1)
 
     def _embed_texts(self, texts: Sequence[str]) -> Tensor:
+        if not texts:
+            raise UsageError("texts is empty; give at least one")
         tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
         device = self.text_projection.device
         pooled = self.text_encoder(tokens.input_ids.to(device)).pooler_output

@@ -49,7 +49,9 @@ class SamplerState:
     @checked
     def rows(self, rows: Sequence[int]) -> SamplerState:
         """Return the state of some samples, in the order given; samples may repeat."""
-        chosen = list(rows)
+        chosen, n = list(rows), len(self.latents)
+        if not chosen or not all(0 <= row < n for row in chosen):
+            raise UsageError(f"rows are {chosen}; they are some of the state's samples 0 to {n - 1}")
         return SamplerState(
             self.index,
             self.latents[chosen],
@@ -80,7 +82,7 @@ class SamplerState:
         Raises:
             ValueError: for states of different steps.
         """
-        if len({p.index for p in parts}) != 1:
+        if not parts or len({p.index for p in parts}) != 1:
             raise UsageError(f"states are at steps {[p.index for p in parts]}; join those of one step")
         return SamplerState(
             parts[0].index,
