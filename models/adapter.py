@@ -212,7 +212,13 @@ class Adapter(Structure):
         return reading
 
     def _tokenizer(self, encoder: str) -> Any:
-        return getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
+        tokenizer = getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
+        if tokenizer is None or encoder not in self.text_encoders:
+            raise StateError(
+                f"{self.name} has no {encoder} now, so it reads no texts; put it back, or give Prompts that were "
+                "encoded before it was taken away"
+            )
+        return tokenizer
 
     def _check_encoder(self) -> None:
         """Raise StateError if the text encoder was taken away, to save memory."""

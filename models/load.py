@@ -93,13 +93,14 @@ def load(
         name = str(source)
         found = _found(name)
         _check_options(name, found, options)
-        if Path(found).is_file():
-            pipe = read_file(Path(found), config, dtype).to(device)
-        else:
-            folder = Path(found) if Path(found).is_dir() else _fetched(name, revision, variant)
-            _supported(read_index(folder)["_class_name"])  # before its weights are read
-            pipe = read_folder(folder, name, dtype, variant).to(device)
-            guidance = _default_guidance(folder)
+        with torch.random.fork_rng(devices=[]):  # some layers draw what is then read
+            if Path(found).is_file():
+                pipe = read_file(Path(found), config, dtype).to(device)
+            else:
+                folder = Path(found) if Path(found).is_dir() else _fetched(name, revision, variant)
+                _supported(read_index(folder)["_class_name"])  # before its weights are read
+                pipe = read_folder(folder, name, dtype, variant).to(device)
+                guidance = _default_guidance(folder)
     else:
         pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
         _refuse(options, ("revision", "variant", "config"), f"{name} is open already")

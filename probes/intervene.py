@@ -21,6 +21,7 @@ from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
 from ..models.run.noise import generators
 from ..models.site import Site
+from ..models.suggest import near
 
 __all__ = [
     "Change",
@@ -183,6 +184,8 @@ def _lookup(
             )
         tensor, steps = values, dict[int, Step]()
         indices = {i: i for i in range(len(values))}
+    elif site not in values:
+        raise NotFoundError(f"the values hold no {site}; {near(str(site), map(str, values))}")
     else:
         tensor = values[site]
         steps = {s.index: s for s in getattr(values, "kept_steps", ())}

@@ -156,6 +156,7 @@ class World:
 
     def __init__(self) -> None:
         self.model = load(tiny_sd())
+        self.model.encode(["a cat"], clip_skip=1)  # transformers keeps hooks of its own from then on
         self.run = trace(self.model, ["a cat"], seeds=[0], steps=2, sites=[SITE, PROBS])
         self.edit = editing.quickfix(self.model, {"cat": "dog"})
         self.judge = judges.load_judge("emoji")
@@ -254,8 +255,8 @@ class World:
                 "interventions": [move], "reduce": None, "dtype": torch.float64, "store": None,
                 "on_step": None, "progress": None, "steps": 1, "guidance": 2.0, "negative": ["red"]}),
             "trace settings": (trace, {
-                "model": model, "prompts": ["a cat"], "seeds": [0], "steps": None, "eta": 0.5,
-                "timesteps": [900, 500], "clip_skip": 1, "long_prompts": 1, "guidance_rescale": 0.1,
+                "model": model, "prompts": ["a cat"], "seeds": [0], "steps": 1, "eta": 0.5,
+                "sigmas": None, "timesteps": None, "clip_skip": 1, "long_prompts": 1, "guidance_rescale": 0.1,
                 "guidance": 2.0, "size": (16, 16)}),
             "Trace.at": (run.at, {"site": SITE, "step": 0}),
             "Trace.save": (lambda path: run.save(path), {"path": "run.zarr"}),
@@ -536,3 +537,48 @@ def test_the_valid_calls_are_valid(world: World, walk: Walk) -> None:
         except FileNotFoundError:
             assert name == "read_judge"
         assert not walk.watch.changes(), name
+
+
+def wander(walk: Walk, data: st.DataObject) -> None:
+    """Make one call of the walk, wherever it leads."""
+    name, argument = data.draw(st.sampled_from(walk.ways()))
+    wrong, how = data.draw(st.sampled_from(sorted(WRONG))), data.draw(st.sampled_from(HOW))
+    fault = walk(name, argument, wrong, how)
+    assert not fault, fault
+
+
+@hypothesis.settings(max_examples=250, deadline=None)
+@hypothesis.given(data=st.data())
+def test_a_wrong_argument_is_told_and_leaves_no_trace(walk: Walk, data: st.DataObject) -> None:
+    wander(walk, data)
+
+
+@pytest.mark.stress
+@hypothesis.settings(max_examples=5000, deadline=None)
+@hypothesis.given(data=st.data())
+def test_five_thousand_wrong_arguments(walk: Walk, data: st.DataObject) -> None:
+    wander(walk, data)
+
+
+def test_the_walk_sees_what_is_not_ours_and_what_is_left(world: World) -> None:
+    """A walk that found nothing because it sees nothing would be worth nothing."""
+
+    def foreign(x: Any) -> None:
+        raise AttributeError("'int' object has no attribute 'strip'")
+
+    def hooked(x: Any) -> None:
+        world.model.pipe.unet.conv_in.register_forward_hook(print)
+
+    walk = Walk(world)
+    world.calls |= {"foreign": (foreign, {"x": 1}), "hooked": (hooked, {"x": 1})}
+    world.calls["random"] = (lambda x: torch.rand(1), {"x": 1})
+    try:
+        assert "AttributeError: 'int' object" in walk("foreign", "x", "0", "itself")
+        assert "changed the model" in walk("hooked", "x", "0", "itself")
+        assert "random state" in walk("random", "x", "0", "itself")
+    finally:
+        world.model.pipe.unet.conv_in._forward_hooks.clear()
+        for name in ("foreign", "hooked", "random"):
+            del world.calls[name]
+    walk.watch.reset()
+    assert walk("When", "rows", "None", "itself") == ""

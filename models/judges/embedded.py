@@ -169,11 +169,11 @@ def _read_once(folder: Path) -> Judge:
 def read_judge(folder: Path) -> Judge:
     """Read a judge from a model's folder: ``judge/``, ``text_encoder/`` and ``tokenizer/``."""
     config = json.loads((folder / "judge" / "config.json").read_text())
-    clip = _weights(folder / "judge" / "clip_image.safetensors")
-    tower = ImageTower(**config["clip"])
-    tower.load_state_dict(clip)
-    classifier = Attributes(**config["attributes"], labels=config["labels"])
-    classifier.load_state_dict(_weights(folder / "judge" / "attributes.safetensors"))
+    with torch.device("meta"):  # nothing is drawn: the weights are read
+        tower = ImageTower(**config["clip"])
+        classifier = Attributes(**config["attributes"], labels=config["labels"])
+    tower.load_state_dict(_weights(folder / "judge" / "clip_image.safetensors"), assign=True)
+    classifier.load_state_dict(_weights(folder / "judge" / "attributes.safetensors"), assign=True)
     with no_bars():
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     for part in (tower, classifier, text_encoder):

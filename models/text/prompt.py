@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..arguments import check_fields, checked
-from ..errors import NotFoundError
+from ..errors import NotFoundError, UsageError
 from ..suggest import near
 
 _UNSPACED = (
@@ -123,12 +123,17 @@ class Words:
             last: the one after the last.
 
         Raises:
+            ValueError: for characters that the text does not have.
             LookupError: if no token stands for them: the text was cut off before, or the tokenizer does not
                 know them.
 
         >>> Words("two dogs", ("two", "dogs"), ((0, 3), (4, 8))).at(4, 7)
         [1]
         """
+        if not 0 <= first < last <= len(self.text):
+            raise UsageError(
+                f"characters {first} to {last} are not in {self.text!r}, which has 0 to {len(self.text)}"
+            )
         return self._standing_for([(first, last)], self.text[first:last])
 
     def _standing_for(self, places: Sequence[tuple[int, int]], words: str) -> list[int]:
