@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .arguments import checked
-from .errors import StateError, UsageError
+from .errors import NotFoundError, StateError, UsageError
 from .formats import compute_device, compute_dtype
 from .places.account import Account
 from .places.live import Live
@@ -214,9 +214,9 @@ class Adapter(Structure):
     def _tokenizer(self, encoder: str) -> Any:
         tokenizer = getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
         if tokenizer is None or encoder not in self.text_encoders:
-            raise StateError(
-                f"{self.name} has no {encoder} now, so it reads no texts; put it back, or give Prompts that were "
-                "encoded before it was taken away"
+            raise NotFoundError(
+                f"{self.name} has no {encoder} now, so it reads no texts; put it back, or give Prompts "
+                "that were encoded before it was taken away"
             )
         return tokenizer
 

@@ -1,4 +1,4 @@
-"""Whose error is it: a wrong argument of any public function is told by an error of ours, and leaves no trace.
+"""Whose error is it: a wrong argument of a public function is told by an error of ours, and leaves no trace.
 
 Each public function has a valid call in ``calls``; the walk replaces one of its arguments by something else.
 Either the result is valid, or the error is a ``DenoscopeError`` (an ``OSError`` where the disk says it), and
@@ -282,7 +282,8 @@ class World:
             "resample": (self.acting(intervene.resample), {**at, "seed": 0}),
             "attached": (entered(lambda pipe, given, **more: attached(pipe, *_several(given), **more)),
                          {"pipe": model.pipe, "given": [], "trace": SITE, "when": when, "rows": None}),
-            "SweepRun": (SweepRun, {"prompt": "a cat", "seed": 0, "interventions": (move,), "companions": ()}),
+            "SweepRun": (SweepRun, {"prompt": "a cat", "seed": 0, "interventions": (move,),
+                                    "companions": ()}),
             "sweep": (sweep, {"model": model, "runs": [SweepRun("a cat", 0, (move,))], "batch": 2,
                               "progress": None, "steps": 1, "guidance": 2.0, "negative": "red"}),
             "invert": (invert, {"model": model, "images": run.images, "prompts": ["a cat"], "steps": 2,
