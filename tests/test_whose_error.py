@@ -316,7 +316,8 @@ class World:
                     edit.revert(self.model)
 
         keys = {"keys": torch.randn(2, 3), "residuals": {"a": torch.randn(2, 4)}, "ridge": 0.1,
-                "weights": torch.ones(2), "preserve": torch.ones(1, 3), "covariance": torch.eye(3)}  # fmt: skip
+                "weights": torch.ones(2), "preserve": torch.ones(1, 3),
+                "covariance": torch.eye(3)}  # fmt: skip
         return {
             "quickfix": (editing.quickfix, {
                 "model": model, "requests": {"cat": "dog"}, "site": LAYER, "templates": ["a {}"],
