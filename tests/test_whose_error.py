@@ -7,6 +7,7 @@ the model and all global random states are as they were.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -24,12 +25,13 @@ from denoscope.analysis import intervals, metrics, scores
 from denoscope.editing import ridge
 from denoscope.guidance import CFG
 from denoscope.investigation import Case
-from denoscope.models import judges
+from denoscope.models import judges, zoo
 from denoscope.models.check import check_model
 from denoscope.models.errors import DenoscopeError
 from denoscope.models.load import load
 from denoscope.models.run.sampling import Sampling
 from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_flux
 from denoscope.probes import intervene
 from denoscope.probes.attach import attached
 from denoscope.probes.direction import Direction
@@ -584,3 +586,75 @@ def test_the_walk_sees_what_is_not_ours_and_what_is_left(world: World) -> None:
             del world.calls[name]
     walk.watch.reset()
     assert walk("When", "rows", "None", "itself") == ""
+
+
+# by name ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [None, ["dog", "bird"], 3])
+def test_a_target_that_is_no_text_is_told(tiny: Any, target: Any) -> None:
+    with pytest.raises(TypeError, match=r"requests\['cat'\] is .*; it is a text"):
+        editing.quickfix(tiny, {"cat": target})
+
+
+def test_a_pipeline_where_a_model_is_asked_for_is_told() -> None:
+    calls = [
+        lambda: editing.quickfix(OTHER, {"cat": "dog"}),  # type: ignore[arg-type]
+        lambda: trace(OTHER, ["a cat"], seeds=[0]),  # type: ignore[arg-type]
+        lambda: sweep(OTHER, [SweepRun("a cat", 0)]),  # type: ignore[arg-type]
+        lambda: analysis.word_maps(OTHER, ["a cat"], seeds=[0]),
+        lambda: denoscope.Edit.of(OTHER, {}),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"open one by denoscope.load\(pipe\)"):
+            call()
+
+
+def test_weights_of_inference_mode_are_told() -> None:
+    with torch.inference_mode():
+        model = load(tiny_sd())
+    edit = editing.quickfix(model, {"cat": "dog"})
+    with pytest.raises(ValueError, match=r"made under torch.inference_mode\(\), so nothing can be written"):
+        edit.apply(model)
+    with pytest.raises(ValueError, match="inference_mode"), edit.applied(model):
+        pass
+    with torch.inference_mode(), edit.applied(model):
+        assert not torch.equal(trace(model, ["a cat"], seeds=[0], steps=1).latents, torch.zeros(1, 4, 8, 8))
+
+
+def test_a_second_encoder_that_was_dropped_is_told() -> None:
+    flux = tiny_flux()
+    flux.text_encoder_2 = flux.tokenizer_2 = None
+    with pytest.raises(LookupError, match=r"has no text_encoder_2 now.*give Prompts"):
+        editing.quickfix(load(flux), {"cat": "dog"})
+
+
+@pytest.mark.parametrize("steps", ["20", 2.5, [3], 0, -1, 10**6])
+def test_steps_that_cannot_be_are_told(tiny: Any, steps: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="steps is") as caught:
+        trace(tiny, ["a cat"], seeds=[0], steps=steps)
+    assert isinstance(caught.value, DenoscopeError)
+
+
+def test_prompts_of_other_lengths_and_negatives_in_a_list(tiny: Any) -> None:
+    short, more = tiny.encode(["a cat", "a dog"])
+    long = dataclasses.replace(
+        short, embeds=torch.cat([short.embeds, more.embeds]), tokens=short.tokens * 2, spans=short.spans * 2
+    )
+    with pytest.raises(ValueError, match=r"have \[32, 64\] tokens; set long_prompts='chunks'"):
+        trace(tiny, [long, short], seeds=[0, 1], steps=1)
+    run = trace(tiny, ["a cat", "a dog"], seeds=[0, 1], steps=1, negative=["red", "blue"])
+    assert run.about["negative"] == ["red", "blue"]
+
+
+def test_a_trace_of_some_rows_is_a_dataset(tiny: Any) -> None:
+    run = trace(tiny, ["a", "b"], seeds=[3, 4], steps=1, sites=SITE, when=denoscope.When(rows=(1,)))
+    assert run.to_xarray()["seed"].values.tolist() == [4]
+
+
+@pytest.mark.parametrize("name", ["emoji", "emoji-dit", "emoji-people"])
+def test_opening_moves_no_global_random_state(name: str) -> None:
+    before = random_states()
+    load(name)
+    judges.read_judge(zoo.folder("emoji"))
+    assert random_states() == before

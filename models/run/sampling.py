@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..adapter import Adapter
+from ..arguments import checked
 from ..errors import StateError, UsageError
 from ..guidance.value import Combined, Guidance
 from ..places.account import Account
@@ -27,6 +28,7 @@ from .state import SamplerState, State
 __all__ = ["Sampling", "SamplingOptions", "as_guidance", "begin_run", "check_run", "denoised", "sample"]
 
 
+@checked
 def check_run(n_prompts: int, seeds: Sequence[int]) -> None:
     """Raise ValueError, with the fix, if a run cannot be made."""
     if not n_prompts or len(seeds) != n_prompts:

@@ -208,7 +208,7 @@ def test_a_layer_with_a_lora_is_refused() -> None:
         ({"tokens": "all"}, ValueError, "tokens is 'all'; it is 'subject' or"),
         ({"bias": "none"}, ValueError, "bias is 'none'"),
         ({"ridge": -1}, ValueError, "ridge is -1"),
-        ({"keep": "a tree"}, ValueError, "keep is the single text 'a tree'"),
+        ({"keep": "a tree"}, TypeError, "keep is the single string 'a tree'"),
         ({"site": "text_encoder/layer.9/mlp.out"}, LookupError, "no site"),
         (
             {"site": "text_encoder/layer.0/resid.post"},
