@@ -16,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from denoscope import analysis, editing
 from denoscope.analysis import intervals, metrics, scores
@@ -588,7 +590,7 @@ def test_the_walk_sees_what_is_not_ours_and_what_is_left(world: World) -> None:
     assert walk("When", "rows", "None", "itself") == ""
 
 
-# by name ------------------------------------------------------------------------------------------------------
+# by name ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", [None, ["dog", "bird"], 3])
