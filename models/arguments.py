@@ -7,9 +7,9 @@ import functools
 import inspect
 import sys
 from collections import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral, Real
-from types import NoneType, UnionType
+from types import GenericAlias, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
@@ -62,7 +62,8 @@ def checked(function: F) -> F:
 
 def check_fields(value: Any) -> None:
     """Compare the fields of a dataclass with their annotations; the first line of its ``__post_init__``."""
-    hints = _hints(type(value))
+    owner: Any = type(value)
+    hints = _hints(owner)
     for field in dataclasses.fields(value):
         given = getattr(value, field.name)
         plain = read(field.name, given, hints[field.name])
@@ -184,7 +185,7 @@ def _hints(owner: Any) -> dict[str, Any]:
             found[name] = _read(text, space)
     for each in () if isinstance(owner, type) else inspect.signature(owner).parameters.values():
         if each.kind is inspect.Parameter.VAR_POSITIONAL:
-            found[each.name] = Sequence[found[each.name]]  # type: ignore[misc]
+            found[each.name] = GenericAlias(abc.Sequence, (found[each.name],))
         if each.kind is inspect.Parameter.VAR_KEYWORD:
             found[each.name] = Any  # what takes them compares them
     return found
