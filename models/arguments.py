@@ -206,7 +206,7 @@ def _said(name: str, value: Any, hint: Any) -> str:
     if lists and isinstance(value, str | bytes):
         return f"{name} is the single string {value!r}; give a list: [{value!r}]"
     if lists and isinstance(value, Real):
-        return f"{name} is the single number {value}; give one for each: [{value}]"
+        return f"{name} is the single number {value}; give a list: [{value}]"
     wanted = " or ".join(dict.fromkeys(map(_words, kinds)))
     names = {getattr(k, "__name__", "") for k in kinds}
     opened = "(pipe)" if hasattr(value, "components") else "('emoji')"

@@ -22,7 +22,7 @@ from denoscope.probes.trace import trace
     [
         (None, str, "x is None; it is a text"),
         ("a cat", Sequence[str], r"x is the single string 'a cat'; give a list: \['a cat'\]"),
-        (3, Sequence[int], r"x is the single number 3; give one for each: \[3\]"),
+        (3, Sequence[int], r"x is the single number 3; give a list: \[3\]"),
         (["a", None], Sequence[str], r"x\[1\] is None; it is a text"),
         ({"a": 1}, Mapping[str, str], r"x\['a'\] is 1; it is a text"),
         ({1: "a"}, Mapping[str, str], "a key of x is 1; it is a text"),
