@@ -219,7 +219,7 @@ def _shown(value: Any) -> str:
         return f"a {type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}"
     text = repr(value)
     plain = isinstance(value, str | bytes | Real | NoneType | list | tuple | dict | set)
-    return text if plain and len(text) <= 80 else f"a {type(value).__name__}"
+    return text if plain and len(text) <= 80 else _one(type(value).__name__)
 
 
 def _words(kind: Any) -> str:
@@ -237,4 +237,8 @@ def _words(kind: Any) -> str:
     if inner and origin in (tuple, *_LISTS):
         return f"a list, each {each[0]}"
     name = getattr(kind, "__name__", str(kind))
-    return _WORDS.get(kind, f"{'an' if name[0] in 'AEIOU' else 'a'} {name}")
+    return _WORDS.get(kind, _one(name))
+
+
+def _one(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -35,7 +35,7 @@ from denoscope.probes.trace import trace
         (1, Callable[[int], int], "x is 1; it is a function"),
         (torch.zeros(2), int, "x is a Tensor of torch.float32, shape \\(2,\\); it is a whole number"),
         (torch.tensor(0.5), int, "it is a whole number"),
-        (object(), str, "x is a object; it is a text"),
+        (object(), str, "x is an object; it is a text"),
     ],
 )
 def test_what_is_something_else_is_told_with_the_fix(value, hint, message):
