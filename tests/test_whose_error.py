@@ -487,7 +487,6 @@ class Walk:
 
     def __init__(self, world: World) -> None:
         self.world, self.watch = world, Watch(world.model)
-        self.states = random_states()
 
     def __call__(self, name: str, argument: str, wrong: str, how: str) -> str:
         """Return the fault, or nothing."""
@@ -496,6 +495,7 @@ class Walk:
         function, arguments = self.world.calls[name]
         given = {**arguments, argument: spoilt(arguments[argument], WRONG[wrong], how)}
         said = f"{name}({argument}={wrong}, {how})"
+        states = random_states()
         try:
             function(**given)
         except (DenoscopeError, OSError):
@@ -505,8 +505,7 @@ class Walk:
         if changes := self.watch.changes(thorough=False):
             self.watch.reset()
             return f"{said} changed the model: {changes[:3]}"
-        if self.states != (now := random_states()):
-            self.states = now
+        if states != random_states():
             return f"{said} moved a global random state"
         return ""
 
