@@ -12,12 +12,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError
 from ..models.suggest import near
 
 Array = NDArray[np.float64]
 
 
+@checked
 def interval(
     values: xr.DataArray, over: Sequence[str], level: float = 0.95, *, denominator: xr.DataArray | None = None
 ) -> xr.Dataset:
@@ -56,6 +58,7 @@ def interval(
     return xr.Dataset({"mean": mean, "low": mean - half, "high": mean + half}, attrs=about)
 
 
+@checked
 def proportion(values: xr.DataArray, over: Sequence[str], level: float = 0.95) -> xr.Dataset:
     """Return the proportion of ones among zeros and ones, with Wilson's interval (1927).
 

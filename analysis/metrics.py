@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.errors import UsageError, WrongTypeError
 from ..models.text.prompt import Prompt
 
@@ -41,6 +42,7 @@ Metric = Callable[[Outcome], Tensor]
 """Gives one number for each sample of an Outcome, [sample]."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """What metrics ask of a judge; ``models.judges.Judge`` is one."""
 
@@ -51,6 +53,7 @@ class Scorer(Protocol):
         """Probability of one label of an attribute, [sample]."""
 
 
+@checked
 def clip_score(judge: Scorer, text: str | None = None) -> Metric:
     """CLIP cosine of each picture with a text, or (None) with its own clean prompt; Hessel et al. 2021.
 
@@ -66,6 +69,7 @@ def clip_score(judge: Scorer, text: str | None = None) -> Metric:
     return _named(metric, f"clip_score({text!r})" if text is not None else "clip_score(own prompt)")
 
 
+@checked
 def judge_probability(judge: Scorer, attribute: str, label: str) -> Metric:
     """Probability that a judge gives to one label of an attribute, like ("concept", "firefighter")."""
 
@@ -75,6 +79,7 @@ def judge_probability(judge: Scorer, attribute: str, label: str) -> Metric:
     return _named(metric, f"judge_probability({attribute!r}, {label!r})")
 
 
+@checked
 def latent_distance(reference: Tensor | None = None) -> Metric:
     """Root mean square difference of the final latents from reference latents, or from the clean run's.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..models.arguments import check_fields, checked
 from ..models.drawn import Figure, figure
 from ..models.errors import MissingFileError, UsageError
 from ..models.html import panel, table
@@ -38,6 +39,9 @@ class Scores:
     values: xr.DataArray
     denominator: xr.DataArray | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __repr__(self) -> str:
         return f"Scores({dict(self.values.sizes)}; best: {self.best()})"
 
@@ -56,6 +60,7 @@ class Scores:
         below = self.denominator
         return mean if below is None else mean / below.mean(_units(below), skipna=False)
 
+    @checked
     def interval(self, level: float = 0.95, over: Sequence[str] | None = None) -> xr.Dataset:
         """Return ``mean``, ``low`` and ``high`` over places, as ``denoscope.analysis.intervals`` has them.
 
@@ -74,6 +79,7 @@ class Scores:
         values = self.values.mean(fixed, skipna=False)
         return interval(values, over, level, denominator=below)
 
+    @checked
     def top(self, k: int) -> list[Site]:
         """Return the k sites of highest mean score; a site with tokens or windows counts by its best one."""
         mean = self.mean()
@@ -88,6 +94,7 @@ class Scores:
         found: dict[str, Any] = {str(d): str(mean[d].values[int(i)]) for d, i in place.items()}
         return {**found, "mean": float(mean.isel(place))}
 
+    @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of places with mean, low and high; the best first."""
         frame = self.interval(level).to_dataframe().reset_index()[[*self.places, "mean", "low", "high"]]
@@ -101,6 +108,7 @@ class Scores:
         """
         return figure("effect_map", self, label, float(abs(self.mean()).max()) or 1.0)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write a zarr store; it appears under its name only when whole.
 
@@ -113,6 +121,7 @@ class Scores:
         save_store(xr.Dataset(data, attrs=self.values.attrs), path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Scores:
         """Read what ``save`` wrote.
 
@@ -130,6 +139,7 @@ class Scores:
         )  # "per": older stores
 
 
+@checked
 def save_store(data: xr.Dataset, path: str | Path, about: Mapping[str, Any] | None = None) -> None:
     """Write a dataset as a zarr store, whole or not at all; ``xarray.open_zarr`` opens it too.
 
@@ -148,6 +158,7 @@ def save_store(data: xr.Dataset, path: str | Path, about: Mapping[str, Any] | No
         seal(part, KIND, about or {})
 
 
+@checked
 def load_store(path: str | Path) -> xr.Dataset:
     """Read a dataset written by ``save_store`` into memory, and compare it with what was written.
 
@@ -158,6 +169,7 @@ def load_store(path: str | Path) -> xr.Dataset:
     return read_store(Path(path), {str: object})[0]
 
 
+@checked
 def read_store(path: Path, schema: Schema) -> tuple[xr.Dataset, Mapping[str, Any]]:
     """Read a dataset, and what else was told of it, which has to fit a schema.
 

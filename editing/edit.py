@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..models.arguments import check_fields, checked
 from ..models.base import Model
 from ..models.drawn import Figure, figure
 from ..models.errors import UsageError, WrongTypeError
@@ -66,6 +67,7 @@ class Edit:
     note: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.deltas or set(self.deltas) != set(self.base):
             raise UsageError(
                 f"an edit needs deltas and their base for the same weights; got {sorted(self.deltas)} and "
@@ -76,6 +78,7 @@ class Edit:
         object.__setattr__(self, "note", _json(self.note))
 
     @classmethod
+    @checked
     def of(cls, model: Model, deltas: Mapping[str, Delta], **note: Any) -> Edit:
         """Make an edit for a model's weights as they are now; nothing is changed.
 
@@ -184,6 +187,7 @@ class Edit:
 
     # on a model ---------------------------------------------------------------------------------------
 
+    @checked
     @contextmanager
     def applied(self, model: Model | Any) -> Iterator[None]:
         """Apply for the length of a with block; the weights come back to the bit, error or not.
@@ -203,6 +207,7 @@ class Edit:
             weights.apply(self, model)
             yield
 
+    @checked
     def apply(self, model: Model | Any) -> None:
         """Change the model's weights: all of the edit, or nothing.
 
@@ -214,6 +219,7 @@ class Edit:
         """
         weights.apply(self, opened(model))
 
+    @checked
     def revert(self, model: Model | Any) -> None:
         """Take the edit back: the weights are again, to the bit, what they were before.
 
@@ -226,6 +232,7 @@ class Edit:
 
     # on disk ------------------------------------------------------------------------------------------
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, with base and note in its header; it is whole, or not there.
 
@@ -236,6 +243,7 @@ class Edit:
         edit_file.write(Path(path), self.deltas, self.base, self.note)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Edit:
         """Read an edit.
 

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.errors import UsageError
 from ..models.text.prompt import Words
 from ..probes.text_states import TokenStates
@@ -45,6 +46,7 @@ class PromptPair:
     at: int
 
 
+@checked
 def prompt_pairs(requests: Mapping[str, str], templates: Sequence[str] = TEMPLATES) -> list[PromptPair]:
     """Put each request into each template.
 
@@ -145,14 +147,8 @@ def check_choice(name: str, value: str, known: Sequence[str]) -> None:
         raise UsageError(f"{name} is {value!r}; it is {' or '.join(map(repr, known))}")
 
 
-def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raise ValueError if a single text stands for a list."""
-    if isinstance(texts, str):
-        raise UsageError(f"{name} is the single text {texts!r}; give a list: [{texts!r}]")
-
-
 def _check_requests(requests: Mapping[str, str]) -> None:
-    if not isinstance(requests, Mapping) or not requests:
+    if not requests:
         raise UsageError(
             f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
         )
@@ -164,7 +160,7 @@ def _check_requests(requests: Mapping[str, str]) -> None:
 
 
 def _check_templates(templates: Sequence[str]) -> None:
-    if isinstance(templates, str) or not templates:
+    if not templates:
         raise UsageError(f"templates is {templates!r}; give a list of wordings, like {list(TEMPLATES)}")
     for template in templates:
         if template.count("{}") != 1:

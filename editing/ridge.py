@@ -21,10 +21,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.errors import UsageError
 from .lowrank import Delta, LowRank
 
 
+@checked
 def solve(
     keys: Float[Tensor, "row in"],
     residuals: Mapping[str, Float[Tensor, "row out"]],

@@ -50,10 +50,17 @@ def apply(edit: Changes, model: Model) -> None:
     The sum of old weight and change is computed in float64 and rounded once.
 
     Raises:
-        ValueError: if the weights are not those the edit was made for, or cannot hold the result.
+        ValueError: if the weights are not those the edit was made for, cannot hold the result, or were made
+            under ``torch.inference_mode``.
     """
     _check(edit, model)
     params = {name: model.parameter(name) for name in edit.deltas}
+    made_to_stay = [name for name, p in params.items() if p.is_inference()]
+    if made_to_stay and not torch.is_inference_mode_enabled():
+        raise UsageError(
+            f"{made_to_stay[0]} was made under torch.inference_mode(), so nothing can be written to it; open "
+            f"{model.name!r} outside of that block, or apply the edit inside of one"
+        )
     with Undo() as undo:
         for name, p in params.items():
             undo.add(partial(_off, edit, p))

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import StateError, UsageError, WrongTypeError
+from .arguments import checked
+from .errors import NotFoundError, StateError, UsageError
 from .formats import compute_device, compute_dtype
 from .places.account import Account
 from .places.live import Live
@@ -26,6 +27,9 @@ from .structure import Structure
 from .text.encoders import Reading, read
 from .text.options import chosen_options
 from .text.prompt import Prompt, Words
+
+LARGEST = 2**16
+"""Pixels of a picture's side that nobody means to exceed."""
 
 
 class Adapter(Structure):
@@ -98,7 +102,7 @@ class Adapter(Structure):
         unit = self.size_unit
         if not self.native_size:
             raise UsageError(f"size is {size}, but {self.name} paints no pictures; leave it out")
-        if len(size) != 2 or any(s < unit or s % unit for s in size):
+        if len(size) != 2 or any(not unit <= s <= LARGEST or s % unit for s in size):
             raise UsageError(
                 f"size is {size}; {self.name} paints (height, width) in multiples of {unit} pixels, "
                 f"for example {self.native_size}"
@@ -167,6 +171,7 @@ class Adapter(Structure):
         """The number format that the denoiser computes in, however its weights are stored."""
         return compute_dtype(self.denoiser)
 
+    @checked
     def encode(
         self, texts: Sequence[str], branch: Branch = "cond", samples: Sequence[int] = (), **how: Any
     ) -> list[Prompt]:
@@ -178,8 +183,6 @@ class Adapter(Structure):
             samples: which samples of a run they belong to; by default 0, 1, ...
             **how: ``clip_skip`` and ``long_prompts``, as in ``Sampling``.
         """
-        if isinstance(texts, str):
-            raise WrongTypeError(f"texts is the single string {texts!r}; give a list: [{texts!r}]")
         self._check_encoder()
         options = chosen_options(self._encode, self.name, how)
         call = Call(
@@ -193,6 +196,7 @@ class Adapter(Structure):
             made = self._encode(list(texts), **options)
         return [replace(p, clip_skip=options.get("clip_skip")) for p in made] if options else made
 
+    @checked
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - some take it
         """How many layers of its text encoders the denoiser reads, by component, where it is not all.
 
@@ -208,7 +212,13 @@ class Adapter(Structure):
         return reading
 
     def _tokenizer(self, encoder: str) -> Any:
-        return getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
+        tokenizer = getattr(self.pipe, encoder.replace(TEXT, "tokenizer"))
+        if tokenizer is None or encoder not in self.text_encoders:
+            raise NotFoundError(
+                f"{self.name} has no {encoder} now, so it reads no texts; put it back, or give Prompts "
+                "that were encoded before it was taken away"
+            )
+        return tokenizer
 
     def _check_encoder(self) -> None:
         """Raise StateError if the text encoder was taken away, to save memory."""
@@ -224,6 +234,7 @@ class Adapter(Structure):
         """Return what rows of the unconditional branch read: negative texts, or no text."""
         return self.encode(texts, branch, samples, **how)
 
+    @checked
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """Return unit Gaussian starting noise [sample, ...]; row i depends on seed i alone."""
         return self._draw(generators(seeds))
@@ -256,6 +267,7 @@ class Adapter(Structure):
         t = torch.tensor(step.t, dtype=kind, device=self.device)
         return t if rows is None else t.expand(rows)
 
+    @checked
     def sized(self, size: tuple[int, int] | None) -> Self:
         """Return the same model, painting pictures of another height and width."""
         if size is None or size == self.size:

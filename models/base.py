@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .adapter import Adapter
+from .arguments import checked
 from .errors import NotFoundError, StateError
 from .guidance.cfg import CFG
 from .guidance.value import Guidance
@@ -36,6 +37,7 @@ class Model(Adapter):
 
     # places -------------------------------------------------------------------------------------------
 
+    @checked
     def sites(self, pattern: str = "**") -> Sites:
         """Return the sites whose address matches a glob, as a sequence that shows itself as a table.
 
@@ -60,6 +62,7 @@ class Model(Adapter):
             )
         return found
 
+    @checked
     def picture_and_text(self, site: Site, tokens: int) -> tuple[slice, int]:
         """Return which queries of attention are the picture's, and at which key the text begins."""
         if "cross_attn" in site.kind:
@@ -70,6 +73,7 @@ class Model(Adapter):
 
     # steps --------------------------------------------------------------------------------------------
 
+    @checked
     def steps(self, run: int | Sampling) -> list[Step]:
         """Return the steps of a run, of so many or of a Sampling's: one for each call of the network."""
         scheduler = self._begin((run if isinstance(run, Sampling) else Sampling(steps=run)).schedule)
@@ -80,6 +84,7 @@ class Model(Adapter):
         """The noise levels that the network was trained on, noisiest first; they are no steps of a run."""
         return levels.trained_levels(self.scheduler)
 
+    @checked
     def step_at(
         self, *, log_snr: float | None = None, sigma: float | None = None, t: float | None = None
     ) -> Step:
@@ -97,18 +102,22 @@ class Model(Adapter):
 
     # running ------------------------------------------------------------------------------------------
 
+    @checked
     def uses_cfg(self, guidance: float | Guidance | None = None) -> bool:
         """Return whether a run has an unconditional branch."""
         return "uncond" in self.branch_names(guidance)
 
+    @checked
     def branch_names(self, guidance: float | Guidance | None = None) -> tuple[str, ...]:
         """Return the names of the guidance branches of a run; each costs one row a sample."""
         return tuple(b.name for b in Sampling(guidance=guidance).guided(self).branches(self))
 
+    @checked
     def start(self, seeds: Sequence[int], run: int | Sampling) -> SamplerState:
         """Return the moment before the first step of a run: of so many steps, or of a Sampling's."""
         return begin_run(self, seeds, run)
 
+    @checked
     def sample(
         self,
         prompts: Sequence[str | Prompt],
@@ -150,6 +159,7 @@ class Model(Adapter):
             recompute=recompute,
         )
 
+    @checked
     def denoise(
         self,
         x: Tensor,
@@ -184,6 +194,7 @@ class Model(Adapter):
             interventions=interventions,
         )
 
+    @checked
     def prompts(self, prompts: Sequence[str | Prompt]) -> list[Prompt]:
         """Encode those that are still texts, in one batch."""
         texts = [p for p in prompts if isinstance(p, str)]
@@ -197,6 +208,7 @@ class Model(Adapter):
         """Channels of the pictures that ``encode_image`` takes."""
         return 3
 
+    @checked
     def encode_image(self, images: Float[Tensor, "sample ..."]) -> Float[Tensor, "sample ..."]:
         """Return the latents [sample, ...] of pictures: the inverse of ``decode``; differentiable.
 
@@ -211,6 +223,7 @@ class Model(Adapter):
         """
         return self._encode_image(checked_images(images, self.image_channels, self.size, self.name))
 
+    @checked
     def start_at(
         self, images: Float[Tensor, "sample ..."], step: int | Step, seeds: Sequence[int], *, steps: int
     ) -> SamplerState:
@@ -245,14 +258,17 @@ class Model(Adapter):
 
     # what a network may predict -----------------------------------------------------------------------
 
+    @checked
     def to_x0(self, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
         """The clean latents implied by a network output; one step, or one a row."""
         return prediction.to_x0(self.scheduler, model_input, output, step)
 
+    @checked
     def to_eps(self, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
         """The noise implied by a network output."""
         return prediction.to_eps(self.scheduler, model_input, output, step)
 
+    @checked
     def to_v(self, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
         """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
         return prediction.to_v(self.scheduler, model_input, output, step)

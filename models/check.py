@@ -12,10 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .base import Model
+from .arguments import checked
+from .base import Model, check_run
 from .errors import UsageError
 from .places.hooks import hooked
+from .places.mode import evaluating
 from .run.noise import generators
+from .run.sampling import Sampling
 from .run.schedule import is_flow
 from .site import Site
 from .undo import Undo
@@ -52,6 +55,7 @@ class ModelCheckError(UsageError):
     """An adapter does not do what it promises."""
 
 
+@checked
 def check_model(
     model: Model, prompts: Sequence[str] = ("a cat", "a red dog"), steps: int = 3, guidance: float = 7.5
 ) -> pd.DataFrame:
@@ -69,6 +73,8 @@ def check_model(
     Raises:
         ModelCheckError: naming each thing that does not hold.
     """
+    check_run(len(prompts), range(len(prompts)))
+    Sampling(steps=steps, guidance=guidance)  # checks itself
     prompts = list(prompts) if model.conditional else [""] * len(prompts)
     checks = [
         *_equals_pipeline(model, prompts, steps, guidance),
@@ -105,7 +111,8 @@ def _equals_pipeline(model: Model, prompts: list[str], steps: int, guidance: flo
 def _difference(model: Model, prompts: list[str], steps: int, guidance: float) -> float:
     seeds = list(range(len(prompts)))
     with torch.no_grad():
-        theirs = model.run_pipeline(prompts, generators(seeds), steps, guidance)
+        with evaluating(m for part in model.components.values() for m in part.modules()):
+            theirs = model.run_pipeline(prompts, generators(seeds), steps, guidance)
         ours = model.decode(_final(model, prompts, seeds, steps, guidance))
     return float((ours - theirs).abs().max())
 

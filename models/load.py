@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from . import zoo
+from .arguments import checked
 from .base import Model
 from .errors import NotFoundError, UsageError
 from .families.dit import DiT
@@ -45,6 +46,7 @@ ADAPTERS: dict[str, type[Model]] = {
 }
 
 
+@checked
 def load(
     source: Any,
     *,
@@ -70,7 +72,8 @@ def load(
             says what the file does not: configurations, tokenizers, scheduler. Nothing is downloaded.
 
     Returns:
-        The opened model. The pipeline keeps working; nothing in it is changed.
+        The opened model. The pipeline keeps working; nothing in it is changed. Training or evaluation mode is
+        yours: our own calls are in evaluation mode, and put back what was.
 
     Raises:
         LookupError: for a name that is neither in the zoo nor a folder, and for a path to nothing; it names
@@ -82,19 +85,21 @@ def load(
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
     """
+    _check_device(device)
     told: dict[str, Any] = {}
     options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
         name = str(source)
         found = _found(name)
         _check_options(name, found, options)
-        if Path(found).is_file():
-            pipe = read_file(Path(found), config, dtype).to(device)
-        else:
-            folder = Path(found) if Path(found).is_dir() else fetched(name, revision, variant, _supported)
-            _supported(read_index(folder)["_class_name"])  # before its weights are read
-            pipe = read_folder(folder, name, dtype, variant, zoo.shared(folder)).to(device)
-            told = describe(folder)
+        with torch.random.fork_rng(devices=[]):  # some layers draw what is then read
+            if Path(found).is_file():
+                pipe = read_file(Path(found), config, dtype).to(device)
+            else:
+                folder = Path(found) if Path(found).is_dir() else fetched(name, revision, variant, _supported)
+                _supported(read_index(folder)["_class_name"])  # before its weights are read
+                pipe = read_folder(folder, name, dtype, variant, zoo.shared(folder)).to(device)
+                told = describe(folder)
     else:
         pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
         _refuse(options, ("revision", "variant", "config"), f"{name} is open already")
@@ -124,6 +129,13 @@ def opened(pipe: Any) -> Model:
     families = sorted(ADAPTERS, key=len, reverse=True)
     family = next((f for f in families if re.match(f.removesuffix("Pipeline") + r"(?!\d)", name)), None)
     return (ADAPTERS[family] if family else _supported(name))(pipe, name)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device is {device!r}; it is one of torch's, like 'cpu' or 'cuda:0'") from None
 
 
 def _found(name: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +25,7 @@ AFTER = 2.0
 """Seconds of work before a bar comes by itself."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called now and then, with how much is done, of how much, and what it is."""
 

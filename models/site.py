@@ -34,7 +34,7 @@ class Site:
     address: str
 
     def __post_init__(self) -> None:
-        if not _ADDRESS.fullmatch(self.address):
+        if not isinstance(self.address, str) or not _ADDRESS.fullmatch(self.address):
             raise UsageError(
                 f"{self.address!r} is not a site: write component/block/kind[@stream], "
                 f"like 'unet/mid.attn.0.0/cross_attn.out'"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
 
+from .arguments import checked
 from .errors import NotFoundError
 from .places.blocks import Place
 from .places.layout import Layout, site_layout
@@ -42,14 +43,15 @@ class Structure(ABC):
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
-        """The pipeline's networks as they are now, in evaluation mode."""
+        """The pipeline's networks as they are now; our own calls have them in evaluation mode."""
         return {k: m for k, m in self._parts().items() if isinstance(m, nn.Module)}
 
     def places(self) -> Mapping[Site, Place]:
         """Return where every site lies; found anew when a component was replaced or rebuilt."""
         return self.live.places(self.components, self._resolve)
 
-    def places_of(self, sites: Iterable[Site | str]) -> list[Place]:
+    @checked
+    def places_of(self, sites: Collection[Site | str]) -> list[Place]:
         """Return where sites lie: module, port and item; for many, cheaper than one by one.
 
         Raises:
@@ -64,14 +66,17 @@ class Structure(ABC):
             found.append(places[site])
         return found
 
+    @checked
     def place(self, site: Site | str) -> Place:
         """Return where a site lies; see ``places_of``."""
         return self.places_of([site])[0]
 
+    @checked
     def module(self, site: Site | str) -> nn.Module:
         """Return the module that carries a site."""
         return self.place(site).module
 
+    @checked
     def weights(self, site: Site | str) -> dict[str, nn.Parameter]:
         """Return the parameters of the module that carries a site, by full name (``unet.mid_block...``).
 
@@ -82,6 +87,7 @@ class Structure(ABC):
             return {}
         return {canonical(f"{component}.{place.path}.{n}"): p for n, p in place.module.named_parameters()}
 
+    @checked
     def parameter(self, name: str) -> nn.Parameter:
         """Return one parameter by the full name that ``weights`` gives, whatever the version of transformers.
 
@@ -91,6 +97,7 @@ class Structure(ABC):
         """
         return parameter(self.components, self.name, name)
 
+    @checked
     def layout(self, site: Site | str) -> Layout:
         """Return the axes of a site: their names, the picture's grid, whose its tokens are, heads.
 

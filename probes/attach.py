@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..models.arguments import checked
 from ..models.base import Model
 from ..models.errors import NotFoundError, UsageError
 from ..models.load import opened
@@ -50,6 +51,7 @@ class AttachedRun:
             raise NotFoundError(f"{len(self.traces)} calls came to their end; look at run.traces")
         return self.traces[0]
 
+    @checked
     @contextmanager
     def assigning(self, rows: Rows | Branch) -> Iterator[None]:
         """Say whose the rows are in calls that you make yourself, of the denoiser and of text encoders.
@@ -64,6 +66,7 @@ class AttachedRun:
             self._follower.assigned = before
 
 
+@checked
 @contextmanager
 def attached(
     pipe: Any,

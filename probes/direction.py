@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.adapter import Adapter
+from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.html import panel, table
 from ..models.run.context import CallContext, When
@@ -53,6 +54,7 @@ class Direction:
     vectors: Mapping[Site, Tensor]
     axes: Mapping[Site, int | None] = field(repr=False)
 
+    @checked
     def __init__(
         self,
         site: Site | str | Mapping[Site, Tensor] | Mapping[str, Tensor],
@@ -115,6 +117,7 @@ class Direction:
     def __iter__(self) -> Iterator[Direction]:
         return (self[site] for site in self.vectors)
 
+    @checked
     def __getitem__(self, site: Site | str) -> Direction:
         site = Site(str(site))
         if site not in self.vectors:
@@ -163,6 +166,7 @@ class Direction:
 
     # in a model ---------------------------------------------------------------------------------------
 
+    @checked
     def at(self, model: Adapter) -> Direction:
         """Return the direction with the channel axes that the sites have in a model, counted from the end.
 
@@ -172,6 +176,7 @@ class Direction:
         """
         return _placed(self.vectors, {s: _axis(model, s) if a is None else a for s, a in self.axes.items()})
 
+    @checked
     def component(self, x: Tensor) -> Tensor:
         """Return how far x points along the direction, ``x·v / |v|``; the channel axis is kept, of size 1.
 
@@ -181,6 +186,7 @@ class Direction:
         """
         return self.unit()._dot(x)
 
+    @checked
     def steer(self, alpha: float, when: When = When()) -> Intervention:
         """Add ``alpha`` times the direction, as long as it is.
 
@@ -192,6 +198,7 @@ class Direction:
         does = _Move(self, lambda d, x: x + alpha * d._along(x))
         return _Along(self.site, does, when, self._spec("steer", alpha=alpha))
 
+    @checked
     def ablate(self, when: When = When()) -> Intervention:
         """Project the direction out: ``x - (x·u) u`` with ``u = v / |v|``.
 
@@ -227,6 +234,7 @@ class Direction:
 
     # on disk ------------------------------------------------------------------------------------------
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, with the axes in its header; it is whole, or not there.
 
@@ -238,6 +246,7 @@ class Direction:
         FILE.write(Path(path), flat, {"axes": axes, "sites": list(flat)})
 
     @staticmethod
+    @checked
     def load(path: str | Path) -> Direction:
         """Read a direction.
 

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from ..models.adapter import Adapter
+from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError
 from ..models.places.intervention import Change, Intervention, Probe, Spec, intervening
 from ..models.run.context import CallContext, When
 from ..models.run.levels import Step
+from ..models.run.noise import generators
 from ..models.site import Site
+from ..models.suggest import near
 
 __all__ = [
     "Change",
@@ -34,16 +37,25 @@ __all__ = [
 ]
 
 
+@checked
 def scale(site: Site | str, factor: float, when: When = When()) -> Intervention:
-    """Multiply what passes through a site."""
+    """Multiply what passes through a site.
+
+    Raises:
+        ValueError: for a factor that is not finite.
+    """
+    if not math.isfinite(factor):
+        raise UsageError(f"factor is {factor}; it is a finite number, 0 to take away what is there")
     return Intervention(_site(site), lambda x, _: factor * x, when, Spec("scale", {"factor": factor}))
 
 
+@checked
 def zero(site: Site | str, when: When = When()) -> Intervention:
     """Zero-ablate a site."""
     return Intervention(_site(site), lambda x, _: torch.zeros_like(x), when, Spec("zero", {}))
 
 
+@checked
 def patch(
     site: Site | str,
     values: Mapping[Site, Any] | Tensor,
@@ -132,17 +144,19 @@ def _fitting(site: Site, new: Tensor, x: Tensor) -> Tensor:
         ) from error
 
 
+@checked
 def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = When()) -> Intervention:
     """Mean-ablate: put in place the mean over the samples of another run, step by step."""
     site = _site(site)
     at, kept = _lookup(site, values)
 
     def fn(x: Tensor, context: CallContext) -> Tensor:
-        return _fitting(site, at(context.step).mean(0, keepdim=True), x)
+        return _fitting(site, at(context.step).to(x).mean(0, keepdim=True), x)
 
     return Intervention(site, fn, when, Spec("mean", kept))
 
 
+@checked
 def resample(
     site: Site | str, values: Mapping[Site, Any] | Tensor, seed: int = 0, when: When = When()
 ) -> Intervention:
@@ -152,8 +166,8 @@ def resample(
 
     def fn(x: Tensor, context: CallContext) -> Tensor:
         pool = at(context.step)
-        order = torch.randint(len(pool), (len(x),), generator=torch.Generator().manual_seed(seed))
-        return pool[order].to(x)
+        order = torch.randint(len(pool), (len(x),), generator=generators([seed])[0])
+        return _fitting(site, pool[order], x)
 
     return Intervention(site, fn, when, Spec("resample", {**kept, "seed": seed}))
 
@@ -163,8 +177,15 @@ def _lookup(
 ) -> tuple[Callable[[Step | None], Tensor], dict[str, Any]]:
     """Return what finds the values of a step, and the values as parameters of a Spec."""
     if isinstance(values, Tensor):
+        if values.ndim < 2 or not values.numel():
+            raise UsageError(
+                f"the values of {site} have shape {tuple(values.shape)}; they are [step, row, ...], or "
+                "[row, ...] in text encoders, and not empty"
+            )
         tensor, steps = values, dict[int, Step]()
         indices = {i: i for i in range(len(values))}
+    elif site not in values:
+        raise NotFoundError(f"the values hold no {site}; {near(str(site), map(str, values))}")
     else:
         tensor = values[site]
         steps = {s.index: s for s in getattr(values, "kept_steps", ())}

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.base import Model, Prompt, SamplerState
 from ..models.errors import UsageError
 from ..models.guidance.value import Guidance
@@ -33,6 +34,7 @@ STOCHASTIC = (
 """Schedulers that draw noise at every step, so that no start leads to a given picture."""
 
 
+@checked
 def invert(
     model: Model,
     images: Float[Tensor, "sample ..."],

@@ -9,6 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..models.adapter import Adapter
+from ..models.arguments import check_fields
 from ..models.errors import StateError, UsageError, WrongTypeError
 from ..models.places.hooks import suspended
 from ..models.run.context import Branch, CallContext, When
@@ -55,6 +56,7 @@ class Observer:
     when: When = When()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         object.__setattr__(self, "sites", {name: Site(str(s)) for name, s in self.sites.items()})
         components = {Site(str(s)).component for s in self.sites.values()}
         if len(components) != 1:

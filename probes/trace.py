@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..models.arguments import checked
 from ..models.base import Model, Prompt, State, check_run
 from ..models.drawn import Figure, figure
-from ..models.errors import NotFoundError, UsageError, WrongTypeError
+from ..models.errors import NotFoundError, UsageError
 from ..models.places.account import Account
 from ..models.progress import Progress, showing
 from ..models.run.context import CallContext, When
@@ -65,6 +66,7 @@ class Trace(Mapping[Site, Tensor]):
     axes: Mapping[Site, tuple[str, ...]] = field(default_factory=dict)
     samples: tuple[int, ...] | None = None
 
+    @checked
     def __getitem__(self, site: Site | str) -> Tensor:
         site = Site(str(site))
         if site not in self.acts:
@@ -108,6 +110,7 @@ class Trace(Mapping[Site, Tensor]):
         """Return a figure of the pictures, ``analysis.plots.picture_grid``."""
         return figure("picture_grid", self)
 
+    @checked
     def at(self, site: Site | str, step: Step | int) -> Tensor:
         """Return the activation at one step, [sample, ...].
 
@@ -135,6 +138,7 @@ class Trace(Mapping[Site, Tensor]):
         """
         return trace_to_xarray(self)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the trace to a new folder (a zarr store, which ``xarray.open_zarr`` opens too).
 
@@ -145,6 +149,7 @@ class Trace(Mapping[Site, Tensor]):
         save_trace(self, Path(path))
 
     @staticmethod
+    @checked
     def load(path: str | Path, model: Model | None = None) -> Trace:
         """Read a saved trace; pictures need the model that made it.
 
@@ -165,6 +170,7 @@ class Trace(Mapping[Site, Tensor]):
         return Trace(**found, _decode=model.decode if model else no_model)
 
 
+@checked
 def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     model: Model,
     prompts: Sequence[str | Prompt] | None = None,
@@ -210,9 +216,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     >>> {str(site): tuple(x.shape) for site, x in run.items()}
     {'unet/mid.attn.0.0/cross_attn.out': (2, 1, 16, 16)}
     """
-    prompts = [""] * len(seeds) if prompts is None and not isinstance(seeds, int) else prompts or []
-    if isinstance(prompts, str):
-        raise WrongTypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
+    prompts = [""] * len(seeds) if prompts is None else prompts
     check_run(len(prompts), seeds)
     how = Sampling(**settings)
     model = model.sized(how.size)

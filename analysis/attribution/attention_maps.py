@@ -28,9 +28,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.adapter import LARGEST
+from ...models.arguments import check_fields, checked
 from ...models.base import Model, Prompt, State
 from ...models.drawn import Figure, figure
-from ...models.errors import NotFoundError, UsageError, WrongTypeError
+from ...models.errors import NotFoundError, UsageError
 from ...models.html import panel, pictures, table
 from ...models.progress import Progress
 from ...models.run.context import CallContext, When
@@ -59,6 +61,9 @@ class WordMaps:
 
     maps: xr.DataArray
     run: Trace
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         words = ", ".join(str(w) for w in self.maps["word"].values[:8])
@@ -117,6 +122,7 @@ class WordMaps:
         return dataset
 
 
+@checked
 def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     model: Model,
     prompts: Sequence[str | Prompt],
@@ -166,7 +172,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     >>> found.maps.dims, found.maps.shape
     (('sample', 'word', 'y', 'x'), (1, 1, 8, 8))
     """
-    _check(prompts, words, when, time)
+    _check(when, time, size)
     when.check(len(model.steps(steps)), len(prompts), model.branch_names(guidance))
     with torch.no_grad():
         encoded = model.prompts(prompts)
@@ -196,6 +202,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     return WordMaps(label(values, list(rows), run, kept if time == "each" else None), run)
 
 
+@checked
 def maps_from_trace(
     run: Trace,
     model: Model,
@@ -217,7 +224,7 @@ def maps_from_trace(
         LookupError: if a word is not in a prompt, or the trace holds no attention to the text.
         ValueError: for other rows than those that read the prompts, and where the prompts are not known.
     """
-    _check(run.prompts, words, When(), time)
+    _check(When(), time, size)
     sites = [s for s in model.reading_sites() if s in run]
     if not sites:
         first = str(model.reading_sites()[0])
@@ -245,10 +252,11 @@ def maps_from_trace(
     )
 
 
-def _check(prompts: object, words: object, when: When, time: str) -> None:
-    for name, value in (("prompts", prompts), ("words", words)):
-        if isinstance(value, str):
-            raise WrongTypeError(f"{name} is the single string {value!r}; give a list: [{value!r}]")
+def _check(when: When, time: str, size: tuple[int, int] | None) -> None:
+    if size is not None and (len(size) != 2 or not all(1 <= side <= LARGEST for side in size)):
+        raise UsageError(
+            f"size is {size}; it is the height and width of the maps, each from 1 up, like (64, 64)"
+        )
     if time not in ("mean", "sum", "each"):
         raise UsageError(f"time is {time!r}; it is 'mean', 'sum' or 'each'")
     if when.branch != "cond":

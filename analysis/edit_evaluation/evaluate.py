@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -25,6 +25,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import check_fields, checked
 from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
@@ -42,6 +43,7 @@ DIM = "evaluation_prompt"
 """The dimension of the prompts that an edit is tried on; stores of older versions call it ``question``."""
 
 
+@runtime_checkable
 class Judge(Protocol):
     """What is asked of a judge; ``models.judges.Judge`` is one."""
 
@@ -66,6 +68,7 @@ class EditEvaluation:
     images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if "question" in self.data.dims:
             object.__setattr__(self, "data", self.data.rename(question=DIM))
 
@@ -122,6 +125,7 @@ class EditEvaluation:
         columns = ("kind", "prompt", "target", "seed", "state", "shown", "gone", "fit", "moved", "colour")
         return frame[[c for c in columns if c in frame]]
 
+    @checked
     def summary(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table: for each kind, measure and state the mean, with a confidence interval.
 
@@ -141,6 +145,7 @@ class EditEvaluation:
         return pd.DataFrame(rows, columns=["kind", "measure", "state", "mean", "low", "high"])
 
 
+@checked
 def evaluate_edit(
     model: Model,
     change: Callable[[Model], AbstractContextManager[Any]],
@@ -213,6 +218,7 @@ def _described(change: Callable[..., Any]) -> dict[str, str]:
     return {"what": repr(owner) if id_ else getattr(owner, "__qualname__", type(owner).__name__), **id_}
 
 
+@checked
 def judged(
     images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]],
     prompts: Sequence[EvaluationPrompt],

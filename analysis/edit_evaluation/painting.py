@@ -41,7 +41,9 @@ class Painter:
         )
         self.done += len(runs)
         with torch.no_grad():
-            parts = [self.model.decode(x).cpu() for x in torch.split(swept.latents, self.batch)]
+            parts = [
+                self.model.decode(x).cpu() for x in torch.split(swept.latents, min(self.batch, len(runs)))
+            ]
         return dict(
             zip(
                 prompts,

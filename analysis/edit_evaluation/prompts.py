@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from ...models.arguments import check_fields, checked
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
 
@@ -38,6 +39,7 @@ class EvaluationPrompt:
     wanted: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.kind not in KINDS:
             raise UsageError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
         if self.template.count("{}") != 1:
@@ -78,6 +80,7 @@ def check_known(model: Model, prompts: Sequence[EvaluationPrompt]) -> None:
                 raise NotFoundError(f"{encoder}: {error}") from None
 
 
+@checked
 def evaluation_prompts(
     requests: Mapping[str, str],
     efficacy: Sequence[str],

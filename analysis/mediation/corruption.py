@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import check_fields
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.run.context import CallContext
@@ -42,6 +43,7 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.sd < float("inf"):
             raise UsageError(f"sd is {self.sd}; it is a number from 0 up, 3 by default")
         if self.draws < 1:
@@ -60,6 +62,7 @@ class Swap:
     draws: int = field(default=1, init=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.words.strip():
             raise UsageError("Swap needs words to put in the subject's place, like Swap('cook')")
 

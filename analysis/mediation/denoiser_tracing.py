@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.progress import Progress
@@ -27,6 +28,7 @@ from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
 
 
+@checked
 def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     model: Model,
     prompts: Sequence[str],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
+from ...models.arguments import check_fields, checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
@@ -27,6 +28,9 @@ class Mediation:
     """
 
     data: xr.Dataset
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         clean, corrupted = (float(self.data[k].mean()) for k in ("clean", "corrupted"))
@@ -96,6 +100,7 @@ class Mediation:
             )
         return self._scores(self.data["restored"] - self.corrupted, total)
 
+    @checked
     def total(self, level: float = 0.95) -> xr.Dataset:
         """Total effect clean - corrupted: ``mean``, ``low``, ``high``.
 
@@ -103,6 +108,7 @@ class Mediation:
         """
         return interval(self.clean - self.corrupted, UNITS, level)
 
+    @checked
     def causal(self, above: float = 0.5) -> pd.DataFrame:
         """Return the places whose normalised mean exceeds a threshold, the best first, with intervals.
 
@@ -121,6 +127,7 @@ class Mediation:
         """Denoiser rows that the published scheme computes for the same scores (docs/mediation.md)."""
         return int(self.data.attrs["reference_rows"])
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write a zarr store, whole or not at all.
 
@@ -130,6 +137,7 @@ class Mediation:
         save_store(self.data, path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Mediation:
         """Read what ``save`` wrote.
 

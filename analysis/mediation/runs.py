@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from ...models.base import Model, check_run
-from ...models.errors import UsageError, WrongTypeError
+from ...models.errors import UsageError
 from ...models.progress import Progress, part, showing
 from ...models.run.sampling import Sampling
 from ...models.site import Site
@@ -130,7 +130,7 @@ class CausalExperiment:
     def _measure(self, latents: Tensor, p: int, clean: Tensor) -> Any:
         """Score finished runs of one prompt and seed, in batches, so that few pictures lie in memory."""
         parts = []
-        for x in latents.split(self.settings["batch"]):
+        for x in latents.split(min(self.settings["batch"], len(latents))):
             outcome = Outcome(x, (self.clean[p],) * len(x), self.model.decode, clean.expand_as(x))
             parts.append(measure(self.metric, outcome).double().cpu().numpy())
         return np.concatenate(parts)
@@ -178,16 +178,11 @@ def open_experiment(
     """Check the input, and encode the clean and the corrupted prompts.
 
     Raises:
-        TypeError: for a single string or number in place of a list.
         ValueError: for a model without text, repeated prompts or seeds, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and words that no tokenizer knows.
     """
     check_reads_text(model)
     guidance = model.default_guidance if guidance is None else guidance
-    if isinstance(prompts, str):
-        raise WrongTypeError(f"prompts is the single string {prompts!r}; give a list: [{prompts!r}]")
-    if isinstance(seeds, int):
-        raise WrongTypeError(f"seeds is the single number {seeds}; give a list: [{seeds}]")
     _check_each_once("prompts", prompts)
     _check_each_once("seeds", seeds)
     check_run(len(seeds), seeds)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.progress import Progress
@@ -28,6 +29,7 @@ from .runs import CausalExperiment, Restored, open_experiment
 from .token_axis import TokenAxis, token_axis
 
 
+@checked
 def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     model: Model,
     prompts: Sequence[str],

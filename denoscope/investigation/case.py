@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..analysis.metrics import Metric, clip_score, latent_distance
+from ..models.arguments import check_fields
 from ..models.base import Model, check_run
 from ..models.errors import UsageError
 from ..models.judges.embedded import Judge, load_judge
@@ -46,6 +47,9 @@ class Case:
     draws: int = 2
     device: str = "cpu"
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def quicker(self) -> Case:
         """Return the same case with fewer seeds, steps and draws: for a first look, and for tests."""

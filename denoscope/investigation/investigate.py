@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 
 from ..analysis.mediation.result import Mediation
+from ..models.arguments import checked
 from ..models.errors import UsageError
 from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
@@ -36,6 +37,7 @@ from .stages.oracle import oracle
 from .stages.text_cause import text_cause
 
 
+@checked
 def investigate(
     case: Case,
     output: str | Path,

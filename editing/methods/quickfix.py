@@ -19,6 +19,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
 from ...models.site import Site
@@ -30,7 +31,6 @@ from ..requests import (
     PromptPair,
     Tokens,
     check_choice,
-    check_texts,
     kept_rows,
     prompt_pairs,
     rows,
@@ -42,6 +42,7 @@ _KINDS = ("self_attn.out", "mlp.out")
 Bias = Literal["subtract", "reference"]
 
 
+@checked
 def quickfix(
     model: Model,
     requests: Mapping[str, str],
@@ -89,7 +90,6 @@ def quickfix(
     256
     """
     pairs = prompt_pairs(requests, templates)
-    check_texts("keep", keep)
     check_choice("tokens", tokens, ("subject", "subject+end"))
     check_choice("bias", bias, ("subtract", "reference"))
     layers = {s: _layer(model, s) for s in _sites(model, site)}

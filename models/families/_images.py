@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..places.mode import evaluating
+
 if TYPE_CHECKING:
     from ..base import Model
 
@@ -54,7 +56,8 @@ def _posterior(vae: Any, images: Tensor, generators: Sequence[torch.Generator] |
     rows = []
     device = next(vae.parameters()).device
     for i, row in enumerate(images.to(device, vae.dtype).split(1)):
-        out = vae.encode(row)
+        with evaluating(vae.modules()):
+            out = vae.encode(row)
         if hasattr(out, "latent_dist"):
             posterior = out.latent_dist
             rows.append(posterior.mode() if generators is None else posterior.sample(generators[i]))
@@ -65,7 +68,8 @@ def _posterior(vae: Any, images: Tensor, generators: Sequence[torch.Generator] |
 
 def painted(vae: Any, latents: Tensor) -> Tensor:
     """Return pictures in 0..1 of latents in the autoencoder's own scale."""
-    images: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+    with evaluating(vae.modules()):
+        images: Tensor = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
     return (images / 2 + 0.5).clamp(0, 1)
 
 

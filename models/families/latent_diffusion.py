@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..run.schedule import UNSCALED
 from ..text.prompt import Prompt
 from ._images import encoded, painted
@@ -26,6 +27,7 @@ class LatentDiffusion(StableDiffusion):
         renamed = {"bert": "text_encoder", "vqvae": "vae"}
         return {renamed.get(name, name): part for name, part in self.pipe.components.items()}
 
+    @checked
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - no choice here
         """How many layers of the text encoder the UNet reads: all."""
         return {}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..places.hooks import suspended
 from ..run.prediction import Steps
 from ..text.encoders import Reading, chunks_needed, clip, joined, read_chunks
@@ -34,6 +35,7 @@ class StableDiffusion(UNetModel):
             Prompt(w.text, w.tokens, w.spans, w.unknown, embeds=e) for w, e in zip(words, embeds, strict=True)
         ]
 
+    @checked
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
         """How many layers of the text encoder the UNet reads, where some are left out."""
         if not clip_skip or self.pipe.text_encoder is None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..run.context import Branch
 from ..run.prediction import Steps
 from ..text.encoders import clip
@@ -54,6 +55,7 @@ class StableDiffusionXL(UNetModel):
             for i, text in enumerate(texts)
         ]
 
+    @checked
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:
         """How many layers of the first text encoder the UNet reads; the second's last one is read pooled."""
         if self.pipe.text_encoder is None:

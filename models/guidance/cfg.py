@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..adapter import Adapter
+from ..arguments import check_fields
 from ..errors import UsageError
 from ..run.context import Branch
 from .value import Guidance, GuidanceBranch, GuidanceContext
@@ -34,6 +35,7 @@ class CFG(Guidance):
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for scale in (self.scale, self.true_scale):
             if scale is not None and (not scale >= 0 or math.isinf(scale)):
                 raise UsageError(f"guidance is {scale}; it is a number from 0 up (1 or less: no guidance)")

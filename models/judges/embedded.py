@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import zoo
+from ..arguments import checked
 from ..errors import NotFoundError, UsageError
 from ..opening.quiet import no_bars
 from ..suggest import near
@@ -60,6 +61,7 @@ class Attributes(nn.Module):
         self.tower = ImageTower(width, dim)
         self.heads = nn.ModuleDict({name: nn.Linear(dim, len(values)) for name, values in labels.items()})
 
+    @checked
     def features(self, images: Tensor) -> Tensor:
         """What the heads read."""
         return F.silu(self.tower(images))
@@ -84,6 +86,7 @@ class Judge:
     classifier: Attributes
     vocabulary: dict[str, tuple[str, ...]]
 
+    @checked
     def similarity(self, images: Tensor, others: Sequence[str] | Tensor) -> Tensor:
         """CLIP cosine of every picture with every text, or with every other picture.
 
@@ -106,14 +109,16 @@ class Judge:
         read = self._embed_images(others) if isinstance(others, Tensor) else self._embed_texts(others)
         return seen @ read.T
 
+    @checked
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of picture i with text i, ``[sample]``."""
-        if len(images) != len(texts):
+        if not images.ndim or len(images) != len(texts):
             raise UsageError(
-                f"give one text for each picture: got {len(images)} pictures and {len(texts)} texts"
+                f"give one text for each picture: got pictures {list(images.shape)} and {len(texts)} texts"
             )
         return (self._embed_images(images) * self._embed_texts(texts)).sum(-1)
 
+    @checked
     def labels(self, attribute: str) -> tuple[str, ...]:
         """What an attribute (style, concept, gender or skin) can be, in the order of ``probabilities``."""
         if attribute not in self.vocabulary:
@@ -122,12 +127,14 @@ class Judge:
             )
         return self.vocabulary[attribute]
 
+    @checked
     def probabilities(self, images: Tensor, attribute: str) -> Tensor:
         """Probability of each label of an attribute, ``[sample, label]``."""
         self.labels(attribute)
         logits: Tensor = self.classifier.heads[attribute](self.features(images))
         return logits.softmax(-1)
 
+    @checked
     def probability(self, images: Tensor, attribute: str, label: str) -> Tensor:
         """Probability of one label, ``[sample]``."""
         labels = self.labels(attribute)
@@ -135,6 +142,7 @@ class Judge:
             raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
         return self.probabilities(images, attribute)[:, labels.index(label)]
 
+    @checked
     def features(self, images: Tensor) -> Tensor:
         """What the classifier reads, ``[sample, feature]``: for Fréchet distances."""
         return self.classifier.features(_prepare(images, self.text_projection))
@@ -143,12 +151,15 @@ class Judge:
         return F.normalize(self.image_tower(_prepare(images, self.text_projection)), dim=-1)
 
     def _embed_texts(self, texts: Sequence[str]) -> Tensor:
+        if not texts:
+            raise UsageError("texts is empty; give at least one")
         tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
         device = self.text_projection.device
         pooled = self.text_encoder(tokens.input_ids.to(device)).pooler_output
         return F.normalize(pooled @ self.text_projection.T, dim=-1)
 
 
+@checked
 def load_judge(name: str = "emoji") -> Judge:
     """Load the judge that ships with an embedded model.
 
@@ -172,14 +183,15 @@ def _read_once(folder: Path) -> Judge:
     return read_judge(folder)
 
 
+@checked
 def read_judge(folder: Path) -> Judge:
     """Read a judge from a model's folder: ``judge/``, ``text_encoder/`` and ``tokenizer/``."""
     config = json.loads((folder / "judge" / "config.json").read_text())
-    clip = _weights(folder / "judge" / "clip_image.safetensors")
-    tower = ImageTower(**config["clip"])
-    tower.load_state_dict(clip)
-    classifier = Attributes(**config["attributes"], labels=config["labels"])
-    classifier.load_state_dict(_weights(folder / "judge" / "attributes.safetensors"))
+    with torch.device("meta"):  # nothing is drawn: the weights are read
+        tower = ImageTower(**config["clip"])
+        classifier = Attributes(**config["attributes"], labels=config["labels"])
+    tower.load_state_dict(_weights(folder / "judge" / "clip_image.safetensors"), assign=True)
+    classifier.load_state_dict(_weights(folder / "judge" / "attributes.safetensors"), assign=True)
     with no_bars():
         text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     for part in (tower, classifier, text_encoder):

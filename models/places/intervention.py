@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ..arguments import check_fields, checked
 from ..errors import DenoscopeError, StateError, UsageError, short_traceback
 from ..run.context import TEXT, CallContext, When
 from ..site import Site
@@ -47,6 +48,7 @@ class Spec:
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
+@runtime_checkable
 class Probe(Protocol):
     """What may be given wherever interventions go: an Intervention, or an Observer, which is several."""
 
@@ -80,7 +82,9 @@ class Intervention:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "site", Site(str(self.site)))
+        check_fields(self)
 
+    @checked
     def on(self, *rows: int) -> Intervention:
         """Return the same intervention for some samples of a batch only."""
         return replace(self, when=replace(self.when, rows=rows))
@@ -106,6 +110,7 @@ class Intervention:
         return (str(self.site), str(steps), str(self.when.branch), str(self.when.rows), does)
 
 
+@checked
 @contextmanager
 def intervening(model: Adapter, *interventions: Probe, account: Account | None = None) -> Iterator[Account]:
     """Let interventions act while the context lasts; the model is as it was afterwards, error or not.

@@ -15,6 +15,7 @@ from ..site import Site
 from ..text.prompt import Words
 from .account import Account
 from .blocks import ATTENTION, Place, is_fused
+from .mode import evaluating
 
 Modules: TypeAlias = tuple[list[str], list[nn.Module | None]]
 
@@ -65,8 +66,6 @@ class Live:
             attentions = [m for m in structure[1] if isinstance(m, ATTENTION)]
         fused = [is_fused(m) for m in attentions]
         if structure != self._structure or fused != self._fused:
-            for part in components.values():
-                part.eval()
             found = resolve()
             self._check_unmoved(found)
             self._structure, self._attentions, self._fused = structure, attentions, fused
@@ -83,11 +82,12 @@ class Live:
 
     @contextmanager
     def calling(self, call: Call) -> Iterator[None]:
-        """Set the call for as long as the context lasts, and close its account."""
+        """Set the call for as long as the context lasts, in evaluation mode, and close its account."""
         before = self.call, self._begun
         try:
             self.begin(call)
-            yield
+            with evaluating(self._structure[1]):
+                yield
             self.end(call)
         finally:
             if self._begun is call:  # a block that was interrupted may end late, in another call
@@ -134,7 +134,8 @@ class Live:
         before = self.network
         try:
             self.network = network
-            yield
+            with evaluating(() if network is None else network.modules()):
+                yield
         finally:
             if self.network is network:
                 self.network = before

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..arguments import check_fields
 from ..errors import UsageError
 from ..site import Site
 from ..suggest import near
@@ -32,6 +33,7 @@ class When:
     rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.branch is not None and (not isinstance(self.branch, str) or not self.branch):
             raise UsageError(f"branch is {self.branch!r}; it is 'cond', 'uncond', ... or None (all of them)")
         if self.steps is not None and (not self.steps or min(self.steps) < 0):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import check_fields
 from ..errors import UsageError
 from .schedule import is_flow
 
@@ -35,6 +36,9 @@ class Step:
     index: int
     t: float
     sigma: float
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def log_snr(self) -> float:
@@ -73,6 +77,8 @@ def step_at(
     if t is not None:
         _inside("t", t, times[0], times[-1])
         return Step(OUTSIDE, float(t), math.exp(float(np.interp(t, times, logs))))
+    if sigma is not None and sigma < 0:
+        raise UsageError(f"sigma is {sigma:g}; a noise level is a number from 0 up")
     level = -0.5 * log_snr if log_snr is not None else math.log(sigma) if sigma else -math.inf
     if log_snr is not None:
         _inside("log_snr", log_snr, -2 * logs[-1], -2 * logs[0])

@@ -32,4 +32,6 @@ def _generator(seed: int) -> torch.Generator:
 
 def gaussian(generators: Sequence[torch.Generator], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return noise [row, ...] of unit variance: one row of ``shape`` from each generator."""
+    if not generators:
+        raise UsageError("seeds is empty; give one for each sample: [0]")
     return torch.cat([torch.randn(1, *shape, generator=g, dtype=dtype) for g in generators])

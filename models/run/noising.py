@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapter
-from ..errors import UsageError, WrongTypeError
+from ..errors import UsageError
 from .levels import Step
 from .noise import generators
 from .prediction import scales
@@ -62,8 +62,6 @@ def generators_of(seeds: Sequence[int], images: Tensor) -> list[torch.Generator]
     Raises:
         ValueError: unless there is one seed for each.
     """
-    if isinstance(seeds, int):
-        raise WrongTypeError(f"seeds is the single number {seeds}; give one for each image: [{seeds}]")
     if len(seeds) != len(images):
         raise UsageError(f"{len(images)} images but {len(seeds)} seeds; give one seed for each image")
     return generators(seeds)

@@ -34,12 +34,27 @@ def scales(scheduler: Any, step: Steps, x: Tensor) -> tuple[Any, Any]:
     return a.view(shape), s.view(shape)
 
 
+def _check(model_input: Tensor, output: Tensor, step: Steps) -> None:
+    """Raise UsageError if input, output and steps are not row by row of one another."""
+    shapes, steps = (
+        (tuple(model_input.shape), tuple(output.shape)),
+        [step] if isinstance(step, Step) else step,
+    )
+    rows = shapes[0][:1] if model_input.ndim else ()
+    if shapes[0] != shapes[1] or not rows or not (isinstance(step, Step) or (len(steps),) == rows):
+        raise UsageError(
+            f"input and output have shapes {shapes[0]} and {shapes[1]}, beside {len(steps)} steps; give "
+            "[row, ...] of one shape, and one step for all rows or one a row"
+        )
+
+
 def to_x0(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The clean latents implied by a network output.
 
     Raises:
         ValueError: for a kind of prediction that is not known, and for predicted noise where all is noise.
     """
+    _check(model_input, output, step)
     a, s = scales(scheduler, step, model_input)
     kind = _kind(scheduler)
     clean: Tensor = output

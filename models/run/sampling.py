@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..adapter import Adapter
-from ..errors import StateError, UsageError, WrongTypeError
+from ..arguments import checked
+from ..errors import StateError, UsageError
 from ..guidance.value import Combined, Guidance
 from ..places.account import Account
 from ..places.intervention import Intervention, Probe, intervening, parts_of
@@ -33,10 +34,9 @@ _SURROUNDED = (
 )
 
 
+@checked
 def check_run(n_prompts: int, seeds: Sequence[int]) -> None:
-    """Raise ValueError or TypeError, with the fix, if a run cannot be made."""
-    if isinstance(seeds, int):
-        raise WrongTypeError(f"seeds is the single number {seeds}; give one for each prompt: [{seeds}]")
+    """Raise ValueError, with the fix, if a run cannot be made."""
     if not n_prompts or len(seeds) != n_prompts:
         raise UsageError(f"{n_prompts} prompts but {len(seeds)} seeds; give one seed for each prompt")
 
@@ -194,11 +194,18 @@ def denoised(
     interventions: Sequence[Probe] = (),
 ) -> Tensor:
     """Return the guided output of one call; see ``Model.denoise``."""
-    each = (steps,) * len(x) if isinstance(steps, Step) else tuple(steps)
-    if not len(x) == len(each) == len(prompts):
+    rows = x.shape[0] if x.ndim else 0
+    each = (steps,) * rows if isinstance(steps, Step) else tuple(steps)
+    if not rows == len(each) == len(prompts):
         raise UsageError(
-            f"{len(x)} rows, {len(each)} steps, {len(prompts)} prompts; give one prompt a row, and one step "
+            f"{rows} rows, {len(each)} steps, {len(prompts)} prompts; give one prompt a row, and one step "
             "for all rows or one a row"
+        )
+    shape = (len(x), *model.latent_shape)
+    if not x.is_floating_point() or tuple(x.shape) != shape:
+        raise UsageError(
+            f"x is of {x.dtype}, shape {tuple(x.shape)}; {model.name} reads floating point numbers of shape "
+            f"{shape}, at its size {tuple(model.size)}; others: model.sized((height, width))"
         )
     for step in dict.fromkeys(each):
         check_step(model.scheduler, step)

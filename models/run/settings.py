@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from ..adapter import Adapter
+from ..arguments import check_fields
 from ..errors import UsageError
 from ..guidance.cfg import CFG
 from ..guidance.value import Guidance
@@ -88,6 +89,7 @@ class Sampling:
     negative_target_size: Pair | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _ = self.schedule  # checks itself
         if isinstance(self.guidance, Guidance) and self.guidance_rescale:
             raise UsageError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..errors import UsageError
 from ..text.prompt import Prompt
 from .context import Branch
@@ -45,9 +46,12 @@ class SamplerState:
         """The seed of each sample's noise source."""
         return tuple(torch.Generator().set_state(s).initial_seed() for s in self.noise_states)
 
+    @checked
     def rows(self, rows: Sequence[int]) -> SamplerState:
         """Return the state of some samples, in the order given; samples may repeat."""
-        chosen = list(rows)
+        chosen, n = list(rows), len(self.latents)
+        if not chosen or not all(0 <= row < n for row in chosen):
+            raise UsageError(f"rows are {chosen}; they are some of the state's samples 0 to {n - 1}")
         return SamplerState(
             self.index,
             self.latents[chosen],
@@ -57,6 +61,7 @@ class SamplerState:
             {name: x[chosen] for name, x in self.memory.items()},
         )
 
+    @checked
     def reseeded(self, seeds: Sequence[int]) -> SamplerState:
         """Return the state with fresh noise sources: children of one state that differ from here on.
 
@@ -70,13 +75,14 @@ class SamplerState:
         return replace(self, noise_states=tuple(g.get_state() for g in generators(seeds)))
 
     @staticmethod
+    @checked
     def join(parts: Sequence[SamplerState]) -> SamplerState:
         """Return one state of the samples of several, taken at the same step of one schedule.
 
         Raises:
             ValueError: for states of different steps.
         """
-        if len({p.index for p in parts}) != 1:
+        if not parts or len({p.index for p in parts}) != 1:
             raise UsageError(f"states are at steps {[p.index for p in parts]}; join those of one step")
         return SamplerState(
             parts[0].index,

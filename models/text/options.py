@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from torch import Tensor
 
+from ..arguments import read
 from ..errors import UsageError, WrongTypeError
 
 LongPrompts: TypeAlias = Literal["error", "chunks"] | int
@@ -21,6 +22,7 @@ class TextOptions(TypedDict, total=False):
     long_prompts: LongPrompts
 
 
+MOST_CHUNKS = 1000
 DEFAULTS: dict[str, Any] = {"clip_skip": None, "long_prompts": "error"}
 
 
@@ -35,10 +37,14 @@ def chosen_options(reader: Callable[..., Any], name: str, given: Mapping[str, An
         raise WrongTypeError(
             f"there is no option {sorted(unknown)} of reading text; there are {sorted(DEFAULTS)}"
         )
+    for option, value in given.items():
+        read(option, value, {"clip_skip": int | None, "long_prompts": LongPrompts}[option])
     options = {option: value for option, value in given.items() if value != DEFAULTS[option]}
     long = options.get("long_prompts", "chunks")
-    if long != "chunks" and (not isinstance(long, int) or long < 1):
-        raise UsageError(f"long_prompts is {long!r}; it is 'error', 'chunks' or a number of chunks")
+    if long != "chunks" and (not isinstance(long, int) or not 1 <= long <= MOST_CHUNKS):
+        raise UsageError(
+            f"long_prompts is {long!r}; it is 'error', 'chunks' or a number of chunks, 1 to {MOST_CHUNKS}"
+        )
     for option, value in options.items():
         if option not in inspect.signature(reader).parameters:
             raise UsageError(f"{option} is {value!r}, but {name} takes no {option}; leave it out")

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import NotFoundError
+from ..arguments import check_fields, checked
+from ..errors import NotFoundError, UsageError
 from ..suggest import near
 
 _UNSPACED = (
@@ -82,6 +83,9 @@ class Words:
     spans: tuple[tuple[int, int], ...] = ()
     unknown: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @property
     def end(self) -> int:
         """Index of the first token after the text (the end-of-text token)."""
@@ -92,6 +96,7 @@ class Words:
         """The words of the text, in order."""
         return tuple(re.findall(r"\w+(?:[-']\w+)*", self.text))
 
+    @checked
     def without(self, words: str) -> str:
         """Return the text with the words left out at every occurrence, spaces and commas tidied.
 
@@ -128,6 +133,7 @@ class Words:
                     found[word[0]] = tuple(self.text[slice(*self.spans[i])] for i in tokens)
         return found
 
+    @checked
     def reads(self, words: str) -> bool:
         """Whether some token stands for the words; none may, where the text was cut off before."""
         try:
@@ -135,6 +141,7 @@ class Words:
         except LookupError:
             return False
 
+    @checked
     def find(self, words: str) -> list[int]:
         """Return the indices of the tokens that spell one word or a run of words, at every occurrence.
 
@@ -152,6 +159,7 @@ class Words:
         """
         return self._standing_for(self._places(words), words)
 
+    @checked
     def at(self, first: int, last: int) -> list[int]:
         """Return the indices of the tokens that stand for some characters of the text, parts of words too.
 
@@ -160,12 +168,17 @@ class Words:
             last: the one after the last.
 
         Raises:
+            ValueError: for characters that the text does not have.
             LookupError: if no token stands for them: the text was cut off before, or the tokenizer does not
                 know them.
 
         >>> Words("two dogs", ("two", "dogs"), ((0, 3), (4, 8))).at(4, 7)
         [1]
         """
+        if not 0 <= first < last <= len(self.text):
+            raise UsageError(
+                f"characters {first} to {last} are not in {self.text!r}, which has 0 to {len(self.text)}"
+            )
         return self._standing_for([(first, last)], self.text[first:last])
 
     def _standing_for(self, places: Sequence[tuple[int, int]], words: str) -> list[int]:
@@ -255,6 +268,7 @@ class Prompt(Words):
             digest.update(b"|")
         return digest.hexdigest()
 
+    @checked
     def of(self, component: str) -> Words:
         """Return the words as one text encoder (``text_encoder_2``) reads them: its own tokens and spans.
 

@@ -14,6 +14,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from ...models.arguments import check_fields
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
@@ -39,6 +40,9 @@ class SweepRun:
     seed: int
     interventions: tuple[Intervention, ...] = ()
     companions: tuple[str | Prompt, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def start(self) -> int:

@@ -13,13 +13,13 @@ from typing import Unpack
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import checked
 from ...models.base import Model, Prompt
-from ...models.errors import UsageError, WrongTypeError
+from ...models.errors import UsageError
 from ...models.progress import Progress, showing
 from ...models.run.branches import settled
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
-from ..intervene import Intervention
 from .batching import SweepExecutor, SweepRun, key_of
 
 __all__ = ["Progress", "SweepRun", "Swept", "sweep"]
@@ -38,6 +38,7 @@ class Swept:
     rows: int
 
 
+@checked
 def sweep(
     model: Model,
     runs: Sequence[SweepRun],
@@ -70,11 +71,6 @@ def sweep(
     branches, n_steps = model.branch_names(how.guidance), len(model.steps(how))
     for run in runs:
         for i in run.interventions:
-            if not isinstance(i, Intervention):
-                raise WrongTypeError(
-                    f"a sweep takes Interventions, one row at a time, and not {type(i).__name__}; "
-                    "watch with denoscope.trace(interventions=[...])"
-                )
             if i.site.component.startswith(TEXT):
                 raise UsageError(
                     f"{i.site} is in a text encoder, which a sweep runs once for all; change the Prompt, or "

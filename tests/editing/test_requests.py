@@ -140,10 +140,10 @@ def test_kept_texts_give_all_their_rows() -> None:
     ("call", "error", "message"),
     [
         (lambda: prompt_pairs({}), ValueError, "requests is {}; write"),
-        (lambda: prompt_pairs(["cat"]), ValueError, r"requests is \['cat'\]; write"),  # type: ignore[arg-type]
+        (lambda: prompt_pairs(["cat"]), TypeError, r"requests is \['cat'\]; it is a mapping"),  # type: ignore[arg-type]
         (lambda: prompt_pairs({"cat": ""}), ValueError, "empty side"),
         (lambda: prompt_pairs({" ": "cat"}), ValueError, "empty side"),
-        (lambda: prompt_pairs({"cat": "dog"}, "a {}"), ValueError, "templates is 'a {}'; give a list"),
+        (lambda: prompt_pairs({"cat": "dog"}, "a {}"), TypeError, "templates is the single string 'a {}'"),
         (lambda: prompt_pairs({"cat": "dog"}, ["a cat"]), ValueError, "exactly one {}"),
         (lambda: prompt_pairs({"cat": "dog"}, []), ValueError, r"templates is \[\]; give a list"),
         (lambda: prompt_pairs({"cat": "dog"}, ["{} or {}"]), ValueError, "exactly one {}"),

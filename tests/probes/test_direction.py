@@ -162,7 +162,7 @@ def test_what_leads_nowhere_is_refused():
         d.steer(math.inf)
     with pytest.raises(ValueError, match="Direction\\(site, vector\\), or"):
         Direction(TOKENS)
-    with pytest.raises(TypeError, match="is a list"):
+    with pytest.raises(TypeError, match=r"is \[1.0, 2.0\]; it is a Tensor"):
         Direction({TOKENS: [1.0, 2.0]})
     with pytest.raises(ValueError, match=f"differ at {TOKENS}: 16 and 8 channels"):
         d + Direction(TOKENS, vector(8))

@@ -201,14 +201,14 @@ def test_a_layer_with_a_lora_is_refused() -> None:
     ("arguments", "error", "message"),
     [
         ({"requests": {}}, ValueError, "requests is {}; write"),
-        ({"requests": ["cat"]}, ValueError, "requests is"),
+        ({"requests": ["cat"]}, TypeError, "requests is"),
         ({"requests": {"cat": " "}}, ValueError, "empty side"),
-        ({"templates": "a {}"}, ValueError, "give a list of wordings"),
+        ({"templates": "a {}"}, TypeError, "give a list"),
         ({"templates": ["a cat"]}, ValueError, "'a cat' needs exactly one {}"),
         ({"tokens": "all"}, ValueError, "tokens is 'all'; it is 'subject' or"),
         ({"bias": "none"}, ValueError, "bias is 'none'"),
         ({"ridge": -1}, ValueError, "ridge is -1"),
-        ({"keep": "a tree"}, ValueError, "keep is the single text 'a tree'"),
+        ({"keep": "a tree"}, TypeError, "keep is the single string 'a tree'"),
         ({"site": "text_encoder/layer.9/mlp.out"}, LookupError, "no site"),
         (
             {"site": "text_encoder/layer.0/resid.post"},

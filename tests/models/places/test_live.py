@@ -55,11 +55,11 @@ def test_a_layer_under_another_name_is_followed(model):
         model.place(OUT)
 
 
-def test_a_component_replaced_is_followed_and_set_to_evaluation(model):
+def test_a_component_replaced_is_followed_and_its_mode_left(model):
     other = tiny_sd(seed=5).unet.train()
     model.pipe.unet = other
     assert model.module("unet/in/conv.out") is other.conv_in
-    assert not other.training
+    assert other.training
 
 
 def test_projections_fused_and_taken_apart_are_followed(model):

@@ -18,7 +18,6 @@ A, B, C = (Words(text, ()) for text in ("a", "b", "c"))
         ({"steps": ()}, r"steps is \(\); it holds indices 0, 1"),
         ({"steps": {1, -1}}, "it holds indices 0, 1"),
         ({"branch": ""}, "branch is ''; it is 'cond', 'uncond'"),
-        ({"branch": 1}, "branch is 1; it is 'cond', 'uncond'"),
     ],
 )
 def test_choices_that_cannot_be_are_refused(choice, message):

@@ -26,7 +26,7 @@ def test_a_run_has_one_seed_for_each_of_its_prompts():
         check_run(0, [])
     with pytest.raises(ValueError, match="1 prompts but 2 seeds; give one seed for each prompt"):
         check_run(1, [0, 1])
-    with pytest.raises(TypeError, match=r"single number 3; give one for each prompt: \[3\]"):
+    with pytest.raises(TypeError, match=r"single number 3; give a list: \[3\]"):
         check_run(1, 3)
 
 

@@ -315,5 +315,5 @@ def test_sizes_that_cannot_act_are_refused(tiny):
         Sampling(target_size=(8, 0))
     with pytest.raises(ValueError, match="pair of whole numbers from 0 up"):
         Sampling(crops_coords_top_left=(0, -1))
-    with pytest.raises(ValueError, match="pair of whole numbers from 1 up"):
+    with pytest.raises(TypeError, match=r"original_size\[0\] is 8.5; it is a whole number"):
         Sampling(original_size=(8.5, 8))

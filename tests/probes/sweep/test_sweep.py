@@ -232,5 +232,5 @@ def test_runs_that_differ_in_their_companions_alone_are_two_runs(tiny):
 
 def test_observers_are_refused(tiny):
     observer = Observer({"x": SITES[0]}, lambda parts, context: None)
-    with pytest.raises(TypeError, match="a sweep takes Interventions.*not Observer"):
+    with pytest.raises(TypeError, match=r"interventions\[0\] is an? Observer; it is an Intervention"):
         sweep(tiny, [SweepRun("a cat", 0, (observer,))], steps=2)

@@ -1,0 +1,661 @@
+"""Whose error is it: a wrong argument of a public function is told by an error of ours, and leaves no trace.
+
+Each public function has a valid call in ``calls``; the walk replaces one of its arguments by something else.
+Either the result is valid, or the error is a ``DenoscopeError`` (an ``OSError`` where the disk says it), and
+the model and all global random states are as they were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+
+from denoscope import analysis, editing
+from denoscope.analysis import intervals, metrics, scores
+from denoscope.editing import ridge
+from denoscope.guidance import CFG
+from denoscope.investigation import Case
+from denoscope.models import judges, zoo
+from denoscope.models.check import check_model
+from denoscope.models.errors import DenoscopeError
+from denoscope.models.load import load
+from denoscope.models.run.sampling import Sampling
+from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.models.synthetic.tiny_families import tiny_flux
+from denoscope.probes import intervene
+from denoscope.probes.attach import attached
+from denoscope.probes.direction import Direction
+from denoscope.probes.invert import invert
+from denoscope.probes.observe import Observer
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
+from denoscope.probes.trace import Trace, trace
+from tests.conftest import Watch
+
+import denoscope  # isort: skip
+
+pytestmark = [pytest.mark.misshapen, pytest.mark.filterwarnings("ignore")]
+
+Call = tuple[Callable[..., Any], dict[str, Any]]
+
+SITE = "unet/mid.attn.0.0/cross_attn.out"
+PROBS = "unet/mid.attn.0.0/cross_attn.probs"
+LAYER = "text_encoder/layer.0/self_attn.out"
+HOMES = ("denoscope", "denoscope.models", "denoscope.probes", "denoscope.editing", "denoscope.analysis",
+         "denoscope.guidance", "denoscope.models.judges", "denoscope.probes.intervene")  # fmt: skip
+
+OURS = "made by our runs, handed out and not asked for"
+FAMILY = "what a family fills in, called by runs with what they made"
+OWN = "what somebody fills in, who answers for it"
+EXCEPTIONS = {
+    "Model": FAMILY,
+    "Model.accounted": FAMILY,
+    "Model.calling": FAMILY,
+    "Model.decode": FAMILY,
+    "Model.negative": FAMILY,
+    "Model.predict": FAMILY,
+    "Model.run_pipeline": FAMILY,
+    "Model.time": FAMILY,
+    "Intervention.parts": FAMILY,
+    "Observer.parts": FAMILY,
+    "When.check": FAMILY,
+    "State": OURS,
+    "Trace": OURS,
+    "Outcome": OURS,
+    "Spec": OURS,
+    "Combined": OURS,
+    "GuidanceContext": OURS,
+    "measure": OURS,
+    "ImageTower": "a network of torch's, with torch's errors",
+    "ImageTower.forward": "a network of torch's, with torch's errors",
+    "Attributes": "a network of torch's, with torch's errors",
+    "Attributes.features": "a network of torch's, with torch's errors",
+    "Attributes.forward": "a network of torch's, with torch's errors",
+    "Judge": OURS,
+    "Guidance": OWN,
+    "Guidance.active": OWN,
+    "Guidance.branches": OWN,
+    "Guidance.combine": OWN,
+    "GuidanceBranch": OWN,
+    "Probe": OWN,
+    "Probe.parts": OWN,
+    "Scorer": OWN,
+    "Scorer.clip_score": OWN,
+    "Scorer.probability": OWN,
+    "CFG.acting": FAMILY,
+    "CFG.active": FAMILY,
+    "CFG.branches": FAMILY,
+    "CFG.combine": FAMILY,
+    "Change": "a type",
+    "investigate": "opens the embedded model: tested with Case, which it is given",
+    "save_store": "takes any dataset, and xarray answers for it",
+    "read_store": "an inner function of Scores.load",
+}
+
+
+def public() -> dict[str, Any]:
+    """Every public function, class and method that takes arguments, by name."""
+    found: dict[str, Any] = {}
+    for home in map(import_module, HOMES):
+        for name in getattr(home, "__all__", ()):
+            found |= _public(name, getattr(home, name))
+    return found
+
+
+def _public(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, ModuleType):
+        own = {n: v for n, v in vars(value).items() if getattr(v, "__module__", "") == value.__name__}
+        return {k: f for n, v in own.items() if n[0] != "_" for k, f in _public(n, v).items()}
+    if inspect.isclass(value):
+        names = [n for n in dir(value) if not n.startswith("_")]
+        methods = {n: getattr(m, "__func__", m) for n in names if (m := inspect.getattr_static(value, n))}
+        own = {f"{name}.{n}": m for n, m in methods.items() if _takes_arguments(m, bound=True)}
+        return {name: value, **own}
+    return {name: value} if callable(value) else {}
+
+
+def _takes_arguments(function: Any, *, bound: bool) -> bool:
+    if not inspect.isfunction(function) or not function.__module__.startswith("denoscope"):
+        return False
+    return len(inspect.signature(function).parameters) > bound
+
+
+def entered(context: Callable[..., Any]) -> Callable[..., None]:
+    """Return a function that goes through a context."""
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        with context(*args, **kwargs):
+            pass
+
+    return call
+
+
+def emptied(generator: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs a generator to its end."""
+    return lambda **kwargs: list(generator(**kwargs))
+
+
+def all_of(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a function that hands over one argument as ``*args``."""
+    return lambda **kwargs: function(*_several(kwargs.pop(name)), **kwargs)
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class World:
+    """A tiny model, and a valid call of each public function on it."""
+
+    def __init__(self) -> None:
+        self.model = load(tiny_sd())
+        self.model.encode(["a cat"], clip_skip=1)  # transformers keeps hooks of its own from then on
+        self.run = trace(self.model, ["a cat"], seeds=[0], steps=2, sites=[SITE, PROBS])
+        self.edit = editing.quickfix(self.model, {"cat": "dog"})
+        self.judge = judges.load_judge("emoji")
+        self.calls = {**self.values(), **self.models(), **self.probes(), **self.edits(), **self.analyses()}
+
+    def values(self) -> dict[str, Call]:
+        step, prompt = self.run.steps[0], self.run.prompts[0]
+        state = next(self.model.sample(["a cat"], seeds=[0], steps=2)).sampler_state()
+        words = {"text": "a cat", "tokens": ("a", "cat"), "spans": ((0, 1), (2, 5)), "embeds": prompt.embeds}
+        return {
+            "CFG": (CFG, {"scale": 3.0, "true_scale": 2.0, "rescale": 0.5}),
+            "Site": (denoscope.Site, {"address": SITE}),
+            "Step": (denoscope.Step, {"index": 0, "t": step.t, "sigma": step.sigma}),
+            "When": (denoscope.When, {"steps": [0], "branch": "cond", "rows": (0,)}),
+            "Sampling": (
+                Sampling,
+                {"steps": 2, "guidance": 3.0, "guidance_rescale": 0.5, "negative": "red", "size": (16, 16),
+                 "eta": 0.5, "clip_skip": 1, "long_prompts": "chunks", "original_size": (8, 8)},
+            ),
+            "Sampling timesteps": (Sampling, {"timesteps": [900, 500]}),
+            "Sampling sigmas": (Sampling, {"sigmas": [9.0, 0.5]}),
+            "SamplerState.rows": (state.rows, {"rows": [0]}),
+            "SamplerState.reseeded": (state.reseeded, {"seeds": [1]}),
+            "SamplerState.join": (state.join, {"parts": [state, state]}),
+            "Prompt": (denoscope.Prompt, words),
+            "Prompt.find": (prompt.find, {"words": "cat"}),
+            "Prompt.reads": (prompt.reads, {"words": "cat"}),
+            "Prompt.without": (prompt.without, {"words": "cat"}),
+            "Prompt.at": (prompt.at, {"first": 2, "last": 5}),
+            "Prompt.of": (prompt.of, {"component": "text_encoder"}),
+        }  # fmt: skip
+
+    def models(self) -> dict[str, Call]:
+        model, step = self.model, self.run.steps[0]
+        x, images = self.run.latents, self.run.images
+        one = {"model_input": x, "output": x, "step": step}
+        judge, pair = self.judge, {"images": images, "texts": ["a cat"]}
+        return {
+            "load": (load, {"source": model.pipe, "size": (16, 16)}),
+            "load name": (load, {"source": "emoji", "dtype": torch.float32, "device": "cpu", "revision": None,
+                                 "variant": None, "config": None}),
+            "check_model": (check_model, {"model": model, "prompts": ["a cat", "a dog"], "steps": 1,
+                                          "guidance": 3.0}),
+            "Model.sites": (model.sites, {"pattern": "unet/mid*/cross_attn.out"}),
+            "Model.place": (model.place, {"site": SITE}),
+            "Model.places_of": (model.places_of, {"sites": [SITE]}),
+            "Model.module": (model.module, {"site": SITE}),
+            "Model.weights": (model.weights, {"site": SITE}),
+            "Model.parameter": (model.parameter, {"name": next(iter(model.weights(LAYER)))}),
+            "Model.layout": (model.layout, {"site": SITE}),
+            "Model.picture_and_text": (
+                model.picture_and_text, {"site": denoscope.Site(PROBS), "tokens": 32}),
+            "Model.steps": (model.steps, {"run": 2}),
+            "Model.step_at": (model.step_at, {"sigma": 1.0}),
+            "Model.step_at t": (model.step_at, {"t": 500.0}),
+            "Model.step_at log_snr": (model.step_at, {"log_snr": 0.0}),
+            "Model.uses_cfg": (model.uses_cfg, {"guidance": 3.0}),
+            "Model.branch_names": (model.branch_names, {"guidance": 3.0}),
+            "Model.start": (model.start, {"seeds": [0], "run": 2}),
+            "Model.sample": (emptied(model.sample), {
+                "prompts": ["a cat"], "seeds": [0], "start": model.start([0], 1), "interventions": (),
+                "recompute": False, "steps": 1, "guidance": 2.0, "negative": "red", "size": (16, 16)}),
+            "Model.denoise": (model.denoise, {"x": x, "steps": step, "prompts": ["a cat"], "guidance": 2.0,
+                                              "negative": "red", "interventions": ()}),
+            "Model.prompts": (model.prompts, {"prompts": ["a cat"]}),
+            "Model.encode": (model.encode, {"texts": ["a cat"], "branch": "cond", "samples": [0],
+                                            "clip_skip": 1, "long_prompts": 1}),
+            "Model.layers_read": (model.layers_read, {"clip_skip": 1}),
+            "Model.noise": (model.noise, {"seeds": [0]}),
+            "Model.sized": (model.sized, {"size": (16, 16)}),
+            "Model.encode_image": (model.encode_image, {"images": images}),
+            "Model.start_at": (model.start_at, {"images": images, "step": 1, "seeds": [0], "steps": 2}),
+            "Model.to_x0": (model.to_x0, one),
+            "Model.to_eps": (model.to_eps, one),
+            "Model.to_v": (model.to_v, one),
+            "Judge.similarity": (judge.similarity, pair),
+            "Judge.clip_score": (judge.clip_score, pair),
+            "Judge.labels": (judge.labels, {"attribute": "style"}),
+            "Judge.probabilities": (judge.probabilities, {"images": images, "attribute": "style"}),
+            "Judge.probability": (judge.probability, {"images": images, "attribute": "style",
+                                                      "label": judge.labels("style")[0]}),
+            "Judge.features": (judge.features, {"images": images}),
+            "load_judge": (judges.load_judge, {"name": "emoji"}),
+            "read_judge": (judges.read_judge, {"folder": Path("nowhere")}),
+        }  # fmt: skip
+
+    def probes(self) -> dict[str, Call]:
+        model, run, when = self.model, self.run, denoscope.When()
+        d, move = Direction(SITE, torch.ones(16)), intervene.zero(SITE)
+        d.save("direction.safetensors")
+        run.save("run.zarr")
+        at = {"site": SITE, "values": run, "when": when}
+        return {
+            "trace": (trace, {
+                "model": model, "prompts": ["a cat"], "seeds": [0], "sites": [SITE], "when": when,
+                "interventions": [move], "reduce": None, "dtype": torch.float64, "store": None,
+                "on_step": None, "progress": None, "steps": 1, "guidance": 2.0, "negative": ["red"]}),
+            "trace settings": (trace, {
+                "model": model, "prompts": ["a cat"], "seeds": [0], "steps": 1, "eta": 0.5,
+                "sigmas": None, "timesteps": None, "clip_skip": 1, "long_prompts": 1, "guidance_rescale": 0.1,
+                "guidance": 2.0, "size": (16, 16)}),
+            "Trace.at": (run.at, {"site": SITE, "step": 0}),
+            "Trace.save": (lambda path: run.save(path), {"path": "run.zarr"}),
+            "Trace.load": (Trace.load, {"path": "run.zarr", "model": model}),
+            "Intervention": (denoscope.Intervention, {"site": SITE, "fn": lambda x, _: x, "when": when,
+                                                      "spec": None}),
+            "Intervention.on": (all_of(move.on, "rows"), {"rows": [0, 1]}),
+            "intervening": (entered(all_of(intervene.intervening, "given")),
+                            {"given": [model, intervene.zero(LAYER)]}),
+            "Observer": (Observer, {"sites": {"q": SITE}, "fn": lambda *_: None, "when": when}),
+            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1}),
+            "Direction.at": (d.at, {"model": model}),
+            "Direction.component": (d.at(model).component, {"x": torch.ones(1, 3, 16)}),
+            "Direction.steer": (d.steer, {"alpha": 2.0, "when": when}),
+            "Direction.ablate": (d.ablate, {"when": when}),
+            "Direction.save": (d.save, {"path": "saved.safetensors"}),
+            "Direction.load": (d.load, {"path": "direction.safetensors"}),
+            "scale": (self.acting(intervene.scale), {"site": SITE, "factor": 2.0, "when": when}),
+            "zero": (self.acting(intervene.zero), {"site": SITE, "when": when}),
+            "patch": (self.acting(intervene.patch), {**at, "tokens": [0]}),
+            "patch heads": (self.acting(intervene.patch), {**at, "site": PROBS, "heads": [0]}),
+            "mean": (self.acting(intervene.mean), at),
+            "resample": (self.acting(intervene.resample), {**at, "seed": 0}),
+            "attached": (entered(lambda pipe, given, **more: attached(pipe, *_several(given), **more)),
+                         {"pipe": model.pipe, "given": [], "trace": SITE, "when": when, "rows": None}),
+            "SweepRun": (SweepRun, {"prompt": "a cat", "seed": 0, "interventions": (move,),
+                                    "companions": ()}),
+            "sweep": (sweep, {"model": model, "runs": [SweepRun("a cat", 0, (move,))], "batch": 2,
+                              "progress": None, "steps": 1, "guidance": 2.0, "negative": "red"}),
+            "invert": (invert, {"model": model, "images": run.images, "prompts": ["a cat"], "steps": 2,
+                                "guidance": 1.0, "progress": None}),
+        }  # fmt: skip
+
+    def acting(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that makes an intervention, and lets it act in a run like the world's own."""
+
+        def call(**kwargs: Any) -> Trace:
+            return trace(self.model, ["a cat"], seeds=[0], steps=2, interventions=[make(**kwargs)])
+
+        return call
+
+    def edits(self) -> dict[str, Call]:
+        model, edit, layer = self.model, self.edit, self.model.weights(LAYER)
+        delta = {name: torch.zeros_like(p.detach()) for name, p in layer.items() if name.endswith("weight")}
+        edit.save("edit.safetensors")
+
+        def applied(model: Any) -> None:
+            edit.apply(model)
+            edit.revert(model)
+
+        def reverted(model: Any) -> None:
+            edit.apply(self.model)
+            try:
+                edit.revert(model)
+            finally:
+                if model is not self.model and model is not self.model.pipe:
+                    edit.revert(self.model)
+
+        keys = {"keys": torch.randn(2, 3), "residuals": {"a": torch.randn(2, 4)}, "ridge": 0.1,
+                "weights": torch.ones(2), "preserve": torch.ones(1, 3),
+                "covariance": torch.eye(3)}  # fmt: skip
+        return {
+            "quickfix": (editing.quickfix, {
+                "model": model, "requests": {"cat": "dog"}, "site": LAYER, "templates": ["a {}"],
+                "tokens": "subject", "keep": ["a"], "ridge": 0.1, "bias": "subtract"}),
+            "Edit": (editing.Edit, {"deltas": edit.deltas, "base": edit.base, "note": {}}),
+            "Edit.of": (editing.Edit.of, {"model": model, "deltas": delta, "why": "to see"}),
+            "Edit.applied": (entered(edit.applied), {"model": model}),
+            "Edit.apply": (applied, {"model": model}),
+            "Edit.revert": (reverted, {"model": model}),
+            "Edit.save": (edit.save, {"path": "saved.safetensors"}),
+            "Edit.load": (editing.Edit.load, {"path": "edit.safetensors"}),
+            "solve": (ridge.solve, keys),
+        }  # fmt: skip
+
+    def analyses(self) -> dict[str, Call]:
+        model, judge = self.model, self.judge
+        mapped = {"words": ["cat"], "time": "mean", "size": (8, 8)}
+        causal = {"model": model, "prompts": ["a cat"], "subject": "cat", "seeds": [0],
+                  "metric": metrics.latent_distance(), "corruption": analysis.Noise(draws=1), "steps": 1,
+                  "guidance": 1.0, "batch": 4, "progress": None}  # fmt: skip
+        text = {**causal, "encoder": "text_encoder", "kinds": ["mlp.out"], "layers": [0], "tokens": [1],
+                "window": 1}  # fmt: skip
+        denoiser = {**causal, "sites": [SITE], "windows": [[0]], "source": "trajectory"}
+        found = analysis.trace_text(**text)
+        tried = analysis.evaluation_prompts({"cat": "dog"}, ["a {}"])
+        evaluate = {"model": model, "change": self.edit.applied, "prompts": tried, "judge": judge,
+                    "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "progress": None}  # fmt: skip
+        effect, evaluated = found.indirect_effect, analysis.evaluate_edit(**evaluate)
+        found.save("mediation.zarr")
+        effect.save("scores.zarr")
+        ones = {"values": evaluated.data["moved"], "over": ["seed"], "level": 0.9}
+        return {
+            "word_maps": (analysis.word_maps, {
+                "model": model, "prompts": ["a cat"], **mapped, "seeds": [0], "steps": 1, "guidance": 2.0,
+                "negative": "red", "sites": [PROBS], "when": denoscope.When(), "interventions": (),
+                "on_step": None, "progress": None}),
+            "maps_from_trace": (analysis.maps_from_trace, {"run": self.run, "model": model, **mapped}),
+            "WordMaps": (analysis.WordMaps, {"maps": ones["values"], "run": self.run}),
+            "Noise": (analysis.Noise, {"sd": 1.0, "draws": 1, "seed": 0}),
+            "Swap": (analysis.Swap, {"words": "dog"}),
+            "trace_text": (analysis.trace_text, text),
+            "trace_denoiser": (analysis.trace_denoiser, denoiser),
+            "Mediation": (analysis.Mediation, {"data": found.data}),
+            "Mediation.total": (found.total, {"level": 0.9}),
+            "Mediation.causal": (found.causal, {"above": 0.5}),
+            "Mediation.save": (found.save, {"path": "mediation.zarr"}),
+            "Mediation.load": (found.load, {"path": "mediation.zarr"}),
+            "Scores": (analysis.Scores, {"values": effect.values, "denominator": None}),
+            "Scores.interval": (effect.interval, {"level": 0.9, "over": ["seed"]}),
+            "Scores.top": (effect.top, {"k": 1}),
+            "Scores.to_frame": (effect.to_frame, {"level": 0.9}),
+            "Scores.save": (effect.save, {"path": "scores.zarr"}),
+            "Scores.load": (effect.load, {"path": "scores.zarr"}),
+            "load_store": (scores.load_store, {"path": "scores.zarr"}),
+            "interval": (intervals.interval, ones),
+            "proportion": (intervals.proportion, {**ones, "values": (ones["values"] > 2).astype(float)}),
+            "EditEvaluation": (analysis.EditEvaluation, {"data": evaluated.data, "images": evaluated.images}),
+            "EditEvaluation.summary": (evaluated.summary, {"level": 0.9}),
+            "EvaluationPrompt": (analysis.EvaluationPrompt, {"kind": "efficacy", "template": "a {}",
+                                                             "word": "cat", "wanted": "dog"}),
+            "evaluate_edit": (analysis.evaluate_edit, evaluate),
+            "evaluation_prompts": (analysis.evaluation_prompts, {
+                "requests": {"cat": "dog"}, "efficacy": ["a {}"], "generality": ["the {}"],
+                "neighbourhood": {"bird": ["a {}"]}}),
+            "clip_score": (metrics.clip_score, {"judge": judge, "text": "a cat"}),
+            "judge_probability": (metrics.judge_probability, {"judge": judge, "attribute": "style",
+                                                              "label": "noto"}),
+            "latent_distance": (metrics.latent_distance, {"reference": self.run.latents}),
+            "Case": (Case, {
+                "prompt": "a cat", "about": "cat", "change_to": "dog", "model": "emoji", "seeds": 1,
+                "steps": 1, "guidance": 1.0, "draws": 1}),
+        }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The world, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("world"))
+        yield World()
+
+
+OTHER = tiny_sd()
+WRONG: Mapping[str, Any] = {
+    "None": None,
+    "True": True,
+    "0": 0,
+    "-1": -1,
+    "3": 3,
+    "2**70": 2**70,
+    "-2**70": -(2**70),
+    "0.5": 0.5,
+    "-0.5": -0.5,
+    "1e300": 1e300,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "-inf": -float("inf"),
+    "no text": "",
+    "a text": "nonsense",
+    "braces": "{} {}",
+    "a site": SITE,
+    "no site": "unet/nowhere.3/mlp.out",
+    "a long text": "cat " * 500,
+    "bytes": b"bytes",
+    "no list": [],
+    "texts": ["a", "b"],
+    "numbers": [3, 1],
+    "negative numbers": [-1],
+    "huge numbers": [2**70, 2**70],
+    "broken numbers": [0.5, float("nan")],
+    "None in a list": [None],
+    "a set": {1},
+    "a range": range(4),
+    "an array": np.arange(2),
+    "an array of numbers": np.array([[0.5, 1.5]]),
+    "an integer of numpy": np.int64(-3),
+    "no mapping": {},
+    "a mapping": {"a": "b"},
+    "a mapping of None": {"cat": None},
+    "a mapping of numbers": {1: 2},
+    "a path to nothing": Path("does/not/exist"),
+    "an object": object(),
+    "a pipeline": OTHER,
+    "a number of torch": torch.tensor(0.5),
+    "a tensor of a wrong shape": torch.ones(2, 3, 5),
+    "a tensor of NaN": torch.full((1, 4, 8, 8), float("nan")),
+    "a tensor of integers": torch.ones(16, dtype=torch.int64),
+    "an empty tensor": torch.ones(0),
+    "a complex tensor": torch.ones(1, 4, 8, 8, dtype=torch.complex64),
+    "pictures of a wrong size": torch.rand(1, 3, 24, 24),
+    "a dtype": torch.int8,
+    "a Site": denoscope.Site(SITE),
+    "a When": denoscope.When(steps=[7]),
+    "a Guidance": CFG(3.0, rescale=0.5),
+    "a Step": denoscope.Step(3, 11.0, 0.2),
+    "a list of Sites": [denoscope.Site(LAYER)],
+    "an intervention": [intervene.zero(SITE)],
+}
+HOW = ("itself", "in its place in a list", "in its place in a mapping")
+
+
+NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
+CALLED = {"change", "fn", "metric", "on_step", "progress", "reduce"}
+
+
+def spoilt(value: Any, wrong: Any, how: str) -> Any:
+    """Return the wrong value, or the given one with the wrong value inside."""
+    if how == HOW[1] and isinstance(value, list | tuple):
+        return [wrong, *value[1:]]
+    if how == HOW[2] and isinstance(value, dict) and value:
+        return dict.fromkeys(value, wrong)
+    return wrong
+
+
+def random_states() -> list[Any]:
+    """Return all global random states, as they compare."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the global one is meant
+    return [torch.get_rng_state().tolist(), (name, keys.tolist(), *rest), random.getstate()]
+
+
+class Walk:
+    """Makes calls with one wrong argument, and says what is wrong afterwards."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.watch = world, Watch(world.model)
+
+    def __call__(self, name: str, argument: str, wrong: str, how: str) -> str:
+        """Return the fault, or nothing."""
+        if argument in CALLED and wrong in NO_FUNCTION:
+            return ""
+        function, arguments = self.world.calls[name]
+        given = {**arguments, argument: spoilt(arguments[argument], WRONG[wrong], how)}
+        said = f"{name}({argument}={wrong}, {how})"
+        states = random_states()
+        try:
+            function(**given)
+        except (DenoscopeError, OSError):
+            pass
+        except BaseException as error:
+            return f"{said}: {type(error).__name__}: {str(error)[:160]}"
+        if changes := self.watch.changes(thorough=False):
+            self.watch.reset()
+            return f"{said} changed the model: {changes[:3]}"
+        if states != random_states():
+            return f"{said} moved a global random state"
+        return ""
+
+    def ways(self) -> list[tuple[str, str]]:
+        """Return each argument of each call."""
+        return [(name, argument) for name, (_, given) in self.world.calls.items() for argument in given]
+
+
+@pytest.fixture(scope="module")
+def walk(world: World) -> Walk:
+    """The walk through the world."""
+    return Walk(world)
+
+
+def test_every_public_function_has_a_valid_call(world: World) -> None:
+    names = {name for name, value in public().items() if _asks(value)}
+    assert names - set(world.calls) - set(EXCEPTIONS) == set(), "give each a call, or a reason"
+    assert set(EXCEPTIONS) <= names, "a reason for what is not there"
+    assert not set(EXCEPTIONS) & set(world.calls)
+
+
+def _asks(value: Any) -> bool:
+    return (
+        inspect.isclass(value) or not inspect.isfunction(value) or bool(inspect.signature(value).parameters)
+    )
+
+
+def test_the_valid_calls_are_valid(world: World, walk: Walk) -> None:
+    for name, (function, given) in world.calls.items():
+        try:
+            function(**given)
+        except FileExistsError:  # saved when the world was made
+            assert name.endswith(".save")
+        except FileNotFoundError:
+            assert name == "read_judge"
+        assert not walk.watch.changes(), name
+
+
+def wander(walk: Walk, data: st.DataObject) -> None:
+    """Make one call of the walk, wherever it leads."""
+    name, argument = data.draw(st.sampled_from(walk.ways()))
+    wrong, how = data.draw(st.sampled_from(sorted(WRONG))), data.draw(st.sampled_from(HOW))
+    fault = walk(name, argument, wrong, how)
+    assert not fault, fault
+
+
+@hypothesis.settings(max_examples=250, deadline=None)
+@hypothesis.given(data=st.data())
+def test_a_wrong_argument_is_told_and_leaves_no_trace(walk: Walk, data: st.DataObject) -> None:
+    wander(walk, data)
+
+
+@pytest.mark.stress
+@hypothesis.settings(max_examples=5000, deadline=None)
+@hypothesis.given(data=st.data())
+def test_five_thousand_wrong_arguments(walk: Walk, data: st.DataObject) -> None:
+    wander(walk, data)
+
+
+def test_the_walk_sees_what_is_not_ours_and_what_is_left(world: World) -> None:
+    """A walk that found nothing because it sees nothing would be worth nothing."""
+
+    def foreign(x: Any) -> None:
+        raise AttributeError("'int' object has no attribute 'strip'")
+
+    def hooked(x: Any) -> None:
+        world.model.pipe.unet.conv_in.register_forward_hook(print)
+
+    walk = Walk(world)
+    world.calls |= {"foreign": (foreign, {"x": 1}), "hooked": (hooked, {"x": 1})}
+    world.calls["random"] = (lambda x: torch.rand(1), {"x": 1})
+    try:
+        assert "AttributeError: 'int' object" in walk("foreign", "x", "0", "itself")
+        assert "changed the model" in walk("hooked", "x", "0", "itself")
+        assert "random state" in walk("random", "x", "0", "itself")
+    finally:
+        world.model.pipe.unet.conv_in._forward_hooks.clear()
+        for name in ("foreign", "hooked", "random"):
+            del world.calls[name]
+    walk.watch.reset()
+    assert walk("When", "rows", "None", "itself") == ""
+
+
+# by name ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [None, ["dog", "bird"], 3])
+def test_a_target_that_is_no_text_is_told(tiny: Any, target: Any) -> None:
+    with pytest.raises(TypeError, match=r"requests\['cat'\] is .*; it is a text"):
+        editing.quickfix(tiny, {"cat": target})
+
+
+def test_a_pipeline_where_a_model_is_asked_for_is_told() -> None:
+    calls = [
+        lambda: editing.quickfix(OTHER, {"cat": "dog"}),  # type: ignore[arg-type]
+        lambda: trace(OTHER, ["a cat"], seeds=[0]),  # type: ignore[arg-type]
+        lambda: sweep(OTHER, [SweepRun("a cat", 0)]),  # type: ignore[arg-type]
+        lambda: analysis.word_maps(OTHER, ["a cat"], seeds=[0]),
+        lambda: denoscope.Edit.of(OTHER, {}),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"open one by denoscope.load\(pipe\)"):
+            call()
+
+
+def test_weights_of_inference_mode_are_told() -> None:
+    with torch.inference_mode():
+        model = load(tiny_sd())
+    edit = editing.quickfix(model, {"cat": "dog"})
+    with pytest.raises(ValueError, match=r"made under torch.inference_mode\(\), so nothing can be written"):
+        edit.apply(model)
+    with pytest.raises(ValueError, match="inference_mode"), edit.applied(model):
+        pass
+    with torch.inference_mode(), edit.applied(model):
+        assert not torch.equal(trace(model, ["a cat"], seeds=[0], steps=1).latents, torch.zeros(1, 4, 8, 8))
+
+
+def test_a_second_encoder_that_was_dropped_is_told() -> None:
+    flux = tiny_flux()
+    flux.text_encoder_2 = flux.tokenizer_2 = None
+    with pytest.raises(LookupError, match=r"has no text_encoder_2 now.*give Prompts"):
+        editing.quickfix(load(flux), {"cat": "dog"})
+
+
+@pytest.mark.parametrize("steps", ["20", 2.5, [3], 0, -1, 10**6])
+def test_steps_that_cannot_be_are_told(tiny: Any, steps: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="steps is") as caught:
+        trace(tiny, ["a cat"], seeds=[0], steps=steps)
+    assert isinstance(caught.value, DenoscopeError)
+
+
+def test_prompts_of_other_lengths_and_negatives_in_a_list(tiny: Any) -> None:
+    short, more = tiny.encode(["a cat", "a dog"])
+    long = dataclasses.replace(
+        short, embeds=torch.cat([short.embeds, more.embeds]), tokens=short.tokens * 2, spans=short.spans * 2
+    )
+    with pytest.raises(ValueError, match=r"have \[32, 64\] tokens; set long_prompts='chunks'"):
+        trace(tiny, [long, short], seeds=[0, 1], steps=1)
+    run = trace(tiny, ["a cat", "a dog"], seeds=[0, 1], steps=1, negative=["red", "blue"])
+    assert run.about["negative"] == ["red", "blue"]
+
+
+def test_a_trace_of_some_rows_is_a_dataset(tiny: Any) -> None:
+    run = trace(tiny, ["a", "b"], seeds=[3, 4], steps=1, sites=SITE, when=denoscope.When(rows=(1,)))
+    assert run.to_xarray()["seed"].values.tolist() == [4]
+
+
+@pytest.mark.parametrize("name", ["emoji", "emoji-dit", "emoji-people"])
+def test_opening_moves_no_global_random_state(name: str) -> None:
+    before = random_states()
+    load(name)
+    judges.read_judge(zoo.folder("emoji"))
+    assert random_states() == before
