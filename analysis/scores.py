@@ -100,6 +100,7 @@ class Scores:
         frame = self.interval(level).to_dataframe().reset_index()[[*self.places, "mean", "low", "high"]]
         return frame.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
+    @checked
     def plot(self, label: str = "score") -> Figure:
         """Return a heat map, ``analysis.plots.effect_map``; full colour is the largest mean.
 

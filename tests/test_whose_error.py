@@ -187,6 +187,7 @@ class World:
             "SamplerState.join": (state.join, {"parts": [state, state]}),
             "Prompt": (denoscope.Prompt, words),
             "Prompt.find": (prompt.find, {"words": "cat"}),
+            "Prompt.in_pieces": (prompt.in_pieces, {"words": "cat"}),
             "Prompt.reads": (prompt.reads, {"words": "cat"}),
             "Prompt.without": (prompt.without, {"words": "cat"}),
             "Prompt.at": (prompt.at, {"first": 2, "last": 5}),
@@ -236,7 +237,8 @@ class World:
             "Model.to_x0": (model.to_x0, one),
             "Model.to_eps": (model.to_eps, one),
             "Model.to_v": (model.to_v, one),
-            "Judge.similarity": (judge.similarity, pair),
+            "Judge.similarity": (judge.similarity, {"images": images, "others": ["a cat"]}),
+            "Judge.similarity pictures": (judge.similarity, {"images": images, "others": images}),
             "Judge.clip_score": (judge.clip_score, pair),
             "Judge.labels": (judge.labels, {"attribute": "style"}),
             "Judge.probabilities": (judge.probabilities, {"images": images, "attribute": "style"}),
@@ -346,6 +348,7 @@ class World:
                 "window": 1}  # fmt: skip
         denoiser = {**causal, "sites": [SITE], "windows": [[0]], "source": "trajectory"}
         found = analysis.trace_text(**text)
+        maps = analysis.word_maps(model, ["a cat"], seeds=[0], steps=1)
         tried = analysis.evaluation_prompts({"cat": "dog"}, ["a {}"])
         evaluate = {"model": model, "change": self.edit.applied, "prompts": tried, "judge": judge,
                     "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "progress": None}  # fmt: skip
@@ -360,12 +363,14 @@ class World:
                 "on_step": None, "progress": None}),
             "maps_from_trace": (analysis.maps_from_trace, {"run": self.run, "model": model, **mapped}),
             "WordMaps": (analysis.WordMaps, {"maps": ones["values"], "run": self.run}),
+            "WordMaps.plot": (maps.plot, {"sample": 0, "shared": True}),
             "Noise": (analysis.Noise, {"sd": 1.0, "draws": 1, "seed": 0}),
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
             "Mediation": (analysis.Mediation, {"data": found.data}),
             "Mediation.total": (found.total, {"level": 0.9}),
+            "Mediation.to_frame": (found.to_frame, {"level": 0.9}),
             "Mediation.causal": (found.causal, {"above": 0.5}),
             "Mediation.save": (found.save, {"path": "mediation.zarr"}),
             "Mediation.load": (found.load, {"path": "mediation.zarr"}),
@@ -373,6 +378,7 @@ class World:
             "Scores.interval": (effect.interval, {"level": 0.9, "over": ["seed"]}),
             "Scores.top": (effect.top, {"k": 1}),
             "Scores.to_frame": (effect.to_frame, {"level": 0.9}),
+            "Scores.plot": (effect.plot, {"label": "score"}),
             "Scores.save": (effect.save, {"path": "scores.zarr"}),
             "Scores.load": (effect.load, {"path": "scores.zarr"}),
             "load_store": (scores.load_store, {"path": "scores.zarr"}),
@@ -380,6 +386,7 @@ class World:
             "proportion": (intervals.proportion, {**ones, "values": (ones["values"] > 2).astype(float)}),
             "EditEvaluation": (analysis.EditEvaluation, {"data": evaluated.data, "images": evaluated.images}),
             "EditEvaluation.summary": (evaluated.summary, {"level": 0.9}),
+            "EditEvaluation.plot": (evaluated.plot, {"measure": "moved"}),
             "EvaluationPrompt": (analysis.EvaluationPrompt, {"kind": "efficacy", "template": "a {}",
                                                              "word": "cat", "wanted": "dog"}),
             "evaluate_edit": (analysis.evaluate_edit, evaluate),

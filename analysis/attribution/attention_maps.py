@@ -93,6 +93,7 @@ class WordMaps:
                 rows.append((i, str(one["word"].item()), float(one.mean()), float(one.max()), y, x))
         return pd.DataFrame(rows, columns=["sample", "word", "mean", "peak", "y", "x"])
 
+    @checked
     def plot(self, sample: int = 0, *, shared: bool = True) -> Figure:
         """Return the maps of one sample over its picture, ``analysis.plots.word_heat``.
 

@@ -85,6 +85,7 @@ class EditEvaluation:
         shown = [f"<div>{state}</div>{pictures(self.images[state][:, 0], prompts)}" for state in STATES]
         return panel(repr(self), *shown, table(list(frame.columns), frame.itertuples(index=False)))
 
+    @checked
     def plot(self, measure: str = "shown") -> Figure:
         """Return bars of one measure with intervals, ``analysis.plots.effect_bars``.
 

@@ -46,6 +46,7 @@ class Mediation:
             f"{self!r}; total effect: {total}", table(list(frame.columns), frame.itertuples(index=False))
         )
 
+    @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a table of places: share of the total effect with its interval, the best first.
 

@@ -112,6 +112,7 @@ class Words:
         left = re.sub(r"\s*,(?:\s*,)*", ",", left)  # nothing between two commas: one is enough
         return re.sub(r"\s+", " ", left).strip(" ,")
 
+    @checked
     def in_pieces(self, words: str) -> dict[str, tuple[str, ...]]:
         """Return those single words that the tokenizer cuts up, with their pieces: it may not know them.
 
