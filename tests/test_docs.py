@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import linecache
 import re
 from collections.abc import Iterator
@@ -79,12 +80,20 @@ def documented_modules() -> list[str]:
     return [n if n.split(".")[0] == "denoscope" else f"denoscope.{n}" for n in names]
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of decorated functions, too."""
+
+    def _from_module(self, module: Any, object: Any) -> bool:  # noqa: A002 - doctest's name
+        found = inspect.unwrap(object) if callable(object) else object
+        return bool(super()._from_module(module, found))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("name", documented_modules())
 def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     public = {n: getattr(denoscope, n) for n in denoscope.__all__}
-    tests = doctest.DocTestFinder().find(module, name, extraglobs={**public, **vars(module)})
+    tests = Finder().find(module, name, extraglobs={**public, **vars(module)})
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []
     for test in tests:
