@@ -178,3 +178,13 @@ def test_a_safety_checker_is_neither_read_nor_missed(folder: Path) -> None:
     index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
     (folder / "model_index.json").write_text(json.dumps(index))
     assert load(folder).pipe.safety_checker is None
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_is_opened_in_the_format_that_is_asked_for(make: Any, tmp_path: Path) -> None:
+    """T5 keeps some weights in float32, as transformers wants it; no denoiser here does."""
+    make().save_pretrained(tmp_path)
+    model = load(tmp_path, dtype=torch.bfloat16)
+    assert model.dtype == torch.bfloat16
+    assert {p.dtype for p in model.denoiser.parameters()} == {torch.bfloat16}
