@@ -95,7 +95,7 @@ def open_part(recipe: Recipe, name: str, path: Path, dtype: torch.dtype) -> Netw
     part = kind.from_pretrained(path, dtype=dtype, low_cpu_mem_usage=False)
     if name == "vae":
         part.register_to_config(shift_factor=part.config.shift_factor or 0.0)  # flow matching needs a number
-    return part
+    return part.to(dtype)  # diffusers leaves SD3Transformer2DModel as it was written
 
 
 def people(pictures: Pictures) -> Pictures:

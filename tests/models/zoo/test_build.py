@@ -143,6 +143,8 @@ def test_joint_attention_reads_in_the_pipeline_what_it_was_trained_on(work, tmp_
     network.save_pretrained(tmp_path / "joint")
     assemble.assemble("emoji-mmdit", {**parts, "joint": tmp_path / "joint"}, out, KEYS)
     assert zoo.shared(out) == {"text_encoder_2": out / "text_encoder", "tokenizer_2": out / "tokenizer"}
+    with safe_open(out / "transformer" / "diffusion_pytorch_model.safetensors", "pt") as tensors:
+        assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"F16"}  # noqa: SIM118
     told = json.loads((out / "world.json").read_text())
     assert (told["text_tokens"], told["judge"]) == (24, "emoji")
     model = denoscope.load(out)

@@ -11,7 +11,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from denoscope.models.judges import Attributes
+from denoscope.models import zoo
+from denoscope.models.judges import Attributes, load_judge
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.zoo.training.data.sampling import Mix
 from denoscope.models.zoo.training.fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
@@ -181,6 +182,16 @@ def test_text_and_image_encoder_train(tmp_path, two_steps):
     tokens = torch.tensor([ids])
     assert torch.allclose(again(tokens).pooler_output, model.text.text_model(tokens).pooler_output, atol=1e-5)
     assert (tmp_path / "judge" / "clip_image.safetensors").is_file()
+
+
+def test_a_shipped_judge_is_trained_on_where_it_knows_the_same_labels(tmp_path, monkeypatch):
+    started = train_judge.shipped(zoo.folder("emoji"))
+    assert all(p.requires_grad for p in started.parameters())
+    assert torch.equal(started.heads["style"].weight, load_judge().classifier.heads["style"].weight)
+    assert not any(p.requires_grad for p in load_judge().classifier.parameters())  # that one stays frozen
+    monkeypatch.setattr(train_judge, "LABELS", train_judge.LABELS | {"style": ("noto", "other")})
+    with pytest.raises(ValueError, match="knows other labels than the world has; leave out --base"):
+        train_judge.shipped(zoo.folder("emoji"))
 
 
 def test_judge_trains(tmp_path, two_steps):

@@ -82,8 +82,8 @@ def _paint(pipeline: Network, recipe: Recipe, texts: Sequence[str], seeds: Seque
 
 def _open(folder: Path, recipe: Recipe) -> Network:
     pipeline: Network = read_folder(folder, folder.name, torch.float32, elsewhere=shared(folder))
-    scheduler: Network = pipeline.scheduler
-    if recipe.reads_text and type(scheduler) is DDIMScheduler:
-        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(scheduler.config)
+    diffuses = isinstance(pipeline.scheduler, DDIMScheduler)
+    if recipe.reads_text and diffuses:
+        pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")

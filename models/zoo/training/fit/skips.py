@@ -33,9 +33,10 @@ def skips_dropped(denoiser: nn.Module, chance: float) -> Iterator[None]:
         raise UsageError(f"the chance of skips to be dropped is {chance}; it is 0 or more, and less than 1")
     if chance and not isinstance(denoiser, UNet2DConditionModel):
         raise UsageError(f"skips are dropped in a UNet2DConditionModel; this is a {type(denoiser).__name__}")
-    up: Any = denoiser.up_blocks if chance else ()
+    unet: Any = denoiser
+    blocks = unet.up_blocks[:-1] if chance else ()
     with ExitStack() as stack:
-        for block in up[:-1]:
+        for block in blocks:
             stack.enter_context(before_calls(block, partial(_drop, chance)))
         yield
 
