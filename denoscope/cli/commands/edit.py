@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SiteOpt = Annotated[
     list[str] | None,
     typer.Option(
-        help="Which layer of a text encoder, once for each that is edited; the first self-attention of all if "
+        help="A wording with {} for the word, once for each; the prompt's and others if left out.",
         "left out.",
         show_default=False,
     ),
@@ -28,7 +28,7 @@ SiteOpt = Annotated[
 TemplateOpt = Annotated[
     list[str] | None,
     typer.Option(
-        help="A wording with {} for the word, once for each; if left out, the prompt's own and general ones.",
+        help="A wording with {} for the word, once for each; the prompt's own and others if left out.",
         show_default=False,
     ),
 ]
