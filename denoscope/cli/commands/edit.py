@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SiteOpt = Annotated[
     list[str] | None,
     typer.Option(
-        help="A wording with {} for the word, once for each; the prompt's and others if left out.",
+        help="A layer of a text encoder to edit, once for each; the first self-attention of every one if "
         "left out.",
         show_default=False,
     ),

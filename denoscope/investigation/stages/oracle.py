@@ -64,7 +64,7 @@ def _paint(setup: Setup, words: Sequence[str], seeds: Sequence[int], progress: P
     latents = sweep(setup.model, runs, progress=progress, **settings).latents
     with torch.no_grad():
         images = setup.model.decode(latents).cpu()
-    return images.unflatten(0, (len(words), len(seeds)))
+    return images.view(len(words), len(seeds), *images.shape[1:])
 
 
 def _shown(setup: Setup, word: str, pictures: Tensor) -> Tensor:
