@@ -130,7 +130,7 @@ def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
     run = ["evaluate", file, "a noto emoji of a woman firefighter", "--steps", 2, "--seeds", 1, "-o", table]
     done = call(*run, "--table", tmp_path / "summary.csv")
     assert done.exit_code == 0 and table.read_text().startswith("kind,prompt,")
-    assert re.search(r"specificity +shown +\d+% \(\d+% to 100%\)", done.output), done.output
+    assert re.search(r"specificity +shown +\d+% \(\d+% to \d+%\)", done.output), done.output
     summary = pd.read_csv(tmp_path / "summary.csv")
     assert list(summary.columns) == ["kind", "measure", "state", "mean", "low", "high"]
 
