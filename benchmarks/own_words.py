@@ -123,7 +123,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, xr.DataArray]]]) -> str:
             # shares of yes answers are Wilson's; means over several prompts are not yes or no
             how = proportion if set(np.unique(values)) <= {0.0, 1.0} else interval
             told = how(values, ["prompt", "seed"])
-            cells.append(with_interval(*(float(told[k]) for k in ("mean", "low", "high")), True))
+            mean, low, high = (float(told[k].clip(0, 1)) for k in ("mean", "low", "high"))
+            cells.append(with_interval(mean, low, high, True))
         lines.append((kind, str(len(pairs)), *cells))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -132,7 +133,7 @@ def failures(found: Mapping[str, Sequence[Mapping[str, xr.DataArray]]]) -> str:
     """The pairs whose edit shows the target less often than the unedited model asked outright."""
     pairs = [(pair, n) for kind in found for pair, n in zip(PAIRS[kind], found[kind], strict=True)]
     shares = [(pair, *(float(n[k].mean()) for k in ("works", "asked outright"))) for pair, n in pairs]
-    worse = [f"{a} to {b} ({x:.0%}, asked outright {y:.0%})" for (_, a, b), x, y in shares if x < y]
+    worse = [f"“{p}”, {a} to {b} ({x:.0%}, asked {y:.0%})" for (p, a, b), x, y in shares if x < y]
     return "Less often than asked outright: " + ("; ".join(worse) or "none") + "."
 
 

@@ -24,7 +24,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def call(**given: Any) -> None:
         for name, group in groups.items():
-            given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})  # type: ignore[operator, arg-type]
+            given[name] = group(**{f.name: given.pop(f.name) for f in fields(group)})  # type: ignore[operator]
         command(**given)
 
     call.__signature__ = inspect.Signature(spelled)  # type: ignore[attr-defined]

@@ -83,5 +83,12 @@ def trace_prompt(model: Model, prompt: str, run: Runs, show: Progress, **more: A
     from ..probes.trace import trace
 
     seeds = seeds_of(run.chosen)
-    settings = {"steps": run.steps, "guidance": run.guidance}
-    return trace(model, [prompt] * len(seeds), seeds=seeds, progress=show, **settings, **more)
+    return trace(
+        model,
+        [prompt] * len(seeds),
+        seeds=seeds,
+        steps=run.steps,
+        guidance=run.guidance,
+        progress=show,
+        **more,
+    )

@@ -83,7 +83,7 @@ def asked_of(edit: Edit, about: str | None, change_to: str | None) -> tuple[str,
         ValueError: if the edit says that it is about something else, or does not say what it is about.
     """
     parts = edit.note.get("parts", [edit.note])
-    own = [request for part in parts for request in part.get("requests", {}).items()]
+    own: list[tuple[str, str]] = [request for part in parts for request in part.get("requests", {}).items()]
     if about is None and change_to is None:
         if len(own) != 1:
             known = "; ".join(f"{a} -> {b}" for a, b in own) or "it does not say"

@@ -45,6 +45,7 @@ class Wording:
         generality: other wordings of the same thing.
         neighbourhood: other things, each with its templates.
         keep: texts about still other things, which the edit is solved to leave alone.
+        templates: still other wordings of the same thing, which the edit is solved for.
         peers: all that the model's world has of the same kind; empty if nothing is known of it.
     """
 
@@ -55,6 +56,7 @@ class Wording:
     neighbourhood: Mapping[str, tuple[str, ...]]
     keep: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
 
     def evaluation_prompts(self) -> list[EvaluationPrompt]:
         """Return what the edit is tried on."""
@@ -77,6 +79,7 @@ class Wording:
                 if (kept := tuple(t for t in templates if fits(t.format(w))))
             },
             keep=tuple(t for t in self.keep if fits(t)),
+            templates=tuple(t for t in self.templates if all(fits(t.format(w)) for w in words)),
         )
 
 
@@ -98,10 +101,10 @@ def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
     """
     own, world = template(prompt, about), _world(model)
     about = occurrence(about)[0]
-    others, variants, peers = (_in_world if world else _anywhere)(own, (about, change_to), world)
+    others, (variants, solved), peers = (_in_world if world else _anywhere)(own, (about, change_to), world)
     neighbourhood = {w: (fit(o.form, w),) for o in others for w in o.tested}
     keep = [fit(form, w).replace("{}", w) for o in others for w in o.kept for form in o.forms]
-    return Wording(about, change_to, (own,), variants, neighbourhood, tuple(keep), tuple(peers))
+    return Wording(about, change_to, (own,), variants, neighbourhood, tuple(keep), tuple(peers), solved)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,9 @@ class _Others:
     forms: Sequence[str]
 
 
-_Found = tuple[list[_Others], tuple[str, ...], Sequence[str]]
+_Variants = tuple[tuple[str, ...], tuple[str, ...]]
+"""Other wordings: those that are tested, and those that an edit is solved for."""
+_Found = tuple[list[_Others], _Variants, Sequence[str]]
 """Other things, other wordings, all things of the kind."""
 
 
@@ -122,7 +127,7 @@ def _anywhere(own: str, words: tuple[str, str], _: Mapping[str, Any]) -> _Found:
     """For a model about whose captions nothing is known."""
     tested = _some(OTHERS, 4, *words)
     others = _Others(tested, own, _some(OTHERS, 12, *words, *tested), [own])
-    return [others], tuple(t for t in PLAIN if t != own), ()
+    return [others], (tuple(t for t in PLAIN if t != own), ()), ()
 
 
 def _in_world(own: str, words: tuple[str, str], world: Mapping[str, Any]) -> _Found:
@@ -134,7 +139,7 @@ def _in_world(own: str, words: tuple[str, str], world: Mapping[str, Any]) -> _Fo
         tested = _some(names, n, *words)
         few = quality and names is alike  # too few for others to be kept than are tested: in other forms
         kept = _some(names, 12, *words, *(() if few else tested))
-        found.append(_Others(tested, form, kept, variants if few else [form]))
+        found.append(_Others(tested, form, kept, (variants[1] or variants[0])[:4] if few else [form]))
     return found, variants, alike
 
 
@@ -200,15 +205,20 @@ def _some(words: Sequence[str], n: int, *taken: str) -> list[str]:
     return [free[(2 * i + 1) * len(free) // (2 * n)] for i in range(n)]
 
 
-def _variants(own: str, world: Mapping[str, Any], *, subject: bool) -> tuple[str, ...]:
-    """Exchange the template's style and gender, and perhaps its subject, for others: up to two of each."""
-    found = []
+def _variants(own: str, world: Mapping[str, Any], *, subject: bool) -> _Variants:
+    """Exchange the template's style and gender, and perhaps its subject, for others.
+
+    The first two of each are tested, some of the rest are solved for.
+    """
+    tested, solved = [], []
     kinds = [world.get("genders", ()), world.get("styles", ())]
     for values in [_kinds_of_subject(own, world), *kinds] if subject else kinds:
         said = sorted((v for v in values if re.search(rf"\b{re.escape(v)}\b", own)), key=len)
-        others = [v for v in values if v not in said]
-        found += [re.sub(rf"\b{re.escape(said[-1])}\b", v, own) for v in others[:2] if said]
-    return tuple(dict.fromkeys(found)) or ("an emoji of a {}",)
+        others = [v for v in values if v not in said] if said else []
+        texts = [re.sub(rf"\b{re.escape(said[-1])}\b", v, own) for v in others]
+        tested += texts[:2]
+        solved += texts[2 :: max(1, (len(texts) - 2) // 6)][:6]
+    return tuple(dict.fromkeys(tested)) or ("an emoji of a {}",), tuple(dict.fromkeys(solved))
 
 
 def _kinds_of_subject(own: str, world: Mapping[str, Any]) -> Sequence[str]:

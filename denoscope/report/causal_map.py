@@ -61,7 +61,8 @@ class CausalMap:
 
     def number(self, place: pd.Series) -> str:
         """A number with its interval, for a table."""
-        return with_interval(*(float(place[k]) for k in ("mean", "low", "high")), self.proportion)
+        mean, low, high = (float(place[k]) for k in ("mean", "low", "high"))
+        return with_interval(mean, low, high, self.proportion)
 
     def say(self, place: pd.Series) -> str:
         """A number with its interval."""

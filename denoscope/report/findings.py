@@ -78,7 +78,8 @@ def tell_denoiser(found: CausalMap) -> list[Finding]:
     ranked = found.ranked()
     best = ranked.iloc[0]
     where = f"{plain_site(best['site'])} in {plain_window(best['window'])}"
-    said = [_claim(f"In the {found.part}, restoring {where} brings back most: {found.say(best)}.", best)]
+    what = "comes nearest to the clean run" if found.proportion else "counts most"
+    said = [_claim(f"In the {found.part}, restoring {where} {what}: {found.say(best)}.", best)]
     if found.proportion:
         half = int((ranked["mean"] > 0.5).sum())
         said.append(

@@ -52,6 +52,7 @@ def quickfix(
     tokens: Tokens = "subject+end",
     keep: Sequence[str] = ("",),
     ridge: float | None = None,
+    ridge_scale: float = 1.0,
     bias: Bias = "subtract",
 ) -> Edit:
     """Return an Edit after which each key of ``requests`` is read as its value; the model is not changed.
@@ -75,12 +76,14 @@ def quickfix(
             of a key times the number of requests, which does not depend on how activations are scaled. The
             paper uses 0.01, which on the embedded model moves other words more and meets new wordings less
             (docs/edits.md).
+        ridge_scale: λ is multiplied by it; less than 1 where many kept texts hold the layer by themselves.
         bias: ``"subtract"`` the layer's bias from the target, as the equation needs; ``"reference"`` does
             not, as the authors' code, so that edited tokens get the bias twice.
 
     Raises:
         ValueError: for empty requests, a template without ``{}``, a site that is no such layer or that the
-            denoiser does not read, several of one encoder, a bad ridge.
+            denoiser does not read, several of one encoder, a bad ridge or
+            scale of it.
         LookupError: for a site that the model does not have, a model without text encoders, or a word that a
             tokenizer loses or does not know.
 
@@ -90,6 +93,8 @@ def quickfix(
     256
     """
     pairs = prompt_pairs(requests, templates)
+    if not 0 < ridge_scale < float("inf"):
+        raise UsageError(f"ridge_scale is {ridge_scale}; it is a number above 0, 1 by default")
     check_choice("tokens", tokens, ("subject", "subject+end"))
     check_choice("bias", bias, ("subtract", "reference"))
     layers = {s: _layer(model, s) for s in _sites(model, site)}
@@ -99,7 +104,8 @@ def quickfix(
     for place in reached:
         layer = layers[place]
         keys, targets, kept = _rows(model, place, pairs, tokens, keep)
-        ridges[str(place)] = len(requests) * float(keys.square().sum(1).mean()) if ridge is None else ridge
+        usual = len(requests) * float(keys.square().sum(1).mean()) if ridge is None else ridge
+        ridges[str(place)] = ridge_scale * usual
         residual = (targets - keys) @ layer.weight.detach().cpu().double().T
         if bias == "reference" and layer.bias is not None:
             residual = residual + layer.bias.detach().cpu().double()

@@ -14,6 +14,7 @@ from ..output import Output, rows, table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
 STATES = {"before": "before", "after": "after", "oracle": "asked outright"}
 
@@ -62,7 +63,7 @@ def evaluate(
     to.result({"about": words[0], "change_to": words[1], "summary": rows(summary)}, _table(summary))
 
 
-def _table(summary: pd.DataFrame) -> object:
+def _table(summary: pd.DataFrame) -> Table:
     """One row for each kind and measure, one column for each state."""
     from ...report.plain import with_interval
 

@@ -47,7 +47,8 @@ def oracle(setup: Setup, progress: Progress) -> xr.Dataset:
     judged = setup.judge is not None and bool(setup.wording.peers)
     about = {"judged": int(judged), "pieces": json.dumps({w: p for w, p in pieces.items() if p})}
     data = data.assign_attrs(about)
-    near = {word: _near(setup, word, part(progress, 2, 1, 3)) for word in cannot_paint(data)}
+    others = dict(zip(words, images.flip(0), strict=True))
+    near = {w: _near(setup, w, others[w], part(progress, 2, 1, 3)) for w in cannot_paint(data)}
     progress(3, 3, "asked")
     return data.assign_attrs(near=json.dumps(near))
 
@@ -63,7 +64,7 @@ def _paint(setup: Setup, words: Sequence[str], seeds: Sequence[int], progress: P
     latents = sweep(setup.model, runs, progress=progress, **settings).latents
     with torch.no_grad():
         images = setup.model.decode(latents).cpu()
-    return images.unflatten(0, (len(words), len(seeds)))
+    return images.view(len(words), len(seeds), *images.shape[1:])
 
 
 def _shown(setup: Setup, word: str, pictures: Tensor) -> Tensor:
@@ -75,18 +76,19 @@ def _shown(setup: Setup, word: str, pictures: Tensor) -> Tensor:
     return (fits.argmax(1) == 0).float()
 
 
-def _near(setup: Setup, word: str, progress: Progress) -> list[str]:
-    """Words of the kind that lie near one and that the model paints: each was tried with one seed."""
+def _near(setup: Setup, word: str, other: Tensor, progress: Progress) -> list[str]:
+    """Words of the kind that lie near one and that the model paints: each was tried with one seed.
+
+    First those that are written alike, then those that look like pictures of the other word, [seed, ...].
+    """
     taken = {*same(setup.wording.about), *same(setup.wording.change_to)}
     names = [name for name in setup.wording.peers if not taken >= {*same(name)}]
-    alike = [name for name in names if {*same(name)} & {*same(word)}]
-    alike += difflib.get_close_matches(word, names, 6, cutoff=0.3)
-    tried = list(dict.fromkeys([*alike, *names]))[:6]
-    if not tried:
+    if setup.judge is None or not names:
         return []
+    alike = [name for name in names if {*same(name)} & {*same(word)}]
+    alike += difflib.get_close_matches(word, names, 3, cutoff=0.6)
+    fits = setup.judge.similarity(other, [_asking(setup, name) for name in names]).mean(0)
+    tried = list(dict.fromkeys([*alike, *(names[int(i)] for i in fits.argsort(descending=True))]))[:6]
     images = _paint(setup, tried, setup.seeds[:1], progress)
-    return [
-        name
-        for name, pictures in zip(tried, images, strict=True)
-        if bool(_shown(setup, name, pictures).all())
-    ]
+    painted = zip(tried, images, strict=True)
+    return [name for name, pictures in painted if bool(_shown(setup, name, pictures).all())]

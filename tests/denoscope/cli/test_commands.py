@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -126,9 +127,12 @@ def test_edit_says_what_it_reaches_and_what_it_leaves(tmp_path):
 def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
     file, table = tmp_path / "e.safetensors", tmp_path / "e.csv"
     assert call("edit", "firefighter", "cook", "-o", file).exit_code == 0
-    words = ["--about", "firefighter", "--change-to", "cook", "--steps", 2, "--seeds", 1, "-o", table]
-    done = call("evaluate", file, "a noto emoji of a woman firefighter", *words)
-    assert done.exit_code == 0 and "specificity" in done.output and table.read_text().startswith("kind,")
+    run = ["evaluate", file, "a noto emoji of a woman firefighter", "--steps", 2, "--seeds", 1, "-o", table]
+    done = call(*run, "--table", tmp_path / "summary.csv")
+    assert done.exit_code == 0 and table.read_text().startswith("kind,prompt,")
+    assert re.search(r"specificity +shown +\d+% \(\d+% to \d+%\)", done.output), done.output
+    summary = pd.read_csv(tmp_path / "summary.csv")
+    assert list(summary.columns) == ["kind", "measure", "state", "mean", "low", "high"]
 
 
 @pytest.mark.slow

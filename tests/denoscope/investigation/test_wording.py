@@ -95,3 +95,21 @@ def test_the_edit_is_never_tested_on_what_it_was_told_to_keep(model, prompt, abo
     assert words.keep and not asked & set(words.keep)
     assert not any({*same(about), *same(to)} & {*same(w)} for w in words.neighbourhood)
     assert prompt in asked and prompt not in words.keep
+
+
+@pytest.mark.parametrize(
+    ("prompt", "about", "to"),
+    [
+        ("a noto emoji of a woman firefighter", "firefighter", "cook"),
+        ("a twemoji emoji of a red apple", "twemoji", "flat"),
+        ("a noto emoji of a man firefighter", "man", "woman"),
+    ],
+)
+def test_an_edit_is_never_solved_for_the_wordings_it_is_tested_in(prompt, about, to):
+    words = wording("emoji", prompt, about, to)
+    assert words.templates and not {*words.templates} & {*words.generality, *words.efficacy}
+    asked = {q.prompt for q in words.evaluation_prompts()}
+    assert not asked & {*words.keep, *(t.format(to) for t in words.templates)}
+    assert words.fitting(lambda text: "monochrome" not in text).templates == tuple(
+        t for t in words.templates if "monochrome" not in t
+    )

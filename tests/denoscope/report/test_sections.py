@@ -304,7 +304,7 @@ def test_the_top_tells_what_was_asked_and_the_numbers_to_remember():
 def test_without_shares_or_a_judge_the_tiles_do_not_speak_of_them():
     text = opened().text
     unsure = CausalMap(text.cells, False, text.total, "S")
-    made = opening.section(opened(text=unsure, shown={}, looks=None, asked={**ASKED, "seeds": 1}))
+    made = opening.section(opened(text=unsure, shown={}, looks=None, about={**ABOUT, "seeds": [4]}))
     assert [t["value"] for t in made.values["tiles"]] == ["2.56%"] and "1 seed" in made.values["facts"]
 
 

@@ -141,6 +141,9 @@ def test_the_default_ridge_goes_with_the_scale_of_the_keys_and_the_requests(mode
     assert two.note["ridge"][SITE] / one.note["ridge"][SITE] == pytest.approx(2, rel=0.1)
     (a,), (b,) = (e.deltas.values() for e in (one, louder))
     torch.testing.assert_close(dense(a), dense(b), rtol=0, atol=1e-5)  # and the edit is the same
+    for given, usual in (({}, louder.note["ridge"][SITE]), ({"ridge": 0.5}, 0.5)):
+        scaled = quickfix(model, {"cat": "dog"}, ridge_scale=0.1, **given)
+        assert scaled.note["ridge"][SITE] == pytest.approx(usual / 10)
 
 
 def test_kept_texts_are_held(model: Any) -> None:
@@ -209,6 +212,8 @@ def test_a_layer_with_a_lora_is_refused() -> None:
         ({"bias": "none"}, ValueError, "bias is 'none'"),
         ({"ridge": -1}, ValueError, "ridge is -1"),
         ({"keep": "a tree"}, TypeError, "keep is the single string 'a tree'"),
+        ({"ridge_scale": 0}, ValueError, "ridge_scale is 0; it is a number above 0"),
+        ({"ridge_scale": float("nan")}, ValueError, "ridge_scale is nan"),
         ({"site": "text_encoder/layer.9/mlp.out"}, LookupError, "no site"),
         (
             {"site": "text_encoder/layer.0/resid.post"},

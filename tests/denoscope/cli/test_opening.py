@@ -1,0 +1,68 @@
+"""How many cores a command takes, and which seeds."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+import torch
+
+from denoscope.cli import opening
+from denoscope.cli.commands import demo
+from denoscope.cli.options import Seeds
+from tests.denoscope.cli.calling import call
+
+
+def test_threads_sleep_while_they_wait_unless_torch_is_loaded_or_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    opening.sleep_while_waiting()
+    assert "OMP_WAIT_POLICY" not in os.environ  # too late: torch has read it
+    monkeypatch.delitem(sys.modules, "torch")
+    opening.sleep_while_waiting()
+    assert os.environ["OMP_WAIT_POLICY"] == opening.SLEEP
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    opening.sleep_while_waiting()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "number", "taken"),
+    [
+        ("emoji", "PASSIVE", None, [2]),
+        ("emoji", "passive", None, [2]),
+        ("emoji", "ACTIVE", None, [1]),
+        ("emoji", None, None, [1]),
+        ("emoji", "PASSIVE", "3", []),
+        ("owner/name", "PASSIVE", None, []),
+    ],
+)
+def test_embedded_models_take_two_threads_if_these_sleep(model, policy, number, taken, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for name, value in (("OMP_WAIT_POLICY", policy), ("OMP_NUM_THREADS", number)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    opening.use_threads(model)
+    assert asked == taken
+
+
+@pytest.mark.parametrize(
+    ("options", "seeds", "steps"),
+    [
+        ([], 4, 10),
+        (["--seeds", 8], 8, 10),
+        (["--seed", "7,8,9"], (7, 8, 9), 10),
+        (["--quick"], 2, 6),
+        (["--quick", "--seeds", 3], 3, 6),
+    ],
+)
+def test_the_demo_takes_seeds_and_quick_takes_fewer(options, seeds, steps, monkeypatch):
+    cases = []
+    monkeypatch.setattr(demo, "run_case", lambda case, *_, **__: cases.append(case))
+    assert call("demo", *options).exit_code == 0
+    assert [(c.seeds, c.steps) for c in cases] == [(seeds, steps)]
+
+
+def test_seeds_are_how_many_or_which():
+    assert (Seeds().chosen, Seeds(seed="5").chosen, Seeds(seed="7, 8").chosen) == (4, (5,), (7, 8))
