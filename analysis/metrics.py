@@ -43,18 +43,23 @@ Metric = Callable[[Outcome], Tensor]
 
 
 @runtime_checkable
-class Scorer(Protocol):
-    """What metrics ask of a judge; ``models.judges.Judge`` is one."""
+class ClipScorer(Protocol):
+    """What ``clip_score`` asks of a judge; ``models.judges.Judge`` is one."""
 
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of picture i with text i, [sample]."""
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """What ``judge_probability`` asks of a judge; ``models.judges.Judge`` is one."""
 
     def probability(self, images: Tensor, attribute: str, label: str) -> Tensor:
         """Probability of one label of an attribute, [sample]."""
 
 
 @checked
-def clip_score(judge: Scorer, text: str | None = None) -> Metric:
+def clip_score(judge: ClipScorer, text: str | None = None) -> Metric:
     """CLIP cosine of each picture with a text, or (None) with its own clean prompt; Hessel et al. 2021.
 
     >>> from denoscope.models.judges.embedded import load_judge
@@ -70,7 +75,7 @@ def clip_score(judge: Scorer, text: str | None = None) -> Metric:
 
 
 @checked
-def judge_probability(judge: Scorer, attribute: str, label: str) -> Metric:
+def judge_probability(judge: Classifier, attribute: str, label: str) -> Metric:
     """Probability that a judge gives to one label of an attribute, like ("concept", "firefighter")."""
 
     def metric(outcome: Outcome) -> Tensor:

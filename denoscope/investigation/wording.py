@@ -224,7 +224,7 @@ def _variants(own: str, world: Mapping[str, Any], *, subject: bool) -> _Variants
 def _kinds_of_subject(own: str, world: Mapping[str, Any]) -> Sequence[str]:
     """The people or the things, whichever a template speaks of; a person's gender is no subject."""
     genders = world.get("genders", ())
-    for names in (PEOPLE[:20], [t for t in THINGS if t in world["concepts"]]):
+    for names in (world["professions"], world.get("things", ())):
         if any(re.search(rf"\b{re.escape(n)}\b", own) for n in names if n not in genders):
             return [n for n in names if n not in genders]
     return ()

@@ -122,9 +122,8 @@ def _network(kind: Any, folder: Path, failed: str, dtype: torch.dtype, variant: 
         raise UsageError(f"{failed}: {_line(error)}{_cause(folder, own)}") from error
     opened: nn.Module = network
     _account(opened, told, failed)
-    if isinstance(opened, diffusers.ModelMixin) and not (
-        opened._keep_in_fp32_modules or hasattr(opened, "hf_quantizer")
-    ):
+    free = isinstance(opened, diffusers.ModelMixin) and not hasattr(opened, "hf_quantizer")
+    if free and not opened._keep_in_fp32_modules and opened.dtype != dtype:
         opened.to(dtype)  # Stable Diffusion 3's stays in the format of its file
     return opened
 

@@ -73,7 +73,7 @@ def test_texts_that_are_read_belong_to_the_samples_that_they_are_of(tiny, branch
     look = Intervention(
         TEXT,
         lambda x, c: seen.append((c.branch, c.samples, [p.text for p in c.prompts])),
-        When(branch=branch),
+        When(branch=branch, rows=(1,)),
     )
     given = [*tiny.encode(["a cat"]), "a dog"]
     prompts, negative = (given, "") if branch == "cond" else (["a", "b"], given)

@@ -184,9 +184,15 @@ def test_pictures_that_do_not_fit_are_refused_with_the_fix(spoil, says):
 
 
 @pytest.mark.misshapen
-@pytest.mark.parametrize("images", [torch.zeros(1, 3, 16, 16, dtype=torch.uint8), [[0.5]]])
-def test_bytes_and_lists_are_refused_with_the_fix(images):
-    with pytest.raises(TypeError, match=r"give a float tensor .*in 0\.\.1"):
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), r"give a float tensor .*in 0\.\.1"),
+        ([[0.5]], r"images is \[\[0\.5\]\]; it is a Tensor"),
+    ],
+)
+def test_bytes_and_lists_are_refused_with_the_fix(images, says):
+    with pytest.raises(TypeError, match=says):
         opened("sd").encode_image(images)
 
 

@@ -116,7 +116,7 @@ def test_it_tells_what_it_is(tiny):
     run = trace(
         tiny, PROMPTS, sites=[OUT, OUT, Site(OUT)], when=When({1}), size=(24, 16), guidance=2.0, **RUN
     )
-    assert repr(run) == "Trace(2 samples, 3 steps, 1 sites, StableDiffusionPipeline)"
+    assert repr(run) == "Trace(2 samples, 3 steps, 1 sites, 0.0 MB, StableDiffusionPipeline)"
     assert (run.about["size"], run.about["steps"], run.about["guidance"]) == ([24, 16], 3, 2.0)
     assert run.latents.shape == (2, 4, 12, 8) and run.images.shape == (2, 3, 24, 16)
     (line,) = run.account.lines

@@ -2,7 +2,7 @@
 
 import torch
 
-from denoscope.investigation.case import _reads
+from denoscope.investigation.case import fitting
 from denoscope.investigation.stages.check import _Nobody
 from denoscope.investigation.wording import Wording
 from denoscope.models.load import load
@@ -20,5 +20,5 @@ def test_texts_that_a_model_cannot_read_are_left_out():
     words = Wording(
         "cat", "dog", ("a {}",), ("one {}", "猫 {}"), {"red": ("a {}",), "猫": ("a {}",)}, ("x" * 99,)
     )
-    kept = words.fitting(lambda text: _reads(model, text))
+    kept = fitting(model, words)
     assert (kept.generality, kept.neighbourhood, kept.keep) == (("one {}",), {"red": ("a {}",)}, ())

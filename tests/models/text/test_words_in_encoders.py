@@ -13,11 +13,11 @@ TEXTS = ("a red cat", "dogs and a cook")
 WORDS = ("cat", "cook")
 
 
-def kept(encoder, found, branch=None):
+def kept(encoder, found, branch=None, rows=None):
     def keep(_, context):
         found.append((context.branch, context.part, context.prompts))
 
-    return Intervention(f"{encoder}/layer.0/resid.post", keep, When(branch=branch))
+    return Intervention(f"{encoder}/layer.0/resid.post", keep, When(branch=branch, rows=rows))
 
 
 @pytest.mark.parametrize(("name", "encoder"), READING)
@@ -68,7 +68,8 @@ def test_encoded_beside_texts_the_rows_are_those_of_the_texts(tiny):
     found = []
     with torch.no_grad():
         ready = tiny.encode(["a dog"])[0]
-    trace(tiny, [ready, TEXTS[1]], seeds=[0, 1], steps=1, interventions=[kept("text_encoder", found, "cond")])
+    look = kept("text_encoder", found, "cond", rows=(1,))
+    trace(tiny, [ready, TEXTS[1]], seeds=[0, 1], steps=1, interventions=[look])
     ((_, _, (words,)),) = found
     assert words.find("cook")
 
