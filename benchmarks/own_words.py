@@ -3,18 +3,17 @@
     python benchmarks/own_words.py             all pairs: some six minutes of one core
 
 Each pair is edited as ``denoscope edit --prompt`` does it, and tried as ``denoscope evaluate`` does it. The
-table is written into docs/edits.md, between ``<!-- own words -->`` and ``<!-- /own words -->``.
+table is written into docs/edits.md, between ``<!-- own-words -->`` and ``<!-- /own-words -->``.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
+import pages
 import torch
 import xarray as xr
 
@@ -27,7 +26,6 @@ from denoscope.investigation.wording import wording
 from denoscope.models.judges import load_judge
 from denoscope.report.plain import with_interval
 
-DOCS = Path(__file__).parent.parent / "docs" / "edits.md"
 PAIRS: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "professions": (
         ("a noto emoji of a man pilot", "pilot", "judge"),
@@ -156,8 +154,7 @@ def main() -> None:
     text = f"{table(found)}\n\n{failures(found)}"
     sys.stdout.write(text + "\n")
     if options.only == list(PAIRS):
-        between = re.compile(r"(<!-- own words -->\n).*?(<!-- /own words -->)", re.DOTALL)
-        DOCS.write_text(between.sub(lambda m: f"{m[1]}{text}\n{m[2]}", DOCS.read_text()))
+        pages.write("docs/edits.md", "own-words", text)
 
 
 if __name__ == "__main__":
