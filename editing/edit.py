@@ -27,7 +27,7 @@ from ..models.store.provenance import provenance
 from ..models.undo import Undo
 from . import edit_file, weights
 from .base import base_of, same_base
-from .lowrank import Delta, LowRank, add, dense, rank, tensors
+from .lowrank import Delta, LowRank, add, spectrum, tensors
 
 FORMATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -159,14 +159,16 @@ class Edit:
     def to_frame(self) -> pd.DataFrame:
         """Return a table of the touched weights, by name, and of how each is changed.
 
-        Shape and size of the weight; ``rank`` of the change; ``directions``: how many of them hold 99 % of
-        the square of its Frobenius ``norm``.
+        Shape and size of the weight; numerical ``rank`` of the change; ``directions``: how many of them hold
+        99 % of the square of its Frobenius ``norm``; ``energy_5`` and ``energy_20``: what share of it the
+        first 5 and 20 hold.
         """
         rows = []
         for name, d in self.deltas.items():
-            norm = float(torch.linalg.vector_norm(dense(d)))
-            rows.append((name, tuple(d.shape), d.shape.numel(), rank(d), rank(d, 0.99), norm))
-        columns = ["weight", "shape", "size", "rank", "directions", "norm"]
+            s = spectrum(d)
+            held = s.rank, s.directions(0.99), s.energy(5), s.energy(20)
+            rows.append((name, tuple(d.shape), d.shape.numel(), *held, s.norm))
+        columns = ["weight", "shape", "size", "rank", "directions", "energy_5", "energy_20", "norm"]
         return pd.DataFrame(rows, columns=columns).set_index("weight")
 
     def __repr__(self) -> str:

@@ -88,24 +88,47 @@ def dense(delta: Delta) -> Tensor:
     return delta.dense() if isinstance(delta, LowRank) else delta.double()
 
 
-def singular_values(delta: Delta) -> Float[Tensor, " directions"]:
-    """Return the singular values, the largest first, in float64; more axes than two count as [out, rest]."""
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of a change: how many directions it has, and what they hold.
+
+    Args:
+        values: the largest first, in float64; those that are no more than rounding left out.
+    """
+
+    values: Float[Tensor, " directions"]
+
+    @property
+    def rank(self) -> int:
+        """The numerical rank."""
+        return len(self.values)
+
+    @property
+    def norm(self) -> float:
+        """The Frobenius norm."""
+        return float(torch.linalg.vector_norm(self.values))
+
+    def energy(self, k: int) -> float:
+        """Share of the squared norm that the first k directions hold; of no change, 0."""
+        squares = self.values.square()
+        return float(squares[:k].sum() / squares.sum()) if len(squares) else 0.0
+
+    def directions(self, share: float) -> int:
+        """How many directions hold a share of the squared norm."""
+        squares = self.values.square()
+        return int((squares.cumsum(0) < share * squares.sum()).sum() + 1) if len(squares) else 0
+
+
+def spectrum(delta: Delta) -> Spectrum:
+    """Return the spectrum of a change; more axes than two count as [out, rest]."""
     if isinstance(delta, LowRank):
         left, right = (torch.linalg.qr(t.double()).R for t in (delta.left, delta.right.T))
-        matrix = left @ right.T
+        matrix, dtype = left @ right.T, delta.left.dtype
     else:
-        matrix = delta.double().reshape(delta.shape[0] if delta.ndim else 1, -1)
-    found: Tensor = torch.linalg.svdvals(matrix)
-    return found
-
-
-def rank(delta: Delta, share: float = 1.0) -> int:
-    """Return how many directions hold a share of the squared norm; all that are more than rounding, for 1."""
-    values = singular_values(delta)
-    dtype = delta.left.dtype if isinstance(delta, LowRank) else delta.dtype
+        matrix, dtype = delta.double().reshape(delta.shape[0] if delta.ndim else 1, -1), delta.dtype
+    values = torch.linalg.svdvals(matrix)
     least = max(delta.shape, default=1) * torch.finfo(dtype).eps * float(values.max())
-    kept = values[values > least].square()
-    return int((kept.cumsum(0) < share * kept.sum()).sum() + 1) if share < 1 and len(kept) else len(kept)
+    return Spectrum(values[values > least])
 
 
 def tensors(delta: Delta) -> dict[str, Tensor]:

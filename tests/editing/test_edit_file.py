@@ -198,8 +198,12 @@ def test_rank_is_that_of_the_change_not_the_smaller_side() -> None:
     frame = Edit.of(MODEL, deltas).to_frame()
     assert frame["rank"].tolist() == [5, 1, 1] and frame["directions"].tolist() == [2, 1, 1]
     assert frame["norm"].tolist() == pytest.approx([float(strong.norm()), 3.0, 4.0])
+    assert frame["energy_5"].tolist() == frame["energy_20"].tolist() == pytest.approx([1, 1, 1])
+    flat = Edit.of(MODEL, {NAMES[0]: 2 * a @ b}).to_frame()  # sixteen directions of one strength
+    assert flat["energy_5"].item() == pytest.approx(5 / 16) and flat["energy_20"].item() == pytest.approx(1)
     nothing = Edit.of(MODEL, {NAMES[0]: torch.zeros(16, 16), NAMES[1]: 0 * twice}).to_frame()
-    assert nothing["rank"].tolist() == nothing["directions"].tolist() == [0, 0]
+    for column in ("rank", "directions", "energy_5", "norm"):
+        assert nothing[column].tolist() == [0, 0]
 
 
 def test_names_are_those_of_every_version_of_transformers(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def section(results: Results) -> Section:
             "address": edit.note["site"],
             "size": f"{edit.size():,}",
         },
-        "kept": len([text for text in edit.note.get("keep", []) if text]),
+        "kept": len({text for text in edit.note.get("keep", []) if text}),
         "unedited": [plain_part(e) for e in edit.note.get("unedited", [])],
         "grids": [_grid(data, kind) for kind in kinds],
     }
