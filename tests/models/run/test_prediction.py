@@ -76,3 +76,13 @@ def test_noise_where_none_is_left(kind):
     torch.testing.assert_close(to_eps(scheduler, x0, output, none), eps)
     each = to_eps(scheduler, torch.stack([x0[0], a * x0[1] + s * eps[1]]), output, [none, little])
     torch.testing.assert_close(each, eps, atol=5e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("convert", [to_x0, to_eps, to_v])
+@pytest.mark.parametrize("steps", [[], [ALMOST], [ALMOST] * 3])
+def test_steps_are_one_or_one_a_row(kind, convert, steps):
+    """Three steps beside one row would broadcast; none at all ended in an error of torch's."""
+    x = torch.ones(2, 3)
+    with pytest.raises(ValueError, match=rf"beside {len(steps)} steps; give"):
+        convert(ddim(kind), x, x, steps)
