@@ -58,8 +58,9 @@ def solve(
     Raises:
         ValueError: for shapes that do not fit, values that are not finite, and systems that are singular.
     """
-    keys, scale = keys.double(), _scale(keys, weights)
+    keys = keys.double()
     _check(keys, residuals, ridge, preserve, covariance)
+    scale = _scale(keys, weights)
     scaled = scale[:, None] * keys
     if preserve is None and covariance is None and len(keys) < keys.shape[1]:
         gram = scaled @ scaled.T

@@ -185,6 +185,8 @@ class Adapter(Structure):
         """
         self._check_encoder()
         options = chosen_options(self._encode, self.name, how)
+        if not len(texts):
+            return []
         call = Call(
             TEXT,
             {branch: slice(0, len(texts))},

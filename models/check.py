@@ -74,7 +74,7 @@ def check_model(
         ModelCheckError: naming each thing that does not hold.
     """
     check_run(len(prompts), range(len(prompts)))
-    Sampling(steps=steps, guidance=guidance)  # checks itself
+    model.steps(Sampling(steps=steps, guidance=guidance))  # checks both, in our words
     prompts = list(prompts) if model.conditional else [""] * len(prompts)
     checks = [
         *_equals_pipeline(model, prompts, steps, guidance),

@@ -222,7 +222,7 @@ class Direction:
                 f"which axis of {self.site} holds the channels is known to the model alone; write "
                 "direction.at(model), or name it: Direction(site, vector, axis=1) for pictures, -1 for tokens"
             )
-        channels = x.shape[axis]
+        channels = x.shape[axis] if -x.ndim <= axis < x.ndim else "none"
         if channels != n:
             raise UsageError(
                 f"the direction at {self.site} has {n} channels, but axis {axis} of the "

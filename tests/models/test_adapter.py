@@ -107,3 +107,8 @@ def test_the_scheduler_and_networks_are_those_of_the_pipeline_by_now():
     model.pipe.unet = tiny_sd(seed=1).unet.train()
     assert model.scheduler is model.pipe.scheduler and model.denoiser is model.components["unet"]
     assert model.place("unet/in/text").module is model.pipe.unet and model.pipe.unet.training
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux-dev", "pixart-sigma", "sana", "ldm"])
+def test_of_no_texts_there_are_no_prompts(name):
+    assert opened(name).encode([]) == []

@@ -271,3 +271,9 @@ def test_other_files_are_refused(tmp_path, tiny):
     path.write_bytes(safetensors.torch.save({"a": torch.zeros(2)}))
     with pytest.raises(ValueError, match="is no direction"):
         Direction.load(path)
+
+
+@pytest.mark.misshapen
+def test_a_number_has_no_channels():
+    with pytest.raises(ValueError, match=r"16 channels, but axis -1 of the activation \(\) has none"):
+        Direction(TOKENS, torch.ones(16), axis=-1).component(torch.tensor(1.0))

@@ -32,6 +32,7 @@ from .fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
 from .parts import PARTS, find_parts
 from .recipes import RECIPES, Recipe, open_part
 
+log = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 Work = Annotated[Path, typer.Option(help="folder for data, logs and checkpoints")]
 Out = Annotated[Path | None, typer.Option(help="folder of the assembled model; by default where it ships")]
@@ -209,7 +210,10 @@ def _curves(folder: Path, work: Path) -> None:
     logs = {
         title: (work / name / "log.csv", column) for title, (name, column) in _LOGS.items() if name in folders
     }
-    if logs:
+    gone = [str(path) for path, _ in logs.values() if not path.is_file()]
+    if gone:
+        log.warning("training.png stays as it is: there is no %s", ", ".join(gone))
+    elif logs:
         curves.curves(logs, folder / "training.png")
 
 

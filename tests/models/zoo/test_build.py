@@ -277,3 +277,10 @@ def test_help_lists_every_step_in_order():
     steps = ("data", "vae", "clip", "judge", "denoiser", "assemble", "evaluate", "evaluation-data", "all")
     places = [listed.index(f"│ {name} ") for name in steps]
     assert places == sorted(places)
+
+
+def test_curves_without_their_logs_leave_the_picture_that_ships(tmp_path, caplog):
+    shipped = (ZOO["emoji"] / "training.png").read_bytes()
+    command._curves(ZOO["emoji"], tmp_path)
+    assert "training.png stays as it is: there is no" in caplog.text and "log.csv" in caplog.text
+    assert (ZOO["emoji"] / "training.png").read_bytes() == shipped
