@@ -20,7 +20,7 @@ import denoscope
 from denoscope.models.store.fingerprint import fingerprint
 
 PICTURE = ROOT / "docs" / "images" / "report.png"
-SIZE = (1060, 1140)
+SIZE = (1060, 1240)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
