@@ -113,7 +113,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, xr.DataArray]]]) -> str:
     """One row for each kind of word and one for all, with 95 % intervals over pairs and seeds."""
     everything = {**found, "all": [pair for pairs in found.values() for pair in pairs]}
     names = list(everything["all"][0])
-    lines = [("word", "pairs", *names), ("---",) * (2 + len(names))]
+    rows = []
     for kind, pairs in everything.items():
         cells = []
         for name in names:
@@ -123,8 +123,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, xr.DataArray]]]) -> str:
             told = how(values, ["prompt", "seed"])
             mean, low, high = (float(told[k].clip(0, 1)) for k in ("mean", "low", "high"))
             cells.append(with_interval(mean, low, high, True))
-        lines.append((kind, str(len(pairs)), *cells))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append((kind, str(len(pairs)), *cells))
+    return pages.table(("word", "pairs", *names), rows)
 
 
 def failures(found: Mapping[str, Sequence[Mapping[str, xr.DataArray]]]) -> str:

@@ -26,6 +26,7 @@ from .formats import is_finite
 from .opening.folder import INDEX, read_folder, read_index, variants
 from .opening.hub import fetched
 from .opening.one_file import checked_path, looks_like_path, read_file
+from .opening.placing import check_device
 from .places.refuse import refuse_absent
 from .run.schedule import check_scheduler
 from .suggest import near
@@ -85,7 +86,7 @@ def load(
     >>> load("emoji").sites("text_encoder/layer.0/self_attn.out")[0].kind
     'self_attn.out'
     """
-    _check_device(device)
+    check_device(device)
     told: dict[str, Any] = {}
     options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
@@ -129,13 +130,6 @@ def opened(pipe: Any) -> Model:
     families = sorted(ADAPTERS, key=len, reverse=True)
     family = next((f for f in families if re.match(f.removesuffix("Pipeline") + r"(?!\d)", name)), None)
     return (ADAPTERS[family] if family else _supported(name))(pipe, name)
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"device is {device!r}; it is one of torch's, like 'cpu' or 'cuda:0'") from None
 
 
 def _found(name: str) -> str:

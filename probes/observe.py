@@ -12,6 +12,7 @@ from ..models.adapter import Adapter
 from ..models.arguments import check_fields
 from ..models.errors import StateError, UsageError, WrongTypeError
 from ..models.places.hooks import suspended
+from ..models.places.unchanged import n_writes
 from ..models.run.context import Branch, CallContext, When
 from ..models.run.levels import Step
 from ..models.site import Site
@@ -84,7 +85,7 @@ class _Gathered:
     def add(self, name: str, x: Tensor, context: CallContext) -> None:
         """A site was reached; where a call has several branches, each site is reached once for each."""
         waiting = self.waiting.setdefault((context.branch, context.step), {})
-        waiting[name] = x, _version(x)  # what a call that failed left behind is overwritten
+        waiting[name] = x, n_writes(x)  # what a call that failed left behind is overwritten
         if len(waiting) < len(self.sites):
             return
         del self.waiting[context.branch, context.step]
@@ -98,13 +99,9 @@ class _Gathered:
             )
 
     def _whole(self, name: str, x: Tensor, version: int) -> Tensor:
-        if _version(x) != version:
+        if n_writes(x) != version:
             raise StateError(
                 f"the tensor at {self.sites[name]} was overwritten in place before the other sites of the "
                 "observer ran; observe it alone, and clone it"
             )
         return x
-
-
-def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else int(x._version)

@@ -70,8 +70,7 @@ class WordMaps:
         return f"WordMaps({words}; {dict(self.maps.sizes)}; {self.run!r})"
 
     def _repr_html_(self) -> str:
-        maps = self.maps.mean("step") if "step" in self.maps.dims else self.maps
-        first = maps.isel(sample=0).dropna("word", how="all")[:MOST_WORDS]
+        first = self._over_steps().isel(sample=0).dropna("word", how="all")[:MOST_WORDS]
         names = [f"{w}: up to {float(m.max()):.2g}" for w, m in zip(first["word"].values, first, strict=True)]
         frame = self.to_frame()
         return panel(
@@ -85,9 +84,8 @@ class WordMaps:
 
         Columns: sample, word, mean, peak (attention), y and x of the peak (cells of the map).
         """
-        maps = self.maps.mean("step") if "step" in self.maps.dims else self.maps
         rows = []
-        for i, sample in enumerate(maps):
+        for i, sample in enumerate(self._over_steps()):
             for one in sample.dropna("word", how="all"):
                 y, x = divmod(int(one.values.argmax()), one.sizes["x"])
                 rows.append((i, str(one["word"].item()), float(one.mean()), float(one.max()), y, x))
@@ -105,6 +103,10 @@ class WordMaps:
             ValueError: for a sample that is not there, and for maps of every step.
         """
         return figure("word_heat", self, sample=sample, shared=shared)
+
+    def _over_steps(self) -> xr.DataArray:
+        """The maps, averaged over steps where there is one for each: dims (sample, word, y, x)."""
+        return self.maps.mean("step") if "step" in self.maps.dims else self.maps
 
     @property
     def images(self) -> Float[Tensor, "sample 3 height width"]:

@@ -28,15 +28,16 @@ def placing(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
     """
     if dtype not in FORMATS:
         raise UsageError(f"dtype is {dtype!r}; {near(dtype, FORMATS)}")
-    try:
-        torch.empty(0, device=device)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # torch built without it, or no such one
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used here ({reason}); 'cpu' can") from error
+    check_device(device)
     chosen = {"device": device, "dtype": FORMATS[dtype]}
     usual = {"device": "cpu", "dtype": torch.float32}
     return {name: value for name, value in chosen.items() if value != usual[name]}
+
+
+def check_device(device: str) -> None:
+    """Raise ValueError for a device that there is not, or that this machine does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch is built without it, too
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device {device!r} cannot be used here ({reason}); 'cpu' can") from error

@@ -97,9 +97,8 @@ def to_eps(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> 
 
 def to_v(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Tensor:
     """The velocity ``a eps - s x_0`` implied by a network output (Salimans & Ho 2022)."""
-    _check(model_input, output, step)
-    a, s = scales(scheduler, step, model_input)
     x0 = to_x0(scheduler, model_input, output, step)
+    a, s = scales(scheduler, step, model_input)
     velocity: Tensor = a * to_eps(scheduler, model_input, output, step) - s * x0
     return velocity
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import xarray as xr
 
 from ...analysis import plots
 from ...analysis.edit_evaluation.evaluate import STATES, EditEvaluation
-from ...analysis.edit_evaluation.prompts import KINDS
+from ...analysis.plots.results import bars_of
 from ..findings import tell_effect, tell_looks, tell_moved
 from ..results import Results, Section
 
@@ -33,16 +32,7 @@ def section(results: Results) -> Section:
 
 
 def _bars(checked: EditEvaluation, measure: str, states: tuple[str, ...] = STATES) -> xr.Dataset:
-    frame = checked.summary()
-    frame = frame[frame["measure"] == measure]
-    kinds = [k for k in KINDS if k in set(frame["kind"])]
-    index = pd.MultiIndex.from_product([kinds, states], names=["measure", "when"])
-    table = (
-        frame.set_index(["kind", "state"])[["mean", "low", "high"]]
-        .rename_axis(["measure", "when"])
-        .reindex(index)
-    )
-    bars: xr.Dataset = table.to_xarray()
-    bars = bars.sel(measure=kinds, when=list(states))
-    names = {"measure": [GROUPS[k] for k in kinds], "when": [STATE_NAMES[s] for s in states]}
+    bars = bars_of(checked, measure).reindex(when=list(states))
+    kinds = [GROUPS[str(kind)] for kind in bars["measure"].values]
+    names = {"measure": kinds, "when": [STATE_NAMES[s] for s in states]}
     return bars.assign_coords(names)

@@ -60,19 +60,19 @@ def new_unet(channels: tuple[int, ...] = (64, 96, 192), states: int = 128) -> Ne
     )
 
 
+def _patches(layers: int, heads: int, width: int) -> dict[str, int]:
+    """Arguments that transformers over 2 x 2 patches of the latents share."""
+    blocks = {"num_layers": layers, "num_attention_heads": heads, "attention_head_dim": width}
+    return {"sample_size": 16, "patch_size": 2, "in_channels": 4, "out_channels": 4, **blocks}
+
+
 def new_transformer(layers: int = 8, heads: int = 4, width: int = 64, states: int = 128) -> Network:
     """A small diffusion transformer with cross-attention in every block, as PixArt's.
 
     It starts as DiT does (Peebles and Xie 2023): every block passes its input on, the output is zero.
     """
     transformer: Network = PixArtTransformer2DModel(
-        sample_size=16,
-        patch_size=2,
-        in_channels=4,
-        out_channels=4,
-        num_layers=layers,
-        num_attention_heads=heads,
-        attention_head_dim=width,
+        **_patches(layers, heads, width),
         cross_attention_dim=heads * width,
         caption_channels=states,
         use_additional_conditions=False,
@@ -98,13 +98,7 @@ def new_joint_transformer(layers: int = 6, heads: int = 4, width: int = 64, stat
     It starts as DiT does: every block passes its input on, the output is zero.
     """
     transformer: Network = SD3Transformer2DModel(
-        sample_size=16,
-        patch_size=2,
-        in_channels=4,
-        out_channels=4,
-        num_layers=layers,
-        num_attention_heads=heads,
-        attention_head_dim=width,
+        **_patches(layers, heads, width),
         caption_projection_dim=heads * width,
         joint_attention_dim=2 * states,
         pooled_projection_dim=2 * states,
