@@ -208,6 +208,7 @@ def test_a_run_that_called_nothing_misses_nothing():
     [
         (When(rows=(0, 5)), r"never acted at rows \[5\]"),
         (When(steps={0, 7}), r"never acted at steps \[7\]"),
+        (When(steps={0, 2}), r"never acted at steps \[2\]"),  # the first that is not there
     ],
 )
 def test_what_acted_in_part_alone_is_told_at_the_end(tiny, when, message):
