@@ -6,9 +6,17 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "Edit": "edit",
+        "EditSettings": "text_edit",
+        "crosstalk": "crosstalking",
         "edit": "",
+        "explain": "explaining",
+        "freeze": "freezing",
+        "locoedit": "methods.locoedit",
         "methods": "",
+        "nullspace": "methods.nullspace",
         "quickfix": "methods.quickfix",
         "ridge": "",
+        "time": "methods.time",
+        "uce": "methods.uce",
     },
 )

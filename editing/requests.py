@@ -8,7 +8,7 @@ text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,8 @@ TEMPLATES = ("{}", "a photo of {}", "an image of {}", "a picture of {}")
 """Wordings of Diff-QuickFix (Basu et al. 2024) and TIME (Orgad et al. 2023)."""
 
 Tokens = Literal["subject", "subject+end"]
+Pick = Callable[[Words, Words, "PromptPair"], tuple[Sequence[int], Sequence[int]]]
+"""Which tokens of a source text give keys, and which of the target text each of them is to be read as."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class PromptPair:
         source: the text that is edited.
         target: the text that it shall be read as.
         said: the word of ``source`` that is edited.
-        meant: the word of ``target`` that it shall mean.
+        meant: the word of ``target`` that it shall mean; empty to erase it.
         at: the character at which the slot begins, in both texts; the same words may stand elsewhere too.
     """
 
@@ -51,22 +53,33 @@ def prompt_pairs(requests: Mapping[str, str], templates: Sequence[str] = TEMPLAT
     """Put each request into each template.
 
     Args:
-        requests: what is said -> what is meant.
+        requests: what is said -> what is meant; ``""`` to erase it.
         templates: wordings with ``{}`` for the word.
 
     Raises:
-        ValueError: for no requests, an empty side, no templates, or a template without exactly one ``{}``.
+        ValueError: for no requests, nothing said, one word that shall mean two things, no templates, or a
+            template without exactly one ``{}``.
 
     >>> prompt_pairs({"cat": "dog"}, ["a {}"])
     [PromptPair(source='a cat', target='a dog', said='cat', meant='dog', at=2)]
+    >>> prompt_pairs({"red": ""}, ["a {} cat"])[0].target
+    'a cat'
     """
     _check_requests(requests)
     _check_templates(templates)
     return [
-        PromptPair(t.replace("{}", said), t.replace("{}", meant), said, meant, t.index("{}"))
+        PromptPair(t.replace("{}", said), _written(t, meant), said, meant, t.index("{}"))
         for said, meant in ((said.strip(), meant.strip()) for said, meant in requests.items())
         for t in templates
     ]
+
+
+def _written(template: str, word: str) -> str:
+    """The template with a word, or without one and the space that it would leave."""
+    if word:
+        return template.replace("{}", word)
+    before, after = template.split("{}")
+    return (before + after.lstrip()).strip() if before.endswith(" ") else (before + after).strip()
 
 
 def texts_of(pairs: Sequence[PromptPair]) -> list[str]:
@@ -91,6 +104,10 @@ def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tup
     (([1], [2]), ([1, 2], [2, 3]))
     """
     check_choice("tokens", tokens, ("subject", "subject+end"))
+    if not pair.meant:
+        first, gap = max(source.at(pair.at, pair.at + len(pair.said))), gap_of(target, pair.at)
+        ends = (range(first, len(source.tokens)), range(gap, len(target.tokens)))
+        return ([first], [gap]) if tokens == "subject" else (list(ends[0]), list(ends[1]))
     sides = (source, pair.at + len(pair.said)), (target, pair.at + len(pair.meant))
     for words, end in sides:
         words.at(pair.at, end)
@@ -105,6 +122,16 @@ def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tup
     return first, second
 
 
+def gap_of(words: Words, at: int) -> int:
+    """Return the token that stands where a word was left out: the next one of the text, or its end.
+
+    >>> gap_of(Words("a cat", ("<s>", "a", "cat", "</s>"), ((0, 0), (0, 1), (2, 5), (0, 0))), 2)
+    2
+    """
+    later = [i for i, (a, b) in enumerate(words.spans) if b > a >= at]
+    return min([*later, words.end, len(words.tokens) - 1])
+
+
 def aligned(source: Sequence[int], target: Sequence[int]) -> list[int]:
     """Return a target slot for each source slot, in order; the last one again where there are too few.
 
@@ -115,14 +142,14 @@ def aligned(source: Sequence[int], target: Sequence[int]) -> list[int]:
 
 
 def rows(
-    states: Mapping[str, TokenStates], pairs: Sequence[PromptPair], tokens: Tokens
+    states: Mapping[str, TokenStates], pairs: Sequence[PromptPair], tokens: Tokens | Pick
 ) -> tuple[Float[Tensor, "row channel"], Float[Tensor, "row channel"]]:
     """Return the states of the source texts and of the target texts, row by row side by side, in float64.
 
     Args:
         states: of every text of the pairs, in the input space of the layers to edit.
         pairs: what is asked for.
-        tokens: which tokens of a text give rows.
+        tokens: which tokens of a text give rows; or a function of both texts that lines them up itself.
 
     Raises:
         LookupError: for a word that the tokenizer loses, or does not know.
@@ -130,9 +157,13 @@ def rows(
     keys, targets = [], []
     for pair in pairs:
         a, b = states[pair.source], states[pair.target]
-        source, target = slots(a.words, b.words, pair, tokens)
+        if isinstance(tokens, str):
+            source, target = slots(a.words, b.words, pair, tokens)
+            target = aligned(source, target)
+        else:
+            source, target = map(list, tokens(a.words, b.words, pair))
         keys.append(a.values[source])
-        targets.append(b.values[aligned(source, target)])
+        targets.append(b.values[target])
     return torch.cat(keys).double(), torch.cat(targets).double()
 
 
@@ -152,11 +183,16 @@ def _check_requests(requests: Mapping[str, str]) -> None:
         raise UsageError(
             f'requests is {requests!r}; write what is said and what is meant: {{"firefighter": "cook"}}'
         )
-    for words in requests.items():
-        if not all(word.strip() for word in words):
+    meanings: dict[str, str] = {}
+    for said, meant in requests.items():
+        if not said.strip():
             raise UsageError(
-                f"the request {words!r} has an empty side; to forget a word, map it to a plainer one"
+                f'the request {said!r}: {meant!r} says nothing; write the word that is said, and "" as what '
+                "it means to erase it"
             )
+        other = meanings.setdefault(" ".join(said.lower().split()), meant)
+        if other.strip() != meant.strip():
+            raise UsageError(f"{said!r} is asked to mean {other!r} and {meant!r}; choose one")
 
 
 def _check_templates(templates: Sequence[str]) -> None:

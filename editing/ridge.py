@@ -7,6 +7,9 @@ keys C and ridge λ::
     W - W0 = Rᵀ S K M⁻¹,   M = λ I + Kᵀ S K + Cᵀ C + C0                      [in, in]
            = Rᵀ S^½ (λ I + S^½ K Kᵀ S^½)⁻¹ S^½ K                             [row, row], no C and no C0
 
+With rows E whose outputs must not move at all (E (W - W0)ᵀ = 0, AlphaEdit of Fang et al. 2025, SPEED of Li et
+al. 2025), K, C and C0 are first projected on the null space of E, by P = I - E⁺ E; residuals stay those of K.
+
 TIME (Orgad et al. 2023, eq. 4), UCE (Gandikota et al. 2024, eq. 7), Diff-QuickFix and LocoEdit (Basu et al.
 2024) and MEMIT (Meng et al. 2023, eq. 14) are this formula with other rows. M does not depend on the layer:
 one Cholesky factorisation in float64 serves all layers that read the same keys; with fewer rows than inputs
@@ -35,6 +38,7 @@ def solve(
     weights: Float[Tensor, " row"] | None = None,
     preserve: Float[Tensor, "kept in"] | None = None,
     covariance: Float[Tensor, "in in"] | None = None,
+    exact: Float[Tensor, "held in"] | None = None,
 ) -> dict[str, Delta]:
     """Return the change of each layer's weight that maps the keys to the wanted outputs.
 
@@ -50,17 +54,24 @@ def solve(
         preserve: keys whose output must stay, [kept, in]. Scale a row by √p to give it the weight p.
         covariance: C0 [in, in], symmetric: the uncentred second moment of the keys of ordinary text, times a
             weight.
+        exact: keys whose output stays as it is to rounding, [held, in], whatever the requests lose by it.
 
     Returns:
         For each layer the change W - W0 in float64: two thin factors [out, row] and [row, in], the second
         shared by all layers; or the full matrix [out, in] where that is smaller.
 
     Raises:
-        ValueError: for shapes that do not fit, values that are not finite, and systems that are singular.
+        ValueError: for shapes that do not fit, values that are not finite, systems that are singular, and
+            exact keys that leave no room for a change.
     """
     keys = keys.double()
-    _check(keys, residuals, ridge, preserve, covariance)
+    _check(keys, residuals, ridge, preserve, covariance, exact)
     scale = _scale(keys, weights)
+    held = None if exact is None or not len(exact) else span(exact)
+    if held is not None:
+        keys = free_part(keys, held)
+        preserve = None if preserve is None else free_part(preserve.double(), held)
+        covariance = None if covariance is None else free_part(free_part(covariance.double(), held).T, held)
     scaled = scale[:, None] * keys
     if preserve is None and covariance is None and len(keys) < keys.shape[1]:
         gram = scaled @ scaled.T
@@ -71,15 +82,46 @@ def solve(
             moment += preserve.double().T @ preserve.double()
         if covariance is not None:
             moment += covariance.double()
+        if held is not None:  # no key lies there: any positive number does
+            moment += float(moment.diagonal().mean()) * held.T @ held
         factor = _cholesky(moment, ridge)
         if len(keys) >= keys.shape[1]:  # rank is full: solve for each layer's [out, in], not for every row
-            return {
+            full = {
                 name: torch.cholesky_solve(scaled.T @ (scale[:, None] * r.double()), factor).T.contiguous()
                 for name, r in residuals.items()
             }
+            return {name: d if held is None else free_part(d, held) for name, d in full.items()}
         right = torch.cholesky_solve(scaled.T, factor).T.contiguous()
+    if held is not None:
+        right = free_part(right, held)  # rounding may have moved it
     lefts = {name: (scale[:, None] * r.double()).T.contiguous() for name, r in residuals.items()}
     return {name: LowRank(left, right).compact() for name, left in lefts.items()}
+
+
+def span(rows: Float[Tensor, "row in"], tolerance: float = 1e-10) -> Float[Tensor, "rank in"]:
+    """Return an orthonormal basis of what some rows span; directions below the tolerance, relative, are none.
+
+    Raises:
+        ValueError: if they span the whole space.
+    """
+    factor = rows[:0].double()
+    for some in rows.split(max(4096, rows.shape[1])):  # thin: many texts have more tokens than fit at once
+        factor = torch.linalg.qr(torch.cat([factor, some.double()]), mode="r").R
+    _, values, basis = torch.linalg.svd(factor, full_matrices=False)
+    basis = basis[values > tolerance * values.max()]
+    if len(basis) == rows.shape[1]:
+        raise UsageError(
+            f"the {len(rows)} rows that must stay exactly span all {rows.shape[1]} directions of the layer's "
+            "input, so no change is left; hold fewer texts, or keep some of them only nearly"
+        )
+    return basis
+
+
+def free_part(rows: Float[Tensor, "row in"], basis: Float[Tensor, "rank in"]) -> Float[Tensor, "row in"]:
+    """Return what of each row lies outside of an orthonormal basis; taken off twice, for rounding."""
+    for _ in range(2):
+        rows = rows - rows @ basis.T @ basis
+    return rows
 
 
 def _scale(keys: Tensor, weights: Tensor | None) -> Tensor:
@@ -96,12 +138,13 @@ def _scale(keys: Tensor, weights: Tensor | None) -> Tensor:
     return weights.double().sqrt()
 
 
-def _check(
+def _check(  # noqa: PLR0917  # as solve has them
     keys: Tensor,
     residuals: Mapping[str, Tensor],
     ridge: float,
     preserve: Tensor | None,
     covariance: Tensor | None,
+    exact: Tensor | None,
 ) -> None:
     if keys.ndim != 2 or not keys.numel():
         raise UsageError(f"keys has shape {tuple(keys.shape)}; give at least one row, [row, in]")
@@ -114,6 +157,7 @@ def _check(
         "keys": (keys, (n, d)),
         "preserve": (preserve, (None, d)),
         "covariance": (covariance, (d, d)),
+        "exact": (exact, (None, d)),
         **{f"residuals[{name!r}]": (r, (n, None)) for name, r in residuals.items()},
     }
     for name, (x, shape) in wanted.items():

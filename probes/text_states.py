@@ -60,7 +60,7 @@ def layer_inputs(model: Model, texts: Sequence[str], site: Site | str) -> dict[s
     site = Site(str(site))
     _check_in_encoder(model, site)
     with inputs(model, site) as seen:
-        prompts = _encoded(model, texts)
+        prompts = encoded(model, texts)
     values = torch.cat(seen) if seen else torch.empty(0)
     if values.ndim != 3 or len(values) != len(prompts):
         raise StateError(
@@ -99,7 +99,7 @@ def token_states(model: Model, texts: Sequence[str]) -> dict[str, TokenStates]:
     Raises:
         ValueError: for texts that are too long.
     """
-    return {text: TokenStates(p, p.embeds.cpu()) for text, p in _encoded(model, texts).items()}
+    return {text: TokenStates(p, p.embeds.cpu()) for text, p in encoded(model, texts).items()}
 
 
 def pooled_states(model: Model, texts: Sequence[str]) -> dict[str, Float[Tensor, " channel"]]:
@@ -109,7 +109,7 @@ def pooled_states(model: Model, texts: Sequence[str]) -> dict[str, Float[Tensor,
         ValueError: for a family that has none, and texts that are too long.
     """
     found = {}
-    for text, prompt in _encoded(model, texts).items():
+    for text, prompt in encoded(model, texts).items():
         if prompt.pooled is None:
             raise UsageError(f"{model.name} reads no pooled text; take token_states")
         found[text] = prompt.pooled.cpu()
@@ -136,7 +136,7 @@ def site_states(
     return {site: torch.cat(x) for site, x in found.items()}
 
 
-def _encoded(model: Model, texts: Sequence[str]) -> dict[str, Prompt]:
+def encoded(model: Model, texts: Sequence[str]) -> dict[str, Prompt]:
     """Encode each text once, however often it is named; in the order in which they are named first."""
     if isinstance(texts, str):
         raise UsageError(f"texts is the single text {texts!r}; give a list: [{texts!r}]")

@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
 from ...models.site import Site
+from ...probes.text_layers import TextLayer
 from ...probes.text_states import layer_inputs, parts_reached
 from ..edit import Edit
 from ..lowrank import Delta
@@ -37,6 +39,7 @@ from ..requests import (
     texts_of,
 )
 from ..ridge import solve
+from ..text_edit import SpaceRows
 
 _KINDS = ("self_attn.out", "mlp.out")
 Bias = Literal["subtract", "reference"]
@@ -103,14 +106,14 @@ def quickfix(
     ridges: dict[str, float] = {}
     for place in reached:
         layer = layers[place]
-        keys, targets, kept = _rows(model, place, pairs, tokens, keep)
-        usual = len(requests) * float(keys.square().sum(1).mean()) if ridge is None else ridge
+        made = site_rows(model, place, pairs, tokens, keep)
+        usual = len(requests) * float(made.keys.square().sum(1).mean()) if ridge is None else ridge
         ridges[str(place)] = ridge_scale * usual
-        residual = (targets - keys) @ layer.weight.detach().cpu().double().T
+        residual = (made.targets - made.keys) @ layer.weight.detach().cpu().double().T
         if bias == "reference" and layer.bias is not None:
             residual = residual + layer.bias.detach().cpu().double()
-        name = next(n for n in model.weights(place) if n.endswith(".weight"))
-        deltas |= solve(keys, {name: residual}, ridges[str(place)], preserve=kept)
+        name = made.layers[0].weight
+        deltas |= solve(made.keys, {name: residual}, ridges[str(place)], preserve=made.kept)
     note = {
         "requests": dict(requests),
         "ridge": ridges,
@@ -152,17 +155,28 @@ def _reached(model: Model, sites: Sequence[Site], text: str, *, every: bool) -> 
     return {site: parts for site, parts in found.items() if parts}
 
 
-def _rows(
-    model: Model, site: Site, pairs: Sequence[PromptPair], tokens: Tokens, keep: Sequence[str]
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return keys, targets and kept keys of one layer."""
+def site_rows(  # noqa: PLR0917  # as quickfix has them
+    model: Model,
+    site: Site,
+    pairs: Sequence[PromptPair],
+    tokens: Tokens,
+    keep: Sequence[str],
+    ridge: float = 0.0,
+) -> SpaceRows:
+    """Return the rows of the layer at a site, one wish for each pair."""
     states = layer_inputs(model, [*texts_of(pairs), *keep], site)
     try:
-        return *rows(states, pairs, tokens), kept_rows(states, keep)
+        made = [rows(states, [pair], tokens) for pair in pairs]
     except NotFoundError as error:
         others = [e for e in model.text_encoders if e != site.component]
         hint = f"; site= names the layers of other text encoders ({', '.join(others)})" if others else ""
         raise NotFoundError(f"{site.component}: {error}{hint}") from None
+    keys, targets = (torch.cat(x) for x in zip(*made, strict=True))
+    owners = [i for i, (k, _) in enumerate(made) for _ in k]
+    layer = _layer(model, site)
+    name = next(n for n in model.weights(site) if n.endswith(".weight"))
+    layers = [TextLayer(name, layer, str(site), layer.in_features)]
+    return SpaceRows(str(site), layers, keys, targets, owners, kept_rows(states, keep), None, ridge)
 
 
 def _layer(model: Model, site: Site) -> nn.Linear:

@@ -254,6 +254,19 @@ class Prompt(Words):
     clip_skip: int | None = None
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
+    @property
+    def segments(self) -> tuple[Words, ...]:
+        """The tokenizers' readings whose tokens stand one after another here; mostly one, the prompt itself.
+
+        Stable Diffusion 3 puts T5's tokens behind CLIP's: each word of the text stands in both.
+        """
+        parts, n = [], 0
+        for words in self.read.values():
+            if words.tokens and self.tokens[n : n + len(words.tokens)] == words.tokens:
+                parts.append(words)
+                n += len(words.tokens)
+        return tuple(parts) if n == len(self.tokens) and len(parts) > 1 else (self,)
+
     @cached_property
     def digest(self) -> str:
         """A hash of what the denoiser reads: equal for texts and embeddings that are equal to the bit.

@@ -141,8 +141,12 @@ def test_kept_texts_give_all_their_rows() -> None:
     [
         (lambda: prompt_pairs({}), ValueError, "requests is {}; write"),
         (lambda: prompt_pairs(["cat"]), TypeError, r"requests is \['cat'\]; it is a mapping"),  # type: ignore[arg-type]
-        (lambda: prompt_pairs({"cat": ""}), ValueError, "empty side"),
-        (lambda: prompt_pairs({" ": "cat"}), ValueError, "empty side"),
+        (lambda: prompt_pairs({" ": "cat"}), ValueError, "' ': 'cat' says nothing"),
+        (
+            lambda: prompt_pairs({"red  cat": "dog", "Red cat": "elk"}),
+            ValueError,
+            "'Red cat' is asked to mean 'dog' and 'elk'",
+        ),
         (lambda: prompt_pairs({"cat": "dog"}, "a {}"), TypeError, "templates is the single string 'a {}'"),
         (lambda: prompt_pairs({"cat": "dog"}, ["a cat"]), ValueError, "exactly one {}"),
         (lambda: prompt_pairs({"cat": "dog"}, []), ValueError, r"templates is \[\]; give a list"),

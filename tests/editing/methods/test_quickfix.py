@@ -205,7 +205,7 @@ def test_a_layer_with_a_lora_is_refused() -> None:
     [
         ({"requests": {}}, ValueError, "requests is {}; write"),
         ({"requests": ["cat"]}, TypeError, "requests is"),
-        ({"requests": {"cat": " "}}, ValueError, "empty side"),
+        ({"requests": {" ": "cat"}}, ValueError, "says nothing"),
         ({"templates": "a {}"}, TypeError, "give a list"),
         ({"templates": ["a cat"]}, ValueError, "'a cat' needs exactly one {}"),
         ({"tokens": "all"}, ValueError, "tokens is 'all'; it is 'subject' or"),
