@@ -27,6 +27,7 @@ from torch import Tensor
 from ..models.arguments import checked
 from ..models.errors import UsageError
 from .lowrank import Delta, LowRank
+from .spans import basis_of, free_part
 
 
 @checked
@@ -67,7 +68,7 @@ def solve(
     keys = keys.double()
     _check(keys, residuals, ridge, preserve, covariance, exact)
     scale = _scale(keys, weights)
-    held = None if exact is None or not len(exact) else span(exact)
+    held = None if exact is None or not len(exact) else basis_of(exact)
     if held is not None:
         keys = free_part(keys, held)
         preserve = None if preserve is None else free_part(preserve.double(), held)
@@ -96,32 +97,6 @@ def solve(
         right = free_part(right, held)  # rounding may have moved it
     lefts = {name: (scale[:, None] * r.double()).T.contiguous() for name, r in residuals.items()}
     return {name: LowRank(left, right).compact() for name, left in lefts.items()}
-
-
-def span(rows: Float[Tensor, "row in"], tolerance: float = 1e-10) -> Float[Tensor, "rank in"]:
-    """Return an orthonormal basis of what some rows span; directions below the tolerance, relative, are none.
-
-    Raises:
-        ValueError: if they span the whole space.
-    """
-    factor = rows[:0].double()
-    for some in rows.split(max(4096, rows.shape[1])):  # thin: many texts have more tokens than fit at once
-        factor = torch.linalg.qr(torch.cat([factor, some.double()]), mode="r").R
-    _, values, basis = torch.linalg.svd(factor, full_matrices=False)
-    basis = basis[values > tolerance * values.max()]
-    if len(basis) == rows.shape[1]:
-        raise UsageError(
-            f"the {len(rows)} rows that must stay exactly span all {rows.shape[1]} directions of the layer's "
-            "input, so no change is left; hold fewer texts, or keep some of them only nearly"
-        )
-    return basis
-
-
-def free_part(rows: Float[Tensor, "row in"], basis: Float[Tensor, "rank in"]) -> Float[Tensor, "row in"]:
-    """Return what of each row lies outside of an orthonormal basis; taken off twice, for rounding."""
-    for _ in range(2):
-        rows = rows - rows @ basis.T @ basis
-    return rows
 
 
 def _scale(keys: Tensor, weights: Tensor | None) -> Tensor:

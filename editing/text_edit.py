@@ -23,7 +23,8 @@ from ..probes.text_states import TokenStates
 from .edit import Edit
 from .lowrank import Delta, LowRank
 from .requests import TEMPLATES, Pick, PromptPair, Tokens, prompt_pairs, rows
-from .ridge import free_part, solve, span
+from .ridge import solve
+from .spans import basis_of, free_part
 from .text_choice import Projections, Weights, chosen
 
 
@@ -167,7 +168,7 @@ def space_rows(
         states = text_inputs(model, group[0], texts)
         keys, targets, owners = _wanted(states, wishes, settings, pick)
         kept, held = _kept(states, keep, settings.kept_tokens), _kept(states, hold, settings.held_tokens)
-        basis = None if held is None else span(held)
+        basis = None if held is None else basis_of(held)
         free = keys if basis is None else free_part(keys, basis)
         ridge = requests * float(free.square().sum(1).mean()) if settings.ridge is None else settings.ridge
         kept = None if kept is None else settings.kept_weight**0.5 * kept

@@ -18,12 +18,12 @@ from ..models.places.hooks import after_calls, before_calls
 from ..models.places.intervention import parts_of
 from ..models.run.context import TEXT, Branch, When
 from ..models.site import Site
-from .call_state import Rows
-from .calls import Follower
+from .calls.following import Follower
+from .calls.pipeline_calls import PipelineCalls
+from .calls.pipelines import rows_of
+from .calls.recording import Recorder
+from .calls.state import Rows
 from .intervene import Intervention, Probe, intervening
-from .pipeline_calls import PipelineCalls
-from .pipelines import rows_of
-from .recording import Recorder
 from .trace import Trace, expand
 
 

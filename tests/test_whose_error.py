@@ -52,6 +52,7 @@ Call = tuple[Callable[..., Any], dict[str, Any]]
 SITE = "unet/mid.attn.0.0/cross_attn.out"
 PROBS = "unet/mid.attn.0.0/cross_attn.probs"
 LAYER = "text_encoder/layer.0/self_attn.out"
+FEW = editing.EditSettings(templates=("a {}",), tokens="subject", held_tokens="subject")
 HOMES = ("denoscope", "denoscope.models", "denoscope.probes", "denoscope.editing", "denoscope.analysis",
          "denoscope.guidance", "denoscope.models.judges", "denoscope.probes.intervene")  # fmt: skip
 
@@ -324,8 +325,24 @@ class World:
 
         keys = {"keys": torch.randn(2, 3), "residuals": {"a": torch.randn(2, 4)}, "ridge": 0.1,
                 "weights": torch.ones(2), "preserve": torch.ones(1, 3),
-                "covariance": torch.eye(3)}  # fmt: skip
+                "covariance": torch.eye(3), "exact": torch.ones(1, 3)}  # fmt: skip
+        text = {"model": model, "requests": {"cat": "red cat"}, "keep": ["a"], "settings": FEW}
+        steering = Direction(SITE, torch.ones(16)).steer(0.5, denoscope.When(branch=None))
+        own = editing.uce(self.model, {"cat": "dog"}, keep=(), settings=FEW)
         return {
+            "uce": (editing.uce, {
+                **text, "debias": {"dog": {"cat": 0.1}}, "hold": ["a red dog"], "weights": [SITE]}),
+            "time": (editing.time, {**text, "hold": ["a red dog"], "weights": [SITE]}),
+            "nullspace": (editing.nullspace, {**text, "hold": ["a red dog"], "weights": [SITE]}),
+            "locoedit": (editing.locoedit, {**text, "hold": ["a red dog"], "weights": [SITE]}),
+            "freeze": (editing.freeze, {"model": model, "interventions": [steering]}),
+            "explain": (editing.explain, {"edit": own, "model": model}),
+            "crosstalk": (editing.crosstalk, {
+                "model": model, "edits": {"cat": own, "dog": edit}, "texts": {"cat": "a cat", "dog": "dog"},
+                "progress": None}),
+            "EditSettings": (editing.EditSettings, {
+                "templates": ("a {}",), "tokens": "subject", "kept_tokens": "all", "held_tokens": "subject",
+                "projections": "v", "ridge": 0.1, "ridge_scale": 1.0, "kept_weight": 1.0, "empty": "gap"}),
             "quickfix": (editing.quickfix, {
                 "model": model, "requests": {"cat": "dog"}, "site": LAYER, "templates": ["a {}"],
                 "tokens": "subject", "keep": ["a"], "ridge": 0.1, "bias": "subtract"}),

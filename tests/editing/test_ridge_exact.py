@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from denoscope.editing.lowrank import dense
-from denoscope.editing.ridge import free_part, solve, span
+from denoscope.editing.ridge import solve
+from denoscope.editing.spans import basis_of, free_part
 from tests.editing.test_ridge import change, draw
 
 EYE = torch.eye(16, dtype=torch.float64)
@@ -97,7 +98,7 @@ def test_half_of_the_gradient_is_left_and_it_is_zero() -> None:
 
 def test_many_rows_make_the_same_basis_piece_by_piece() -> None:
     rows = draw(0, 9000, 5) @ draw(1, 5, 16)
-    basis = span(rows)
+    basis = basis_of(rows)
     torch.testing.assert_close(basis @ basis.T, torch.eye(5, dtype=torch.float64))
     assert free_part(rows, basis).abs().max() < 1e-10 * rows.abs().max()
 

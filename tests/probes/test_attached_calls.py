@@ -13,8 +13,8 @@ from denoscope.models.places.account import AccountError
 from denoscope.models.run.context import When
 from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.attach import attached
+from denoscope.probes.calls.pipelines import rows_of
 from denoscope.probes.intervene import Intervention, scale, zero
-from denoscope.probes.pipelines import rows_of
 from denoscope.probes.trace import trace
 
 MID = "unet/mid.res.0/resnet.out"

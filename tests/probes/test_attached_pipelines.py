@@ -9,8 +9,8 @@ from denoscope.models.load import opened as opening
 from denoscope.models.run.context import When
 from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.attach import attached
+from denoscope.probes.calls.pipelines import PIPELINES
 from denoscope.probes.intervene import Intervention
-from denoscope.probes.pipelines import PIPELINES
 from denoscope.probes.trace import trace
 from tests.models.families.test_families import shortened
 

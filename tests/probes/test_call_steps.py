@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from denoscope.models.places.account import AccountError
-from denoscope.probes.call_steps import place_of
+from denoscope.probes.calls.steps import place_of
 
 
 def begun(kind, n=4, **options):

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from ..models.errors import StateError
-from ..models.places.account import AccountError
-from .call_state import Running
-from .call_texts import encoded
-from .calls import Follower
+from ...models.errors import StateError
+from ...models.places.account import AccountError
+from .following import Follower
+from .state import Running
+from .texts import encoded
 
 
 class PipelineCalls:

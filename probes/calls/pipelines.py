@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ..models.errors import UsageError
-from ..models.run.context import Branch
-from ..models.suggest import near
+from ...models.errors import UsageError
+from ...models.run.context import Branch
+from ...models.suggest import near
 
 Arguments: TypeAlias = Mapping[str, Any]
 """What the running call of a pipeline was given, defaults included."""

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from ..models.base import Prompt
-from ..models.places.account import AccountError
-from ..models.run.context import TEXT, Branch, Call
-from ..models.run.levels import Step
+from ...models.base import Prompt
+from ...models.places.account import AccountError
+from ...models.run.context import TEXT, Branch, Call
+from ...models.run.levels import Step
 from .pipelines import Arguments
 
 Rows: TypeAlias = Mapping[Branch, slice]

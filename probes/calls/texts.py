@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.base import Model, Prompt
-from ..models.places.account import AccountError
-from ..models.run.context import Branch
-from ..models.text.prompt import Words
+from ...models.base import Model, Prompt
+from ...models.places.account import AccountError
+from ...models.run.context import Branch
+from ...models.text.prompt import Words
 from .pipelines import Arguments
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.places.account import AccountError
-from ..models.undo import Undo
+from ...models.places.account import AccountError
+from ...models.undo import Undo
 
 
 def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = None) -> int:

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.base import Model
-from ..models.places.account import Account, AccountError
-from ..models.run.context import TEXT, CallContext, When
-from ..models.run.levels import Step
-from ..models.site import Site
-from ..models.store.provenance import provenance
-from .call_state import Running
-from .call_texts import texts_of
-from .intervene import Intervention
-from .trace import Trace, known_axes
+from ...models.base import Model
+from ...models.places.account import Account, AccountError
+from ...models.run.context import TEXT, CallContext, When
+from ...models.run.levels import Step
+from ...models.site import Site
+from ...models.store.provenance import provenance
+from ..intervene import Intervention
+from ..trace import Trace, known_axes
+from .state import Running
+from .texts import texts_of
 
 
 class Recorder:

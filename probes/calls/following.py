@@ -8,17 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..models.base import Model
-from ..models.places.account import AccountError
-from ..models.run.context import TEXT, Branch, Call
-from ..models.run.levels import Step
-from ..models.run.schedule import noise_level
-from ..models.text.prompt import Words
-from ..models.undo import Undo
-from .call_state import Rows, Running, TextCall, checked
-from .call_steps import place_of, stepping
-from .call_texts import as_given, branch_of, texts_of, words_of
+from ...models.base import Model
+from ...models.places.account import AccountError
+from ...models.run.context import TEXT, Branch, Call
+from ...models.run.levels import Step
+from ...models.run.schedule import noise_level
+from ...models.text.prompt import Words
+from ...models.undo import Undo
 from .pipelines import Arguments, PipelineRows
+from .state import Rows, Running, TextCall, checked
+from .steps import place_of, stepping
+from .texts import as_given, branch_of, texts_of, words_of
 
 
 class Listener(Protocol):
