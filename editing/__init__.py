@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "Edit": "edit",
         "EditSettings": "text_edit",
+        "balance": "methods.balancing",
         "crosstalk": "crosstalking",
         "edit": "",
         "explain": "explaining",

@@ -335,6 +335,10 @@ class World:
             "time": (editing.time, {**text, "hold": ["a red dog"], "weights": [SITE]}),
             "nullspace": (editing.nullspace, {**text, "hold": ["a red dog"], "weights": [SITE]}),
             "locoedit": (editing.locoedit, {**text, "hold": ["a red dog"], "weights": [SITE]}),
+            "balance": (editing.balance, {
+                "model": model, "wanted": {"dog": {"cat": 0.5}}, "label": lambda x: ["dog"] * len(x),
+                "seeds": [0], "prompts": ["a {}"], "rounds": 2, "rate": 1.0, "tolerance": 0.05,
+                "keep": ["a"], "weights": [SITE], "settings": FEW, "batch": 2, "progress": None, "steps": 1}),
             "freeze": (editing.freeze, {"model": model, "interventions": [steering]}),
             "explain": (editing.explain, {"edit": own, "model": model}),
             "crosstalk": (editing.crosstalk, {

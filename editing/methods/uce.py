@@ -6,8 +6,8 @@ Gandikota, Orgad, Belinkov, Materzyńska, Bau: Unified Concept Editing in Diffus
     min_W  Σ_i ‖W c_i - v_i‖² + Σ_j ‖W c_j - W0 c_j‖² + λ ‖W - W0‖²
 
 Replaced, v_i = W0 c' with c' what it is to mean; erased, c' is what stands where the word is left out;
-debiased, v_i = W0 (c_i + Σ_j α_j a_j) with attributes a_j; the paper finds α in turns of painting
-and counting.
+debiased, v_i = W0 (c_i + Σ_j α_j a_j) with attributes a_j; ``balance`` finds α in turns of
+painting and counting.
 """
 
 from __future__ import annotations
