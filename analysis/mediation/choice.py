@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
 from ...models.run.context import When
 from ...models.site import Site
+from ...probes.intervene import Intervention, patch
 from ...probes.trace import expand
 
 KINDS = ("resnet.out", "self_attn.out", "cross_attn.out", "joint_attn.out", "mlp.out", "attn_mlp.out")
@@ -81,3 +84,92 @@ def step_windows(windows: Sequence[Collection[int]] | None, n_steps: int) -> lis
     for when in whens:
         when.check(n_steps, 1, ("cond",))
     return whens
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is restored of a site at a time: at some steps, and of some heads or tokens.
+
+    Args:
+        when: which steps.
+        heads: None is all.
+        tokens: None is all.
+    """
+
+    when: When = When()
+    heads: tuple[int, ...] | None = None
+    tokens: tuple[int, ...] | None = None
+
+    def patch(self, site: Site, values: Mapping[Site, Any]) -> Intervention:
+        """Put the values of another run in place."""
+        return patch(site, values, self.when, tokens=self.tokens, heads=self.heads)
+
+
+def pieces(  # noqa: PLR0917  # as trace_denoiser has them
+    model: Model,
+    sites: Sequence[Site],
+    n_steps: int,
+    windows: Sequence[Collection[int]] | None,
+    heads: Sequence[int | Sequence[int]] | None,
+    tokens: Sequence[int | Sequence[int]] | None,
+) -> tuple[list[Piece], tuple[str, dict[str, Any]] | None]:
+    """The pieces of each site, and what the dimension over them is called, if there is one.
+
+    Raises:
+        ValueError: for more than one of windows, heads and tokens, and what the sites do not have.
+    """
+    given = [
+        name
+        for name, some in (("windows", windows), ("heads", heads), ("tokens", tokens))
+        if some is not None
+    ]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are given; restore by one of them at a time")
+    whens = step_windows(windows, n_steps)
+    if windows is not None:
+        return [Piece(w) for w in whens], ("window", {"window": [window_name(w) for w in whens]})
+    if heads is None and tokens is None:
+        return [Piece()], None
+    name, some = ("head", heads) if heads is not None else ("token", tokens)
+    groups = [(int(g),) if isinstance(g, int) else tuple(map(int, g)) for g in some or ()]
+    _check_groups(model, sites, name, groups)
+    labels = ["-".join(map(str, g)) if len(g) < 3 else f"{g[0]}...{g[-1]}" for g in groups]
+    return [Piece(**{f"{name}s": g}) for g in groups], (name, {name: labels})
+
+
+def _check_groups(model: Model, sites: Sequence[Site], name: str, groups: Sequence[tuple[int, ...]]) -> None:
+    if not groups or not all(groups):
+        raise UsageError(f"{name}s is {list(groups)!r}; give at least one, or groups of them")
+    if len(set(groups)) < len(groups):
+        raise UsageError(f"{name}s hold {[g for g in groups if groups.count(g) > 1][0]} more than once")
+    for site in sites:
+        layout = model.layout(site)
+        if name not in layout.axes:
+            raise UsageError(
+                f"{name}s are given, but {site} has the axes {layout.axes}, none of {name}s; for heads "
+                "choose sites like **/cross_attn.z, for tokens sites like **/self_attn.out or unet/in/text"
+            )
+        wrong = [
+            i for g in groups for i in g if layout.heads and name == "head" and i not in range(layout.heads)
+        ]
+        if wrong:
+            raise UsageError(f"{site} has heads 0 to {layout.heads - 1}, no {wrong[0]}")
+
+
+def neighbouring(sites: Sequence[Site], neighbours: int) -> list[list[Site]]:
+    """For each site those restored with it: of the same kind, in the order given, as ``text_windows``.
+
+    Raises:
+        ValueError: for no neighbours at all; 1 is the site alone.
+    """
+    if neighbours < 1:
+        raise UsageError(f"neighbours is {neighbours}; 1 is each site alone, 3 one more on either side")
+    kinds: dict[str, list[Site]] = {}
+    for site in sites:
+        kinds.setdefault(site.kind, []).append(site)
+    found = []
+    for site in sites:
+        row = kinds[site.kind]
+        i = row.index(site)
+        found.append(row[max(0, i - neighbours // 2) : i + (neighbours + 1) // 2])
+    return found

@@ -7,6 +7,7 @@ in one window of steps. Basu et al. 2024 (arXiv 2310.13730).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -18,11 +19,12 @@ from ...models.errors import UsageError
 from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.site import Site
-from ...probes.intervene import Change, Intervention, patch
+from ...models.text.prompt import Prompt
+from ...probes.intervene import Change, Intervention
 from ...probes.sweep.sweeping import SweepRun
-from ...probes.trace import trace
+from ...probes.trace import Trace, trace
 from ..metrics import Metric
-from .choice import denoiser_sites, step_windows, window_name
+from .choice import Piece, denoiser_sites, neighbouring, pieces
 from .corruption import Corruption, Noise
 from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
@@ -38,6 +40,10 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     metric: Metric,
     sites: Sequence[Site | str] | Site | str | None = None,
     windows: Sequence[Collection[int]] | None = None,
+    heads: Sequence[int | Sequence[int]] | None = None,
+    tokens: Sequence[int | Sequence[int]] | None = None,
+    neighbours: int = 1,
+    direct: bool = False,
     source: Literal["trajectory", "in_place"] = "trajectory",
     corruption: Corruption = Noise(),  # noqa: B008  # a frozen value
     steps: int = 20,
@@ -56,6 +62,12 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         sites: sites, addresses or globs; None is all of ``KINDS``: what each layer adds to the stream.
         windows: sets of step indices, like ``[range(0, 5), range(5, 20)]``; sites are restored in one
             window at a time. None is at all steps, as published.
+        heads: heads, or groups of them, of ``z``, ``q``, ``k``, ``v`` or ``probs``, restored one at a time.
+        tokens: positions, or groups of them, of the sites' tokens, restored one at a time: of the picture, or
+            of the text at ``unet/in/text``. Of windows, heads and tokens one at most.
+        neighbours: how many neighbouring sites of one kind are restored together, the named in the middle.
+        direct: run the clean prompt with each place as in the corrupted run, too: ``direct_effect`` and
+            ``necessary``. Twice the runs.
         source: where restored activations come from. ``"trajectory"``: the clean run (Basu et al. 2024), so
             they also carry what clean latents look like. ``"in_place"``: the clean prompt at the restored
             run's own latents, which isolates the path from text through the site and doubles the rows.
@@ -66,10 +78,11 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
-        A Mediation with dims site, (window,) prompt, seed, draw.
+        A Mediation with dims site, (window | head | token,) prompt, seed, draw.
 
     Raises:
-        ValueError: for a model without text, sites outside the denoiser, and runs that cannot be made.
+        ValueError: for a model without text, sites outside the denoiser, and runs that cannot be made; heads
+            or tokens that the sites do not have, or restored in place.
         LookupError: for a subject that is not in its prompt, and unknown sites.
     """
     experiment = open_experiment(
@@ -84,42 +97,69 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         batch=batch,
     )
     places = denoiser_sites(model, sites)
-    whens = step_windows(windows, len(model.steps(steps)))
+    cuts, columns = pieces(model, places, len(model.steps(steps)), windows, heads, tokens)
     restore = {"trajectory": _from_trajectory, "in_place": _in_place}.get(source)
     if restore is None:
         raise UsageError(f"source is {source!r}; it is 'trajectory' (the clean run) or 'in_place'")
-    columns = None if windows is None else ("window", {"window": [window_name(w) for w in whens]})
-    experiment.about["source"] = source
-    return experiment.mediate(places, columns, partial(restore, experiment, places, whens), 3, progress)
+    if source == "in_place" and not (heads is None and tokens is None):
+        raise UsageError(
+            "heads and tokens are restored from the clean run alone; leave source as 'trajectory'"
+        )
+    plan = Plan(neighbouring(places, neighbours), cuts, direct)
+    experiment.about.update(source=source, neighbours=neighbours)
+    made = partial(restore, experiment, plan)
+    return experiment.mediate(places, columns, made, 3, progress, direct=direct)
 
 
-def _from_trajectory(
-    experiment: CausalExperiment, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int
-) -> Restored:
+@dataclass(frozen=True)
+class Plan:
+    """What is restored: groups of sites, each in all pieces; and whether to block them too."""
+
+    groups: Sequence[Sequence[Site]]
+    cuts: Sequence[Piece]
+    direct: bool
+
+    @property
+    def places(self) -> list[tuple[Sequence[Site], Piece]]:
+        """All places, sites first."""
+        return [(group, cut) for group in self.groups for cut in self.cuts]
+
+
+def _from_trajectory(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
     """Activations of the clean run, made once; the largest memory is that of one sample's run."""
     settings = {k: experiment.settings[k] for k in ("steps", "guidance")}
-    needed = None if whens[0].steps is None else sorted({i for w in whens for i in w.steps or ()})
-    when = When(needed)
-    clean = trace(experiment.model, [experiment.clean[p]], seeds=[seed], sites=sites, when=when, **settings)
-    put = [(patch(site, clean, when),) for site in sites for when in whens]
-    runs = [[SweepRun(corrupted, seed, patches) for corrupted in experiment.corrupted[p]] for patches in put]
-    return Restored(runs, clean.latents[0], experiment.rows_per_run)
+    windows = [cut.when.steps for cut in plan.cuts]
+    needed = None if None in windows else sorted({i for steps in windows for i in steps or ()})
+    sites = list(dict.fromkeys(site for group in plan.groups for site in group))
+
+    def run(prompt: Prompt) -> Trace:
+        return trace(experiment.model, [prompt], seeds=[seed], sites=sites, when=When(needed), **settings)
+
+    def put(values: Trace) -> list[tuple[Intervention, ...]]:
+        return [tuple(cut.patch(site, values) for site in group) for group, cut in plan.places]
+
+    clean, corrupted = run(experiment.clean[p]), experiment.corrupted[p]
+    runs = [[SweepRun(prompt, seed, patches) for prompt in corrupted] for patches in put(clean)]
+    if not plan.direct:
+        return Restored(runs, clean.latents[0], experiment.rows_per_run)
+    each = zip(*(put(run(prompt)) for prompt in corrupted), strict=True)
+    blocked = [[SweepRun(experiment.clean[p], seed, patches) for patches in draws] for draws in each]
+    return Restored(runs, clean.latents[0], (1 + len(corrupted)) * experiment.rows_per_run, blocked)
 
 
-def _in_place(
-    experiment: CausalExperiment, sites: Sequence[Site], whens: Sequence[When], p: int, seed: int
-) -> Restored:
-    """Beside each run (row 0) the clean prompt (row 1), shown the run's own latents at each step."""
+def _in_place(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
+    """Beside each run (row 0) the other prompt (row 1), shown the run's own latents at each step."""
     entry = experiment.model.input_site
 
-    def pair(site: Site, when: When) -> tuple[Intervention, ...]:
-        return (Intervention(entry, _copy(0, 1), when), Intervention(site, _copy(1, 0), when))
+    def pair(group: Sequence[Site], when: When) -> tuple[Intervention, ...]:
+        copied = (Intervention(site, _copy(1, 0), when) for site in group)
+        return (Intervention(entry, _copy(0, 1), when), *copied)
 
-    put = [pair(site, when) for site in sites for when in whens]
-    beside = (experiment.clean[p],)
-    return Restored(
-        [[SweepRun(corrupted, seed, i, beside) for corrupted in experiment.corrupted[p]] for i in put]
-    )
+    put = [pair(group, cut.when) for group, cut in plan.places]
+    clean, corrupted = experiment.clean[p], experiment.corrupted[p]
+    runs = [[SweepRun(prompt, seed, i, (clean,)) for prompt in corrupted] for i in put]
+    blocked = [[SweepRun(clean, seed, i, (prompt,)) for prompt in corrupted] for i in put]
+    return Restored(runs, blocked=blocked if plan.direct else ())
 
 
 def _copy(source: int, target: int) -> Change:

@@ -24,7 +24,8 @@ class Mediation:
 
     Args:
         data: ``clean`` [prompt, seed], ``corrupted`` [prompt, seed, draw] and ``restored``
-            [site, (token | window), prompt, seed, draw]; provenance in ``data.attrs``.
+            [site, (token | head | window), prompt, seed, draw], of the same shape perhaps ``blocked``: clean
+            but for the place; provenance in ``data.attrs``.
     """
 
     data: xr.Dataset
@@ -84,6 +85,27 @@ class Mediation:
         return self._scores(self.data["restored"] - self.corrupted)
 
     @property
+    def direct_effect(self) -> Scores:
+        """Direct effect: blocked - corrupted, what the text does by all ways but this place (Pearl 2001).
+
+        The total effect less it is what the place is necessary for; ``indirect_effect`` is what it suffices
+        for. They add up only where effects are additive.
+
+        Raises:
+            ValueError: if no blocked runs were made (``direct=True``).
+        """
+        return self._scores(self._blocked() - self.corrupted)
+
+    @property
+    def necessary(self) -> Scores:
+        """Proportion of the total effect that is gone with the place: mean (clean - blocked) / mean total.
+
+        Raises:
+            ValueError: as ``direct_effect`` and ``normalised``.
+        """
+        return self._scores(self.clean - self._blocked(), self._total())
+
+    @property
     def normalised(self) -> Scores:
         """Proportion of the total effect: mean (restored - corrupted) / mean (clean - corrupted).
 
@@ -92,6 +114,14 @@ class Mediation:
         Raises:
             ValueError: if the corruption changed nothing.
         """
+        return self._scores(self.data["restored"] - self.corrupted, self._total())
+
+    def _blocked(self) -> xr.DataArray:
+        if "blocked" not in self.data:
+            raise UsageError("no run has a place blocked; trace with direct=True")
+        return self.data["blocked"]
+
+    def _total(self) -> xr.DataArray:
         total = self.clean - self.corrupted
         if float(total.mean()) == 0:
             metric, corruption = self.data.attrs["metric"], self.data.attrs["corruption"]
@@ -99,7 +129,7 @@ class Mediation:
                 f"the corruption {corruption} left the mean of {metric} as it was, so"
                 " there is no total effect to take a proportion of; corrupt more, or use another metric"
             )
-        return self._scores(self.data["restored"] - self.corrupted, total)
+        return total
 
     @checked
     def total(self, level: float = 0.95) -> xr.Dataset:

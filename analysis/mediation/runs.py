@@ -33,11 +33,14 @@ class Restored:
         runs: [place][draw].
         clean: final latents of the clean run, if it was made on the way, [...].
         rows: denoiser rows that it took.
+        blocked: clean but for the place, which is as in the corrupted run, [place][draw]; none if the direct
+            effect is not asked for.
     """
 
     runs: Sequence[Sequence[SweepRun]]
     clean: Tensor | None = None
     rows: int = 0
+    blocked: Sequence[Sequence[SweepRun]] = ()
 
 
 Columns = tuple[str, dict[str, Any]]
@@ -85,6 +88,8 @@ class CausalExperiment:
         restore: Restore,
         configurations: int,
         progress: Progress | None,
+        *,
+        direct: bool = False,
     ) -> Mediation:
         """Make and score all runs.
 
@@ -95,28 +100,33 @@ class CausalExperiment:
             configurations: runs that the published scheme makes for each score: 3 if it runs clean and
                 corrupted anew for each.
             progress: called with (done, total, what).
+            direct: whether ``restore`` gives blocked runs as well.
         """
         cells = len(sites) * (len(columns[1][columns[0]]) if columns else 1)
         prompts, seeds, draws = len(self.clean), len(self.seeds), self.corruption.draws
-        scores = np.empty((1 + draws + cells * draws, prompts, seeds))
-        rows, each = 0, len(scores)
+        each = 1 + draws + (1 + direct) * cells * draws
+        scores = np.empty((each, prompts, seeds))
+        rows = 0
         with showing(progress) as show:
             for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
                 step = part(show, i * each, each, prompts * seeds * each, "runs, restored in each place")
                 scores[:, p, s], made = self._sample(p, self.seeds[s], restore, step)
                 rows += made
         corrupted = scores[1 : 1 + draws].transpose(1, 2, 0)
-        restored = scores[1 + draws :].reshape(cells, draws, prompts, seeds).transpose(0, 2, 3, 1)
-        reference = configurations * self.rows_per_run * restored.size
+        both = scores[1 + draws :].reshape(1 + direct, cells, draws, prompts, seeds).transpose(0, 1, 3, 4, 2)
+        reference = configurations * self.rows_per_run * both.size
         about = {**self.about, "rows": rows, "reference_rows": reference}
-        return self._report(sites, columns, (scores[0], corrupted, restored), about)
+        names = ("restored", "blocked")[: len(both)]
+        places = dict(zip(names, both, strict=True))
+        return self._report(sites, columns, {"clean": scores[0], "corrupted": corrupted}, places, about)
 
     def _sample(self, p: int, seed: int, restore: Restore, progress: Progress) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
         first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
         corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
-        runs = [*first, *corrupted, *(run for place in restored.runs for run in place)]
+        places = (*restored.runs, *restored.blocked)
+        runs = [*first, *corrupted, *(run for place in places for run in place)]
         distinct = {_key(run): run for run in runs}
         swept = sweep(self.model, list(distinct.values()), progress=progress, **self.settings)
         latents = swept.latents
@@ -139,12 +149,12 @@ class CausalExperiment:
         self,
         sites: Sequence[Site],
         columns: Columns | None,
-        scores: Any,
+        ends: dict[str, Any],
+        places: dict[str, Any],
         about: dict[str, Any],
     ) -> Mediation:
-        clean, corrupted, restored = scores
         name, along = columns if columns else ("", {})
-        shape = (len(sites), *((len(along[name]),) if columns else ()), *restored.shape[1:])
+        shape = (len(sites), *((len(along[name]),) if columns else ()), *places["restored"].shape[1:])
         dims = ("site", *((name,) if columns else ()), "prompt", "seed", "draw")
         coords = {
             "site": [str(s) for s in sites],
@@ -156,9 +166,9 @@ class CausalExperiment:
             "draw": range(self.corruption.draws),
         }
         data = {
-            "clean": (("prompt", "seed"), clean),
-            "corrupted": (("prompt", "seed", "draw"), corrupted),
-            "restored": (dims, restored.reshape(shape)),
+            "clean": (("prompt", "seed"), ends["clean"]),
+            "corrupted": (("prompt", "seed", "draw"), ends["corrupted"]),
+            **{kind: (dims, values.reshape(shape)) for kind, values in places.items()},
         }
         return Mediation(xr.Dataset(data, coords, about))
 

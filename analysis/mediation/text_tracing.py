@@ -8,6 +8,7 @@ method; Basu et al. 2024 (arXiv 2310.13730) for diffusion models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,15 +19,15 @@ from ...models.errors import UsageError
 from ...models.progress import Progress
 from ...models.site import Site
 from ...models.text.prompt import Prompt
-from ...probes.intervene import patch
+from ...probes.intervene import Intervention, patch
 from ...probes.sweep.sweeping import SweepRun
 from ...probes.text_states import site_states
 from ..metrics import Metric
 from .choice import text_windows
-from .corruption import Corruption, Noise, Swap, encode_rows
+from .corruption import CorruptedText, Corruption, Noise, Swap, encode_rows
 from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
-from .token_axis import TokenAxis, token_axis
+from .token_axis import TokenAxis, by_role, token_axis
 
 
 @checked
@@ -41,8 +42,9 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     encoder: str = "text_encoder",
     kinds: Sequence[str] = ("self_attn.out", "mlp.out"),
     layers: Sequence[int] | None = None,
-    tokens: Sequence[int | Sequence[int]] | None = None,
+    tokens: Sequence[int | Sequence[int]] | Literal["roles"] | None = None,
     window: int = 1,
+    direct: bool = False,
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
@@ -55,7 +57,8 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
 
     Args:
         model: an opened model with a text encoder.
-        prompts: clean texts; their subjects and ends must lie at the same token positions.
+        prompts: clean texts; their subjects and ends must lie at the same token positions, but for
+            ``tokens="roles"``.
         subject: the words to take out, or one for each prompt.
         seeds: each prompt is run with each seed.
         metric: scores finished runs (``analysis.metrics``).
@@ -64,8 +67,12 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         kinds: of states; ``"resid.post"`` restores the whole residual stream.
         layers: of the text encoder; None is all that the denoiser reads.
         tokens: positions, or groups of positions restored together. None is each token up to the end token,
-            and all padding as one group; ``range(n)`` is each of n positions on its own.
+            and all padding as one group; ``range(n)`` is each of n positions on its own. ``"roles"`` compares
+            prompts of any length: all that stands before the subject, the subject, what follows, the end
+            token, the padding. A prompt that has nothing there has an effect of 0.
         window: how many neighbouring layers are restored together, the named one in the middle.
+        direct: encode the clean prompt with each state as in the corrupted one, too: ``direct_effect`` and
+            ``necessary``. Twice the runs.
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
@@ -91,36 +98,68 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     )
     clean = [p.of(encoder) for p in experiment.clean]
     subjects = [words.find(s) for words, s in zip(clean, experiment.about["subject"], strict=True)]
-    axis = token_axis(clean, subjects, tokens)
+    axes = by_role(clean, subjects) if tokens == "roles" else None
+    axis = token_axis(clean, subjects, tokens) if axes is None else axes[0]
     _check_same_length(experiment, encoder)
     windows = text_windows(model, encoder, kinds, layers, window)
-    kept = site_states(model, list(prompts), list(dict.fromkeys(s for w in windows.values() for s in w)))
-    conditionings = [_restored(experiment, windows, axis, kept, p) for p in range(len(experiment.clean))]
+    sites = list(dict.fromkeys(s for w in windows.values() for s in w))
+    own = axes or [axis] * len(clean)
+    made = [_conditionings(experiment, windows, own[p], sites, p, direct=direct) for p in range(len(clean))]
 
     def restore(p: int, seed: int) -> Restored:
-        return Restored([[SweepRun(prompt, seed) for prompt in place] for place in conditionings[p]])
+        restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made[p])
+        return Restored(restored, blocked=blocked)
 
-    return experiment.mediate(list(windows), ("token", axis.coords()), restore, 1, progress)
+    return experiment.mediate(list(windows), ("token", axis.coords()), restore, 1, progress, direct=direct)
 
 
-def _restored(
+Conditionings = list[list[Prompt]]
+"""[place][draw]."""
+
+
+def _conditionings(
     experiment: CausalExperiment,
     windows: Mapping[Site, Sequence[Site]],
     axis: TokenAxis,
-    kept: Mapping[Site, Tensor],
+    sites: Sequence[Site],
     p: int,
-) -> list[list[Prompt]]:
-    """The restored conditionings of one prompt, [place][draw]."""
-    put = [
-        [patch(site, kept[site][p : p + 1], tokens=group) for site in together]
-        for together in windows.values()
-        for group in axis.groups
-    ]
-    draws = experiment.corruptions[p]
+    *,
+    direct: bool,
+) -> tuple[Conditionings, Conditionings]:
+    """The restored conditionings of one prompt, and the blocked ones."""
+    model, draws, clean = experiment.model, experiment.corruptions[p], experiment.clean[p]
+    places = [(together, group) for together in windows.values() for group in axis.groups]
+    kept = site_states(model, [clean.text], sites)
+    put = [[patch(s, kept[s], tokens=group) for s in together if group] for together, group in places]
     rows = [(c.text, (*c.interventions(), *patches)) for patches in put for c in draws]
-    found, corrupted = encode_rows(experiment.model, rows), experiment.corrupted[p]
-    same = [_same_as(e, corrupted[i % len(draws)]) for i, e in enumerate(found)]
-    return [same[i : i + len(draws)] for i in range(0, len(same), len(draws))]
+    restored = _few(encode_rows(model, rows), experiment.corrupted[p])
+    if not direct:
+        return restored, []
+    spoilt = [_states_of(model, c, sites) for c in draws]
+    rows = [
+        (clean.text, [patch(s, states[s], tokens=group) for s in together if group])
+        for together, group in places
+        for states in spoilt
+    ]
+    return restored, _few(encode_rows(model, rows), [clean] * len(draws))
+
+
+def _few(found: Sequence[Prompt], plain: Sequence[Prompt]) -> Conditionings:
+    """[place][draw], with the plain conditioning of each draw itself where nothing was changed."""
+    n = len(plain)
+    same = [_same_as(e, plain[i % n]) for i, e in enumerate(found)]
+    return [same[i : i + n] for i in range(0, len(same), n)]
+
+
+def _states_of(model: Model, corrupted: CorruptedText, sites: Sequence[Site]) -> dict[Site, Tensor]:
+    """What passes through sites while a corrupted text is encoded, [1, token, channel]."""
+    found: dict[Site, Tensor] = {}
+
+    def keep(site: Site) -> Intervention:
+        return Intervention(site, lambda x, _: found.update({site: x.detach().clone()}))
+
+    encode_rows(model, [(corrupted.text, (*corrupted.interventions(), *map(keep, sites)))])
+    return found
 
 
 def _check_same_length(experiment: CausalExperiment, encoder: str) -> None:

@@ -66,6 +66,25 @@ def token_axis(
     )
 
 
+ROLES = ("before", "subject", "after", "end", "pad")
+
+
+def by_role(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) -> list[TokenAxis]:
+    """Group the tokens of each prompt by what they are to it; the groups of prompts may differ, and be empty.
+
+    What stands before the text (the begin token) counts as before, what stands between parts of the subject
+    as after. Roles that no prompt has anything of are left out.
+    """
+    found = []
+    for words, subject in zip(prompts, subjects, strict=True):
+        role = {"start": "before", "between": "after"}
+        each = [_role(t, subject, words.end) for t in range(len(words.tokens))]
+        own = {r: tuple(t for t, name in enumerate(each) if role.get(name, name) == r) for r in ROLES}
+        found.append(own)
+    roles = [r for r in ROLES if any(own[r] for own in found)]
+    return [TokenAxis(tuple(own[r] for r in roles), tuple(roles), tuple(roles)) for own in found]
+
+
 def _check_aligned(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) -> None:
     for prompt, subject in zip(prompts, subjects, strict=True):
         if tuple(subject) != tuple(subjects[0]) or prompt.end != prompts[0].end:
