@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import denoscope
-from denoscope.analysis import Noise, trace_denoiser, trace_text
+from denoscope.analysis import Noise, Swap, trace_denoiser, trace_text
 from denoscope.analysis.mediation.runs import open_experiment
 from denoscope.analysis.metrics import Outcome
 from denoscope.models.synthetic.tiny import tiny_sd
@@ -123,12 +123,12 @@ def test_all_of_the_text_is_necessary_and_sufficient(model: Any) -> None:
 
 def test_prompts_of_different_length_are_compared_by_role(model: Any) -> None:
     """Before, subject, after, end, padding; each as that prompt alone."""
-    prompts, subjects = ["a red cat", "a dog and a mat"], ["cat", "dog"]
-    how = {**HOW, "metric": first_number, "tokens": "roles", "kinds": ["self_attn.out"], "layers": [0]}
-    found = trace_text(model, prompts, subjects, **how)
+    prompts = ["a red cat", "a cat and a mat"]
+    how = {**HOW, "corruption": Swap("dog"), "metric": first_number, "tokens": "roles", "layers": [0]}
+    found = trace_text(model, prompts, "cat", **how)
     assert found.data["token"].values.tolist() == ["before", "subject", "after", "end", "pad"]
-    for i, (prompt, subject) in enumerate(zip(prompts, subjects, strict=True)):
-        alone = trace_text(model, [prompt], subject, **how)
+    for i, prompt in enumerate(prompts):
+        alone = trace_text(model, [prompt], "cat", **how)
         np.testing.assert_allclose(
             found.data["restored"].sel(token=alone.data["token"]).values[:, :, i],
             alone.data["restored"].values[:, :, 0],
