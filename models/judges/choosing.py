@@ -18,6 +18,8 @@ from .clip import clip_judge
 from .embedded import load_judge
 from .opening import CLASSIFIER, architecture, folder_of
 
+FUNCTION = "a function"
+"""The kind of judge that a function is, in provenance."""
 Function = Callable[[Tensor, Sequence[str]], Tensor]
 """From pictures [sample, 3, height, width] in 0..1 and texts to how well they fit, [sample, text]."""
 
@@ -45,7 +47,7 @@ class CallableJudge:
     @property
     def about(self) -> dict[str, str]:
         """For provenance: its name; of what it computes with nobody knows."""
-        return {"name": self.name, "kind": "a function"}
+        return {"name": self.name, "kind": FUNCTION}
 
     def similarity(self, images: Tensor, texts: Sequence[str], /) -> Tensor:
         """How well every picture fits every text, [sample, text], as the function says."""

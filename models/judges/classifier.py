@@ -122,6 +122,11 @@ class ClassifierJudge(Labelled):
             for match in re.finditer(rf"\b{re.escape(name)}\b", text) if name in text else ():
                 yield match.start(), match.end(), label
 
+    @property
+    def names(self) -> list[str]:
+        """One name of each label, its first."""
+        return list(dict.fromkeys(label.split(",")[0].strip() for label in self.vocabulary[LABEL]))
+
     @cached_property
     def _names(self) -> dict[str, str]:
         names: dict[str, str] = {}
