@@ -16,10 +16,9 @@ from ..arguments import checked
 from ..errors import NotFoundError, UsageError
 from ..store.fingerprint import network_hash
 from ..suggest import near
-from .clip import BATCH
 from .labelled import Labelled
 from .opening import CLASSIFIER, architecture, folder_of, read_frozen
-from .preparing import Preparation, read_preparation
+from .preparing import Preparation, in_batches, read_preparation
 
 LABEL = "label"
 """The one attribute of an image classifier."""
@@ -64,8 +63,8 @@ class ClassifierJudge(Labelled):
         self.labels(attribute)
         network: Any = self.network
         like = next(network.parameters())
-        parts = images.split(BATCH) if len(images) else [images]
-        logits = torch.cat([network(pixel_values=self.preparation(x, like)).logits.float() for x in parts])
+        found = [network(pixel_values=self.preparation(x, like)).logits for x in in_batches(images)]
+        logits = torch.cat(found).float()
         several = network.config.problem_type == "multi_label_classification"
         return logits.sigmoid() if several else logits.softmax(-1)
 

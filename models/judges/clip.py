@@ -17,10 +17,7 @@ from ..errors import UsageError
 from ..store.fingerprint import network_hash
 from .labelled import Labelled
 from .opening import TWO_TOWERS, architecture, folder_of, read_frozen, read_tokenizer
-from .preparing import Preparation, read_preparation
-
-BATCH = 32
-"""Pictures that a vision tower sees at once."""
+from .preparing import Preparation, in_batches, read_preparation
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +109,7 @@ class ClipJudge(Labelled):
     def _embed_images(self, images: Tensor) -> Tensor:
         network: Any = self.network
         found = []
-        for some in images.split(BATCH) if len(images) else [images]:
+        for some in in_batches(images):
             x = self.preparation(some, network.logit_scale)
             found.append(network.get_image_features(pixel_values=x).pooler_output)
         return F.normalize(torch.cat(found).float(), dim=-1)
@@ -174,7 +171,8 @@ def clip_judge(
             f"{' and '.join(TWO_TOWERS.values())}, classifier_judge image classifiers"
         )
     preparation = read_preparation(folder, failed)
-    network, tokenizer = read_frozen(folder, name, device, dtype), read_tokenizer(folder, name)
+    network = read_frozen(folder, name, device, dtype)
+    tokenizer = read_tokenizer(folder, name, network.config.text_config.vocab_size)
     side = network.config.vision_config.image_size
     if preparation.result != (side, side):
         raise UsageError(

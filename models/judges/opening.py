@@ -19,6 +19,8 @@ from ..store.schema import read_json
 
 TWO_TOWERS: Mapping[str, str] = {"clip": "CLIPModel", "siglip": "SiglipModel"}
 """Class by the configuration's ``model_type``."""
+TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+"""Files that a tokenizer is read from; one of them is there."""
 CLASSIFIER = "ForImageClassification"
 """How the classes of image classifiers end."""
 
@@ -74,18 +76,31 @@ def read_frozen(folder: Path, name: str, device: str, dtype: torch.dtype) -> Any
     return network.to(device).eval().requires_grad_(False)
 
 
-def read_tokenizer(folder: Path, name: str) -> Any:
+def read_tokenizer(folder: Path, name: str, words: int) -> Any:
     """Return a checkpoint's tokenizer.
 
+    Args:
+        folder: of a checkpoint in transformers' format.
+        name: how to call it in errors.
+        words: how many tokens its network knows.
+
     Raises:
-        ValueError: if there is none that can be read.
+        ValueError: if there is none that can be read, or it is another network's.
     """
+    failed = f"could not open the judge {name!r}"
+    if not any((folder / file).is_file() for file in TOKENIZERS):  # transformers would make an empty one
+        raise UsageError(
+            f"{failed}: it has no tokenizer; save it there too: tokenizer.save_pretrained(folder)"
+        )
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        found = transformers.AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:  # transformers raises many kinds
+        raise UsageError(f"{failed}: its tokenizer cannot be read ({one_line(error)})") from error
+    if len(found) > words:
         raise UsageError(
-            f"could not open the judge {name!r}: its tokenizer cannot be read ({one_line(error)}); save it "
-            "there too: tokenizer.save_pretrained(folder)"
-        ) from error
+            f"{failed}: its tokenizer has {len(found)} tokens, and the network knows {words}; give the "
+            "tokenizer of this network"
+        )
+    return found

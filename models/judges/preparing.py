@@ -18,6 +18,9 @@ from ..store.schema import read_json
 FILES = ("preprocessor_config.json", "processor_config.json")
 """Where transformers writes how pictures are prepared; the second holds the tokenizer's settings too."""
 
+BATCH = 32
+"""Pictures that a vision tower sees at once."""
+
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "CLIP": {"resample": 3, "do_center_crop": True},
     "Siglip": {"resample": 3, "do_center_crop": False},
@@ -34,7 +37,9 @@ _SUFFIX = re.compile("(ImageProcessor|FeatureExtractor)(Fast|Pil)?$")
 class Preparation:
     """How pictures are prepared: resized, cut out in the middle, normalised.
 
-    Equal to transformers' own processors but for their rounding to 8 bits between these steps.
+    Equal to transformers' own processors but for their rounding to 8 bits after each pass of resizing. What
+    overshoots is cut off between the passes, as there; rows come first, while Pillow takes the columns of some
+    tall pictures first.
 
     Args:
         size: height and width to resize to; or the length of the shorter side. None leaves them.
@@ -85,6 +90,17 @@ class Preparation:
     def result(self) -> tuple[int, int] | None:
         """Height and width of what comes out; None where it depends on the picture."""
         return self.crop or (self.size if isinstance(self.size, tuple) else None)
+
+
+def in_batches(images: Tensor) -> tuple[Tensor, ...]:
+    """Return pictures in parts that a vision tower sees at once.
+
+    Raises:
+        ValueError: for another shape, and if there are none.
+    """
+    if not len(check_pictures(images)):
+        raise UsageError(f"there are no pictures to judge: their shape is {list(images.shape)}")
+    return images.split(BATCH)
 
 
 def check_pictures(images: Tensor) -> Tensor:
