@@ -70,6 +70,7 @@ def callable_judge(function: Function, name: str | None = None) -> CallableJudge
     return CallableJudge(function, name or getattr(function, "__qualname__", type(function).__name__))
 
 
+@checked
 def any_judge(source: Any, device: str = "cpu", dtype: torch.dtype = torch.float32) -> TextJudge:
     """Return what can judge as a judge.
 

@@ -14,7 +14,7 @@ from ..errors import NotFoundError, UsageError
 from ..opening.folder import one_line, read_network
 from ..opening.hub import CONFIG, fetched_network
 from ..opening.one_file import checked_path, looks_like_path
-from ..opening.placing import check_device
+from ..opening.placing import FORMATS, check_device
 from ..store.schema import read_json
 
 TWO_TOWERS: Mapping[str, str] = {"clip": "CLIPModel", "siglip": "SiglipModel"}
@@ -66,6 +66,8 @@ def read_frozen(folder: Path, name: str, device: str, dtype: torch.dtype) -> Any
     """
     check_device(device)
     kind, failed = architecture(folder), f"could not open the judge {name!r}"
+    if dtype not in FORMATS.values():
+        raise UsageError(f"{failed} in {dtype}; dtype is one of {', '.join(map(str, FORMATS.values()))}")
     found = getattr(transformers, kind, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise UsageError(

@@ -38,8 +38,8 @@ class Preparation:
     """How pictures are prepared: resized, cut out in the middle, normalised.
 
     Equal to transformers' own processors but for their rounding to 8 bits after each pass of resizing. What
-    overshoots is cut off between the passes, as there; rows come first, while Pillow takes the columns of some
-    tall pictures first.
+    overshoots is cut off between the passes, as there; rows come first, while Pillow takes the columns of
+    some tall pictures first.
 
     Args:
         size: height and width to resize to; or the length of the shorter side. None leaves them.

@@ -209,6 +209,13 @@ def test_names_of_nothing_are_told(tmp_path):
         clip_judge(3)
 
 
+def test_other_formats_and_devices_are_told(folder):
+    with pytest.raises(ValueError, match=r"in torch.int8; dtype is one of torch.float32, torch.float16, "):
+        clip_judge(folder, dtype=torch.int8)
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used here"):
+        clip_judge(folder, device="nowhere")
+
+
 def test_without_a_network_a_hub_id_is_told_at_once(monkeypatch, folder):
     def away(*_, **__):
         raise ConnectionError("Name or service not known\nmore")
