@@ -510,7 +510,7 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "fn", "metric", "on_step", "progress", "reduce"}
+CALLED = {"change", "fn", "judge", "metric", "on_step", "progress", "reduce"}
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:
