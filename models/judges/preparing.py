@@ -100,7 +100,8 @@ def in_batches(images: Tensor) -> tuple[Tensor, ...]:
     """
     if not len(check_pictures(images)):
         raise UsageError(f"there are no pictures to judge: their shape is {list(images.shape)}")
-    return images.split(BATCH)
+    parts: tuple[Tensor, ...] = images.split(BATCH)
+    return parts
 
 
 def check_pictures(images: Tensor) -> Tensor:
