@@ -1,4 +1,4 @@
-"""What a picture is scored by: CLIP score, a judge's probability, latent distance, or any callable."""
+"""What a picture is scored by: a judge's fit or probability, latent distance, or any callable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..models.arguments import checked
 from ..models.errors import UsageError, WrongTypeError
+from ..models.judges.choosing import Function, TextJudge
 from ..models.text.prompt import Prompt
+from .judging import fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ Metric = Callable[[Outcome], Tensor]
 
 @runtime_checkable
 class ClipScorer(Protocol):
-    """What ``clip_score`` asks of a judge; ``models.judges.Judge`` is one."""
+    """What ``clip_score`` asks of a judge; the embedded one and ``clip_judge(...)`` can say it."""
 
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """CLIP cosine of picture i with text i, [sample]."""
@@ -52,7 +54,7 @@ class ClipScorer(Protocol):
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What ``judge_probability`` asks of a judge; ``models.judges.Judge`` is one."""
+    """What ``judge_probability`` asks of a judge; all but functions can say it."""
 
     def probability(self, images: Tensor, attribute: str, label: str) -> Tensor:
         """Probability of one label of an attribute, [sample]."""
@@ -72,6 +74,29 @@ def clip_score(judge: ClipScorer, text: str | None = None) -> Metric:
         return judge.clip_score(outcome.images, texts)
 
     return _named(metric, f"clip_score({text!r})" if text is not None else "clip_score(own prompt)")
+
+
+@checked
+def text_fit(judge: TextJudge | Function, text: str | None = None) -> Metric:
+    """How well each picture fits a text, or (None) its own clean prompt, as any judge says by ``similarity``.
+
+    Of a CLIP that is ``clip_score``; of an image classifier the probability of the label that the text names.
+
+    Args:
+        judge: any judge, or a function of pictures and texts.
+        text: what should be seen.
+
+    >>> text_fit(lambda images, texts: images.mean((1, 2, 3))[:, None], "light").__name__
+    "text_fit('light')"
+    """
+
+    def metric(outcome: Outcome) -> Tensor:
+        texts = [p.text if text is None else text for p in outcome.prompts]
+        once = list(dict.fromkeys(texts))
+        said = fits(judge, outcome.images, once)
+        return said[range(len(texts)), [once.index(t) for t in texts]]
+
+    return _named(metric, f"text_fit({text!r})" if text is not None else "text_fit(own prompt)")
 
 
 @checked

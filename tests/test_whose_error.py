@@ -34,6 +34,7 @@ from denoscope.models.load import load
 from denoscope.models.run.sampling import Sampling
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.synthetic.tiny_families import tiny_flux
+from denoscope.models.synthetic.tiny_judges import save_tiny_classifier, save_tiny_clip
 from denoscope.probes import intervene
 from denoscope.probes.attach import attached
 from denoscope.probes.direction import Direction
@@ -83,6 +84,9 @@ EXCEPTIONS = {
     "Attributes": "a network of torch's, with torch's errors",
     "Attributes.features": "a network of torch's, with torch's errors",
     "Attributes.forward": "a network of torch's, with torch's errors",
+    "CallableJudge": OURS,
+    "ClassifierJudge": OURS,
+    "ClipJudge": OURS,
     "Judge": OURS,
     "Guidance": OWN,
     "Guidance.active": OWN,
@@ -91,6 +95,9 @@ EXCEPTIONS = {
     "GuidanceBranch": OWN,
     "Probe": OWN,
     "Probe.parts": OWN,
+    "CallableJudge.similarity": OWN,
+    "TextJudge": OWN,
+    "TextJudge.similarity": OWN,
     "ClipScorer": OWN,
     "ClipScorer.clip_score": OWN,
     "Classifier": OWN,
@@ -247,6 +254,7 @@ class World:
             "Judge.probability": (judge.probability, {"images": images, "attribute": "style",
                                                       "label": judge.labels("style")[0]}),
             "Judge.features": (judge.features, {"images": images}),
+            **judged(images),
             "load_judge": (judges.load_judge, {"name": "emoji"}),
             "read_judge": (judges.read_judge, {"folder": Path("nowhere")}),
         }  # fmt: skip
@@ -416,13 +424,43 @@ class World:
                 "requests": {"cat": "dog"}, "efficacy": ["a {}"], "generality": ["the {}"],
                 "neighbourhood": {"bird": ["a {}"]}}),
             "clip_score": (metrics.clip_score, {"judge": judge, "text": "a cat"}),
+            "text_fit": (metrics.text_fit, {"judge": judge, "text": "a cat"}),
             "judge_probability": (metrics.judge_probability, {"judge": judge, "attribute": "style",
                                                               "label": "noto"}),
             "latent_distance": (metrics.latent_distance, {"reference": self.run.latents}),
             "Case": (Case, {
                 "prompt": "a cat", "about": "cat", "change_to": "dog", "model": "emoji", "seeds": 1,
-                "steps": 1, "guidance": 1.0, "draws": 1}),
+                "steps": 1, "guidance": 1.0, "draws": 1, "judge": None}),
         }  # fmt: skip
+
+
+def judged(images: torch.Tensor) -> dict[str, Call]:
+    """A valid call of each public function of judges in transformers' format."""
+    known = {"animal": ["a cat", "a dog"]}
+    clip_folder, folder = save_tiny_clip(Path("clip")), save_tiny_classifier(Path("classifier"))
+    place: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+    clip, classifier = judges.clip_judge(clip_folder, known), judges.classifier_judge(folder)
+    texts, animal = {"texts": ["a cat"]}, {"images": images, "attribute": "animal"}
+    label = {"images": images, "attribute": "label"}
+    return {
+        "clip_judge": (judges.clip_judge, {"source": clip_folder, "vocabulary": known, **place}),
+        "ClipJudge.similarity": (clip.similarity, {"images": images, "others": ["a cat"]}),
+        "ClipJudge.similarity pictures": (clip.similarity, {"images": images, "others": images}),
+        "ClipJudge.clip_score": (clip.clip_score, {"images": images, **texts}),
+        "ClipJudge.check": (clip.check, texts),
+        "ClipJudge.labels": (clip.labels, {"attribute": "animal"}),
+        "ClipJudge.probabilities": (clip.probabilities, animal),
+        "ClipJudge.probability": (clip.probability, {**animal, "label": "a dog"}),
+        "classifier_judge": (judges.classifier_judge, {"source": folder, **place}),
+        "ClassifierJudge.similarity": (classifier.similarity, {"images": images, **texts}),
+        "ClassifierJudge.check": (classifier.check, texts),
+        "ClassifierJudge.label_of": (classifier.label_of, {"text": "a cat"}),
+        "ClassifierJudge.labels": (classifier.labels, {"attribute": "label"}),
+        "ClassifierJudge.probabilities": (classifier.probabilities, label),
+        "ClassifierJudge.probability": (classifier.probability, {**label, "label": "dog"}),
+        "callable_judge": (judges.callable_judge, {"function": clip.similarity, "name": "mine"}),
+        "any_judge": (judges.any_judge, {"source": folder, **place}),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -493,7 +531,7 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "fn", "metric", "on_step", "progress", "reduce"}
+CALLED = {"change", "fn", "judge", "metric", "on_step", "progress", "reduce"}
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:

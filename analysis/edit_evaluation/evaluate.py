@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pandas as pd
 import torch
@@ -30,10 +30,12 @@ from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, pictures, table
+from ...models.judges.choosing import Function, TextJudge, about_judge, any_judge
 from ...models.progress import Progress, showing
 from ...models.run.sampling import Sampling
 from ...models.store.provenance import provenance
 from ..intervals import interval, proportion
+from ..judging import check_sees, fits
 from .appearance import colour_difference
 from .painting import Painter
 from .prompts import KINDS, EvaluationPrompt, check_known
@@ -41,14 +43,6 @@ from .prompts import KINDS, EvaluationPrompt, check_known
 STATES = ("before", "after", "oracle")
 DIM = "evaluation_prompt"
 """The dimension of the prompts that an edit is tried on; stores of older versions call it ``question``."""
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """What is asked of a judge; ``models.judges.Judge`` is one."""
-
-    def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        """How well every picture fits every text, [sample, text]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +146,7 @@ def evaluate_edit(
     change: Callable[[Model], AbstractContextManager[Any]],
     prompts: Sequence[EvaluationPrompt],
     *,
-    judge: Judge,
+    judge: TextJudge | Function,
     seeds: Sequence[int],
     steps: int = 20,
     guidance: float | None = None,
@@ -165,7 +159,8 @@ def evaluate_edit(
         model: an opened model, as it is before.
         change: makes the change for the length of a with block: ``edit.applied``.
         prompts: what to try; ``evaluation_prompts`` makes them.
-        judge: says how well pictures fit texts, [picture, text].
+        judge: says how well pictures fit texts, [picture, text]: the embedded one, ``clip_judge(...)``,
+            ``classifier_judge(...)``, or a function of pictures and texts.
         seeds: starting noises, the same for every prompt and state.
         steps: number of steps.
         guidance: guidance scale; None is the model's default.
@@ -174,7 +169,8 @@ def evaluate_edit(
             Identical runs are made once.
 
     Raises:
-        ValueError: for no prompts, repeated prompts or seeds, and runs that cannot be made.
+        ValueError: for no prompts, repeated prompts or seeds, and runs that cannot be made; for a judge that
+            returns another shape, or the same for pictures that differ.
         LookupError: for a word or target that a tokenizer loses or does not know.
 
     >>> from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
@@ -208,7 +204,8 @@ def evaluate_edit(
         "after": torch.stack([after[p.prompt] for p in prompts]),
         "oracle": torch.stack([oracle[text] for text in wanted]),
     }
-    about = provenance(model, **how.described(model), change=_described(change))
+    told = {"change": _described(change), "judge": about_judge(any_judge(judge))}
+    about = provenance(model, **how.described(model), **told)
     return judged(images, prompts, judge, seeds, about)
 
 
@@ -223,7 +220,7 @@ def _described(change: Callable[..., Any]) -> dict[str, str]:
 def judged(
     images: Mapping[str, Float[Tensor, "prompt seed 3 height width"]],
     prompts: Sequence[EvaluationPrompt],
-    judge: Judge,
+    judge: TextJudge | Function,
     seeds: Sequence[int],
     about: Mapping[str, Any] | None = None,
 ) -> EditEvaluation:
@@ -235,25 +232,22 @@ def judged(
         judge: says how well pictures fit texts, [picture, text].
         seeds: the starting noises.
         about: provenance, kept with the data.
+
+    Raises:
+        ValueError: for a judge that returns another shape, or the same for pictures that differ.
     """
     candidates = list(dict.fromkeys(word for p in prompts for word in (p.word, p.target)))
-    with torch.no_grad():
-        fit = [
-            [
-                judge.similarity(x, [p.template.replace("{}", c) for c in candidates])
-                for x, p in zip(images[s], prompts, strict=True)
-            ]
-            for s in STATES
-        ]
+    texts = [[p.template.replace("{}", c) for c in candidates] for p in prompts]
+    fit = torch.stack(
+        [torch.stack([fits(judge, x, t) for x, t in zip(images[s], texts, strict=True)]) for s in STATES]
+    )
+    check_sees(judge, fit, {s: images[s] for s in STATES})
     moved = (images["after"] - images["before"]).abs().mean((-3, -2, -1))
     pairs = zip(images["before"], images["after"], strict=True)
     colour = torch.stack([colour_difference(before, after) for before, after in pairs])
     data = xr.Dataset(
         {
-            "fit": (
-                ("state", DIM, "seed", "candidate"),
-                torch.stack([torch.stack(f) for f in fit]).numpy(),
-            ),
+            "fit": (("state", DIM, "seed", "candidate"), fit.numpy()),
             "moved": ((DIM, "seed"), moved.numpy()),
             "colour": ((DIM, "seed"), colour.numpy()),
         },

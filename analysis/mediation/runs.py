@@ -133,9 +133,26 @@ class CausalExperiment:
         if restored.clean is not None:
             latents = torch.cat([restored.clean[None].to(latents), latents])
         found = self._measure(latents, p, latents[0])
+        self._check_sees(found, latents)
         place = {key: i + len(latents) - len(distinct) for i, key in enumerate(distinct)}
         order = [*([] if first else [0]), *(place[_key(run)] for run in runs)]
         return found[order], swept.rows + restored.rows
+
+    def _check_sees(self, scores: Any, latents: Tensor) -> None:
+        """Raise UsageError for a metric that is the same to the bit for all these runs, though they differ.
+
+        Whole numbers may agree: they are answers, like yes and no.
+        """
+        if (
+            (scores != scores[0]).any()
+            or scores[0] == np.round(scores[0])
+            or torch.equal(latents[:-1], latents[1:])
+        ):
+            return
+        raise UsageError(
+            f"the metric {getattr(self.metric, '__name__', repr(self.metric))} is {scores[0]:g} for all of "
+            f"{len(scores)} runs, though their pictures differ; it does not look at them: take another"
+        )
 
     def _measure(self, latents: Tensor, p: int, clean: Tensor) -> Any:
         """Score finished runs of one prompt and seed, in batches, so that few pictures lie in memory."""

@@ -83,3 +83,23 @@ class Runs(Seeds, Opening):
         """The settings of a Case."""
         opening = {"model": self.model, "device": self.device, "dtype": self.dtype}
         return {**opening, "seeds": self.chosen, "steps": self.steps, "guidance": self.guidance}
+
+
+@dataclass(frozen=True)
+class JudgedRuns(Runs):
+    """How pictures are sampled, and who says what they show."""
+
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            help="Who says what pictures show: a folder or hub id of a CLIP, a SigLIP or an image "
+            "classifier in transformers' format; the one that ships with the model if left out.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The settings of a Case."""
+        return {**super().case, "judge": self.judge}

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from ..analysis.metrics import Metric, clip_score, latent_distance
+from ..analysis.metrics import ClipScorer, Metric, clip_score, latent_distance, text_fit
 from ..models.arguments import check_fields
 from ..models.base import Model, check_run
 from ..models.errors import UsageError
-from ..models.judges.embedded import Judge, load_judge
+from ..models.judges.choosing import TextJudge, about_judge, any_judge
+from ..models.judges.classifier import ClassifierJudge
 from ..models.load import load
 from ..models.opening.placing import placing
 from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
-from .wording import Wording, same, wording
+from .wording import OTHERS, Wording, fit, same, wording
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Case:
         draws: how many noise draws take the word out in causal tracing.
         device: where the model computes.
         dtype: number format of its weights: ``"float32"``, ``"float16"``, ``"bfloat16"``.
+        judge: says what pictures show: a folder or hub id of a CLIP, a SigLIP or an image classifier; a
+            judge; or a function of pictures and texts. None is the one that ships with the model, if any.
     """
 
     prompt: str
@@ -47,6 +50,7 @@ class Case:
     draws: int = 2
     device: str = "cpu"
     dtype: str = "float32"
+    judge: Any = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -56,6 +60,14 @@ class Case:
         return replace(self, seeds=2, steps=6, draws=1)
 
 
+@runtime_checkable
+class ReadingJudge(Protocol):
+    """A judge that knows which texts it can read."""
+
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise ValueError or LookupError for one that it cannot."""
+
+
 @dataclass(frozen=True, eq=False)
 class Setup:
     """A case made ready: everything that the stages share.
@@ -63,14 +75,14 @@ class Setup:
     Args:
         case: what is asked.
         model: opened.
-        judge: says what pictures show; None if none ships with the model.
+        judge: says what pictures show; None if none was given and none ships with the model.
         guidance: the scale that is used.
         wording: in which texts the edit is tried.
     """
 
     case: Case
     model: Model
-    judge: Judge | None
+    judge: TextJudge | None
     guidance: float
     wording: Wording
 
@@ -87,7 +99,19 @@ class Setup:
     @property
     def metric(self) -> Metric:
         """What pictures are scored by in causal tracing."""
-        return latent_distance() if self.judge is None else clip_score(self.judge)
+        if self.judge is None:
+            return latent_distance()
+        return clip_score(self.judge) if isinstance(self.judge, ClipScorer) else text_fit(self.judge)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the case says, in JSON; a judge of its own by name and hash."""
+        plain = asdict(replace(self.case, seeds=self.seeds, judge=None))
+        if self.case.judge is None:
+            del plain["judge"]
+        else:
+            plain["judge"] = about_judge(self.judge)
+        return plain
 
 
 def prepare(case: Case) -> Setup:
@@ -103,14 +127,57 @@ def prepare(case: Case) -> Setup:
             raise UsageError(f"{name} is empty; give a word")
     if same(case.about) == same(case.change_to):
         raise UsageError(f"about and change_to are both {case.about!r}; change it to something else")
-    words = wording(case.model, case.prompt, case.about, case.change_to)
+    others = judge.names if isinstance(judge, ClassifierJudge) else OTHERS
+    words = wording(case.model, case.prompt, case.about, case.change_to, others)
+    check_judge_reads(judge, words)
     meant = [t.replace("{}", case.change_to) for t in words.efficacy]
     with torch.no_grad():
         said, *meant_prompts = model.encode([case.prompt, *meant])  # not too long either
     for encoder in model.text_encoders:
         for prompt in meant_prompts if said.of(encoder).reads(case.about) else ():
             prompt.of(encoder).find(case.change_to)
-    return Setup(case, model, judge, guidance, fitting(model, words))
+    return Setup(case, model, judge, guidance, judgeable(judge, fitting(model, words)))
+
+
+def check_judge_reads(judge: TextJudge | None, words: Wording) -> None:
+    """Raise an error if a judge cannot say whether pictures show what is said, or what is meant.
+
+    Raises:
+        LookupError: if it has no label for one of them.
+        ValueError: if a text is too long for it.
+    """
+    if isinstance(judge, ReadingJudge):
+        judge.check([t.replace("{}", w) for t in words.efficacy for w in (words.about, words.change_to)])
+
+
+def judgeable(judge: TextJudge | None, words: Wording) -> Wording:
+    """Leave out further texts of a wording that a judge cannot read, or has no label for.
+
+    Any of the words is asked about in any of the templates, so other things go first, then templates.
+    """
+    if not isinstance(judge, ReadingJudge):
+        return words
+    own = words.efficacy[0]
+
+    def reads(text: str) -> bool:
+        try:
+            judge.check([text])
+        except (ValueError, LookupError):
+            return False
+        return True
+
+    others = {w: ts for w, ts in words.neighbourhood.items() if reads(fit(own, w).replace("{}", w))}
+    known = (words.about, words.change_to, *others)
+    return replace(
+        words,
+        generality=tuple(t for t in words.generality if all(reads(t.replace("{}", w)) for w in known)),
+        neighbourhood={
+            w: kept
+            for w, templates in others.items()
+            if (kept := tuple(t for t in templates if all(reads(t.replace("{}", x)) for x in known)))
+        },
+        peers=tuple(w for w in words.peers if reads(fit(own, w).replace("{}", w))),
+    )
 
 
 def fitting(model: Model, words: Wording) -> Wording:
@@ -127,7 +194,7 @@ def fitting(model: Model, words: Wording) -> Wording:
     return words.fitting(reads)
 
 
-def open_case(case: Case) -> tuple[Model, Judge | None, float]:
+def open_case(case: Case) -> tuple[Model, TextJudge | None, float]:
     """Open a case's model and judge, and settle its guidance.
 
     Raises:
@@ -146,7 +213,8 @@ def open_case(case: Case) -> tuple[Model, Judge | None, float]:
         model.encode([case.prompt])[0].find(case.about)
     model.steps(case.steps)
     guidance = model.default_guidance if case.guidance is None else case.guidance
-    return model, load_judge(case.model) if case.model in ZOO else None, guidance
+    named = case.model if case.judge is None and case.model in ZOO else case.judge
+    return model, None if named is None else any_judge(named, case.device), guidance
 
 
 def seeds_of(seeds: int | Sequence[int]) -> list[int]:

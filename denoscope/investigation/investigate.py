@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import xarray as xr
 from ..analysis.mediation.result import Mediation
 from ..models.arguments import checked
 from ..models.errors import UsageError
+from ..models.judges.choosing import about_judge
 from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
@@ -80,7 +81,7 @@ def investigate(
     """
     setup = prepare(case)
     settings = {
-        **asdict(replace(case, seeds=setup.seeds)),
+        **setup.settings,
         "weights": fingerprint(setup.model),
         "numerics": NUMERICS,
         "format": 2,
@@ -106,6 +107,7 @@ def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: x
     found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
     about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
     about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
+    about |= {} if setup.judge is None else {"judge": about_judge(setup.judge)}
     about["parameters"] = sum(p.numel() for m in setup.model.components.values() for p in m.parameters())
     whole = folder.finish(about)
     page = folder.path / "report.html"

@@ -11,7 +11,7 @@ from ..models.base import Model
 from ..models.errors import NotFoundError, UsageError
 from ..models.progress import Progress
 from ..models.text.prompt import occurrence
-from .case import Case, Setup, fitting, open_case, prepare
+from .case import Case, ReadingJudge, Setup, fitting, open_case, prepare
 from .stages.change import edit_worded
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
@@ -29,10 +29,13 @@ def locate(case: Case, inside: str | None, progress: Progress) -> Mediation:
         progress: called with (done, total, what).
 
     Raises:
-        LookupError: for an unknown model or component, or a word that is not in the prompt.
+        LookupError: for an unknown model or component, a word that is not in the prompt, or a prompt that the
+            judge has no label for.
         ValueError: for runs that cannot be made.
     """
     setup = Setup(case, *open_case(case), Wording(case.about, "", (), (), {}))
+    if isinstance(setup.judge, ReadingJudge):
+        setup.judge.check([case.prompt])
     encoders, denoiser = setup.model.text_encoders, setup.model.input_site.component
     if inside not in (None, *encoders, denoiser):
         raise NotFoundError(f"{case.model} has no {inside!r}; it has {', '.join((*encoders, denoiser))}")
@@ -116,7 +119,8 @@ def evaluate(case: Case, edit: Edit, progress: Progress) -> EditEvaluation:
     setup = prepare(case)
     if setup.judge is None:
         raise UsageError(
-            f"no judge ships with {case.model!r}, so nobody can say what its pictures show; take 'emoji'"
+            f"no judge ships with {case.model!r}, so nobody can say what its pictures show; give a CLIP, a "
+            "SigLIP or an image classifier: --judge FOLDER_OR_ID, judge=..."
         )
     with edit.applied(setup.model):
         pass  # is it for these weights?

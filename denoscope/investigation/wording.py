@@ -31,7 +31,7 @@ OTHERS = (
     "chair",
     "bird",
 )
-"""Other things, for such a model."""
+"""Other things, for such a model: they are tested, unless its judge knows others, and kept."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Wording:
         neighbourhood: other things, each with its templates.
         keep: texts about still other things, which the edit is solved to leave alone.
         templates: still other wordings of the same thing, which the edit is solved for.
-        peers: all that the model's world has of the same kind; empty if nothing is known of it.
+        peers: all that the model's world has of the same kind; if nothing is known of it, usual things.
     """
 
     about: str
@@ -83,7 +83,7 @@ class Wording:
         )
 
 
-def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
+def wording(model: str, prompt: str, about: str, change_to: str, others: Sequence[str] = OTHERS) -> Wording:
     """Return the wordings to try; for an embedded model they stay inside its world.
 
     The neighbourhood is of the same kind as ``about`` (people, things, styles, genders ...) in its own
@@ -95,15 +95,19 @@ def wording(model: str, prompt: str, about: str, change_to: str) -> Wording:
         prompt: the text that holds ``about``.
         about: the word that is edited; ``"cook:2"`` is the second cook in the prompt.
         change_to: what it shall mean.
+        others: what else to look for in pictures of a model about whose captions nothing is known.
 
     Raises:
         ValueError: if the prompt does not hold the word exactly once.
     """
     own, world = template(prompt, about), _world(model)
     about = occurrence(about)[0]
-    others, (variants, solved), peers = (_in_world if world else _anywhere)(own, (about, change_to), world)
-    neighbourhood = {w: (fit(o.form, w),) for o in others for w in o.tested}
-    keep = [fit(form, w).replace("{}", w) for o in others for w in o.kept for form in o.forms]
+    words = (about, change_to)
+    found, (variants, solved), peers = (
+        _in_world(own, words, world) if world else _anywhere(own, words, others)
+    )
+    neighbourhood = {w: (fit(o.form, w),) for o in found for w in o.tested}
+    keep = [fit(form, w).replace("{}", w) for o in found for w in o.kept for form in o.forms]
     return Wording(about, change_to, (own,), variants, neighbourhood, tuple(keep), tuple(peers), solved)
 
 
@@ -123,11 +127,11 @@ _Found = tuple[list[_Others], _Variants, Sequence[str]]
 """Other things, other wordings, all things of the kind."""
 
 
-def _anywhere(own: str, words: tuple[str, str], _: Mapping[str, Any]) -> _Found:
+def _anywhere(own: str, words: tuple[str, str], things: Sequence[str]) -> _Found:
     """For a model about whose captions nothing is known."""
-    tested = _some(OTHERS, 4, *words)
+    tested = _some(things, 4, *words)
     others = _Others(tested, own, _some(OTHERS, 12, *words, *tested), [own])
-    return [others], (tuple(t for t in PLAIN if t != own), ()), ()
+    return [others], (tuple(t for t in PLAIN if t != own), ()), _some(things, len(things), *words)
 
 
 def _in_world(own: str, words: tuple[str, str], world: Mapping[str, Any]) -> _Found:

@@ -25,7 +25,8 @@ def tell_refusal(asked: xr.Dataset, pictures: str) -> str:
     said = []
     for word in cannot_paint(asked):
         text = f"asked outright for {word!r}, the unedited model does not paint it ({pictures})"
-        text += f": {tell_pieces(pieces[word])}, and so does its judge" if word in pieces else ""
+        also = ", and so does its judge" if _unjudged(asked, word) else ""
+        text += f": {tell_pieces(pieces[word])}{also}" if word in pieces else ""
         text += f"; it can paint {', '.join(map(repr, near[word]))}" if near[word] else ""
         said.append(text)
     return f"{'. And '.join(said)}. Take another word, or go on all the same: --anyway, anyway=True"
@@ -37,7 +38,7 @@ def tell_asked(asked: xr.Dataset) -> list[Finding]:
     said = [
         f"Asked outright for “{word}”, the unedited model painted it in none of {seeds} pictures."
         for word in cannot_paint(asked)
-        if word not in pieces
+        if not _unjudged(asked, word)
     ]
     said += [f"{_capital(tell_pieces(cut))}: it may mean nothing to it." for cut in pieces.values()]
     return [Finding(text, weak=True) for text in said]
@@ -54,6 +55,11 @@ def tell_pieces(pieces: Mapping[str, Mapping[str, Sequence[str]]]) -> str:
         for encoder, words in pieces.items()
         for word, cut in words.items()
     )
+
+
+def _unjudged(asked: xr.Dataset, word: str) -> bool:
+    """Whether nobody looked: a judge that reads as the model does cannot know a word in pieces either."""
+    return bool(asked["shown"].sel(word=word).isnull().all())
 
 
 def _capital(text: str) -> str:

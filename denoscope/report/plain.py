@@ -78,6 +78,8 @@ def plain_metric(name: str) -> str:
     """A metric in words."""
     if name.startswith("clip_score"):
         return "CLIP score of the pictures with the prompt"
+    if name.startswith("text_fit"):
+        return "fit of the pictures with the prompt, by the judge"
     return "latent distance to the clean run" if name.startswith("latent_distance") else name
 
 

@@ -60,6 +60,12 @@ class Results:
         return bool(self.stages["effect"].attrs["judged"])
 
     @property
+    def judge(self) -> Mapping[str, str]:
+        """Who that was: name, kind, hash of the weights; empty if nobody, or not known."""
+        told: Mapping[str, str] = self.about.get("judge", {}) if self.judged else {}
+        return told
+
+    @property
     def shown(self) -> dict[str, dict[str, tuple[int, int]]]:
         """For each kind and state: how many pictures fit their target best, of how many; no judge, {}."""
         if not self.judged:

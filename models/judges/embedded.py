@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from .. import zoo
 from ..arguments import checked
-from ..errors import NotFoundError, UsageError
+from ..errors import UsageError
 from ..opening.quiet import no_bars
-from ..suggest import near
+from ..store.fingerprint import network_hash
+from .labelled import Labelled
+from .preparing import check_pictures
 
 SIZE = 64
 """Side of the pictures that the judges look at; others are resized."""
@@ -73,7 +75,7 @@ class Attributes(nn.Module):
 
 
 @dataclass(frozen=True)
-class Judge:
+class Judge(Labelled):
     """Says how well pictures fit texts, and what they show.
 
     Pictures are ``[sample, 3, height, width]`` in 0..1, of any size.
@@ -85,6 +87,14 @@ class Judge:
     image_tower: ImageTower
     classifier: Attributes
     vocabulary: dict[str, tuple[str, ...]]
+
+    @cached_property
+    def about(self) -> dict[str, str]:
+        """For provenance: its kind, and a hash of its weights."""
+        parts = (self.text_encoder, self.image_tower, self.classifier)
+        weights = {f"{i}.{name}": t for i, part in enumerate(parts) for name, t in part.state_dict().items()}
+        hashed = network_hash({**weights, "text_projection": self.text_projection})
+        return {"name": "the embedded judge", "kind": type(self).__name__, "weights": hashed}
 
     @checked
     def similarity(self, images: Tensor, others: Sequence[str] | Tensor) -> Tensor:
@@ -119,28 +129,11 @@ class Judge:
         return (self._embed_images(images) * self._embed_texts(texts)).sum(-1)
 
     @checked
-    def labels(self, attribute: str) -> tuple[str, ...]:
-        """What an attribute (style, concept, gender or skin) can be, in the order of ``probabilities``."""
-        if attribute not in self.vocabulary:
-            raise NotFoundError(
-                f"the judge knows no attribute {attribute!r}; {near(attribute, self.vocabulary)}"
-            )
-        return self.vocabulary[attribute]
-
-    @checked
     def probabilities(self, images: Tensor, attribute: str) -> Tensor:
-        """Probability of each label of an attribute, ``[sample, label]``."""
+        """Probability of each label of an attribute (style, concept, gender, skin), ``[sample, label]``."""
         self.labels(attribute)
         logits: Tensor = self.classifier.heads[attribute](self.features(images))
         return logits.softmax(-1)
-
-    @checked
-    def probability(self, images: Tensor, attribute: str, label: str) -> Tensor:
-        """Probability of one label, ``[sample]``."""
-        labels = self.labels(attribute)
-        if label not in labels:
-            raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
-        return self.probabilities(images, attribute)[:, labels.index(label)]
 
     @checked
     def features(self, images: Tensor) -> Tensor:
@@ -212,9 +205,7 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module
 
 
 def _prepare(images: Tensor, like: Tensor) -> Tensor:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise UsageError(f"pictures have shape [sample, 3, height, width], got {list(images.shape)}")
-    images = images.to(like)
+    images = check_pictures(images).to(like)
     if images.shape[-2:] != (SIZE, SIZE):
         images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
     return images * 2 - 1

@@ -73,7 +73,7 @@ def read_folder(
     outside, parts = elsewhere or {}, dict[str, Any]()
     for part, kind in _networks(index):
         where, failed = outside.get(part, folder / part), f"could not open {name!r}: {part}"
-        parts[part] = _network(kind, where, failed, dtype, variant)
+        parts[part] = read_network(kind, where, failed, dtype, variant)
     for part in outside.keys() - parts.keys():
         parts[part] = getattr(transformers, index[part][1]).from_pretrained(outside[part])
     for file in folder.glob("pytorch_lora_weights*.safetensors"):
@@ -87,7 +87,7 @@ def read_folder(
                 folder, dtype=dtype, trust_remote_code=False, **parts, **absent
             )
     except Exception as error:  # diffusers raises many kinds; each becomes one line that names the input
-        raise UsageError(f"could not open {name!r}: {_line(error)}") from error
+        raise UsageError(f"could not open {name!r}: {one_line(error)}") from error
 
 
 def variants(folder: Path) -> list[str]:
@@ -108,7 +108,21 @@ def _networks(index: Mapping[str, Any]) -> Iterable[tuple[str, type[nn.Module]]]
                 yield part, found
 
 
-def _network(kind: Any, folder: Path, failed: str, dtype: torch.dtype, variant: str | None) -> nn.Module:
+def read_network(
+    kind: Any, folder: Path, failed: str, dtype: torch.dtype, variant: str | None = None
+) -> nn.Module:
+    """Return one network of a folder.
+
+    Args:
+        kind: its class in diffusers or transformers.
+        folder: with its configuration and weights.
+        failed: how an error begins.
+        dtype: number format of the weights.
+        variant: which of several sets of weights, where it has it.
+
+    Raises:
+        UsageError: for pickled, damaged, missing and superfluous weights.
+    """
     own = _chosen(folder, failed, variant)
     options: dict[str, Any] = {"variant": own} if own else {}
     if issubclass(kind, diffusers.ModelMixin):
@@ -119,7 +133,7 @@ def _network(kind: Any, folder: Path, failed: str, dtype: torch.dtype, variant: 
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
     except Exception as error:  # the two libraries raise many kinds
-        raise UsageError(f"{failed}: {_line(error)}{_cause(folder, own)}") from error
+        raise UsageError(f"{failed}: {one_line(error)}{_cause(folder, own)}") from error
     opened: nn.Module = network
     _account(opened, told, failed)
     free = isinstance(opened, diffusers.ModelMixin) and not hasattr(opened, "hf_quantizer")
@@ -220,6 +234,7 @@ def _something_else(folder: Path) -> str:
     return f"a folder without {INDEX}; give a folder saved by save_pretrained()"
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line; a first line that ends in a colon takes the second with it."""
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     return " ".join(lines[: 1 + lines[0].endswith(":")])

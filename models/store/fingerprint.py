@@ -68,6 +68,14 @@ def tensor_hash(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
+def network_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of named tensors, as ``state_dict()`` gives them: of a network that is no model."""
+    lines = [
+        f"{name} {what}" for name, what in sorted(zip(tensors, _hashes(list(tensors.values())), strict=True))
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def _needs_float64(values: Tensor) -> bool:
     return values.dtype == torch.float64 and not torch.equal(values, values.float().double())
 

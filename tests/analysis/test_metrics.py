@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from denoscope.analysis.metrics import Outcome, clip_score, judge_probability, latent_distance, measure
+from denoscope.analysis.metrics import (
+    Outcome,
+    clip_score,
+    judge_probability,
+    latent_distance,
+    measure,
+    text_fit,
+)
 from denoscope.models.text.prompt import Prompt
 
 
@@ -37,6 +44,21 @@ def test_clip_score_reads_the_text_or_each_prompt() -> None:
     measure(clip_score(judge, "a red heart"), outcome())
     assert judge.asked == [["a cat", "a dog"], ["a red heart"] * 2]
     assert own.tolist() == [0.25, 0.75]
+
+
+def test_text_fit_takes_a_function_and_asks_each_text_once() -> None:
+    asked: list[list[str]] = []
+
+    def judge(images: Tensor, texts: Sequence[str]) -> Tensor:
+        asked.append(list(texts))
+        return images.mean((1, 2, 3))[:, None] + torch.tensor([float(t == "a dog") for t in texts])
+
+    assert measure(text_fit(judge), outcome()).tolist() == [0.25, 1.75]
+    assert measure(text_fit(judge, "a cat"), outcome()).tolist() == [0.25, 0.75]
+    assert asked == [["a cat", "a dog"], ["a cat"]]
+    assert text_fit(judge, "x").__name__ == "text_fit('x')"
+    with pytest.raises(ValueError, match=r"judge.* returned shape \[2\] for 2 pictures and 2 texts"):
+        measure(text_fit(lambda images, _: images.mean((1, 2, 3))), outcome())
 
 
 def test_judge_probability() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from ...models.progress import called
 from ..opening import check_new, use_threads
-from ..options import PromptArg, Runs
+from ..options import JudgedRuns, PromptArg
 from ..output import Output, rows, table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="A CSV file for each picture's numbers.")
     ] = None,
     csv: Annotated[Path | None, typer.Option("--table", help="A CSV file for the table.")] = None,
-    run: Runs = Runs(),
+    run: JudgedRuns = JudgedRuns(),
     to: Output = Output(),
 ) -> None:
     """Say whether an edit works, and what else it moves: before and after, under the same seeds.

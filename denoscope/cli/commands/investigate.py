@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from ..opening import use_threads
-from ..options import AboutOpt, ChangeOpt, PromptArg, Runs
+from ..options import AboutOpt, ChangeOpt, JudgedRuns, PromptArg
 from ..output import Output, command_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def investigate(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on where the model cannot paint one of the words.")
     ] = False,
-    run: Runs = Runs(),
+    run: JudgedRuns = JudgedRuns(),
     to: Output = Output(),
 ) -> None:
     """Look, find the cause, change it, check it; then write a page about it.

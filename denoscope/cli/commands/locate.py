@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ...models.progress import called
 from ..opening import check_new, use_threads
-from ..options import AboutOpt, PromptArg, Runs
+from ..options import AboutOpt, JudgedRuns, PromptArg
 from ..output import Output, rows, table
 
 SHOWN = 12
@@ -34,7 +34,7 @@ def locate(
     csv: Annotated[
         Path | None, typer.Option("--table", help="A CSV file for the table of all places.")
     ] = None,
-    run: Runs = Runs(seeds=2),
+    run: JudgedRuns = JudgedRuns(seeds=2),
     to: Output = Output(),
 ) -> None:
     """Find which states carry a word of the prompt into the picture: causal mediation.

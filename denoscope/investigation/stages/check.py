@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import xarray as xr
@@ -27,7 +28,9 @@ def check(setup: Setup, edit: Edit, progress: Progress) -> xr.Dataset:
 
 
 class _Nobody:
-    """Stands where no judge ships with the model: only pixels are compared."""
+    """Stands where there is no judge: only pixels are compared."""
+
+    about: ClassVar = {"name": "nobody"}
 
     def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """No opinion: NaN, which nobody takes for a fit."""

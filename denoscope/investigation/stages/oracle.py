@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ...analysis.judging import fits
 from ...models.images import to_array
 from ...models.progress import Progress, part
 from ...probes.sweep.sweeping import SweepRun, sweep
@@ -28,15 +29,18 @@ def oracle(setup: Setup, progress: Progress) -> xr.Dataset:
     Returns:
         ``pictures`` [picture, y, x, channel], word by word; ``shown`` [word, seed]: 1 where the picture fits
         its word best of all that the model's world has of the kind. NaN without a judge, and for a word that
-        the judge's encoder knows in pieces only, as it is the model's own. Attributes, in JSON: ``pieces``
+        the judge's encoder knows in pieces only where it is the model's own. Attributes, in JSON: ``pieces``
         {word: {encoder: {single word: pieces}}}, and ``near``: words that it can paint, where one it cannot.
     """
     words, seeds = [setup.wording.about, setup.wording.change_to], setup.seeds[:PICTURES]
     images = _paint(setup, words, seeds, part(progress, 0, 2, 3))
+    own = setup.case.judge is not None  # reads words with a tokenizer of its own
     pieces = {word: in_pieces(setup.model, _asking(setup, word), word) for word in words}
     shown = torch.stack(
         [
-            torch.full((len(seeds),), torch.nan) if pieces[word] else _shown(setup, word, pictures)
+            torch.full((len(seeds),), torch.nan)
+            if pieces[word] and not own
+            else _shown(setup, word, pictures)
             for word, pictures in zip(words, images, strict=True)
         ]
     )
@@ -72,8 +76,8 @@ def _shown(setup: Setup, word: str, pictures: Tensor) -> Tensor:
     if setup.judge is None or not setup.wording.peers:
         return torch.full((len(pictures),), torch.nan)
     names = list(dict.fromkeys([word, setup.wording.about, setup.wording.change_to, *setup.wording.peers]))
-    fits = setup.judge.similarity(pictures, [_asking(setup, name) for name in names])
-    return (fits.argmax(1) == 0).float()
+    said = fits(setup.judge, pictures, [_asking(setup, name) for name in names])
+    return (said.argmax(1) == 0).float()
 
 
 def _near(setup: Setup, word: str, other: Tensor, progress: Progress) -> list[str]:
@@ -87,8 +91,8 @@ def _near(setup: Setup, word: str, other: Tensor, progress: Progress) -> list[st
         return []
     alike = [name for name in names if {*same(name)} & {*same(word)}]
     alike += difflib.get_close_matches(word, names, 3, cutoff=0.6)
-    fits = setup.judge.similarity(other, [_asking(setup, name) for name in names]).mean(0)
-    tried = list(dict.fromkeys([*alike, *(names[int(i)] for i in fits.argsort(descending=True))]))[:6]
+    said = fits(setup.judge, other, [_asking(setup, name) for name in names]).mean(0)
+    tried = list(dict.fromkeys([*alike, *(names[int(i)] for i in said.argsort(descending=True))]))[:6]
     images = _paint(setup, tried, setup.seeds[:1], progress)
     painted = zip(tried, images, strict=True)
     return [name for name, pictures in painted if bool(_shown(setup, name, pictures).all())]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import xarray as xr
 
 from ...analysis import plots
 from ...analysis.edit_evaluation.evaluate import STATES, EditEvaluation
 from ...analysis.plots.results import bars_of
+from ...models.judges.choosing import FUNCTION
+from ...models.judges.opening import CLASSIFIER
 from ..findings import tell_effect, tell_looks, tell_moved
 from ..results import Results, Section
 
@@ -28,7 +32,19 @@ def section(results: Results) -> Section:
         *tell_looks(results.looks),
         tell_moved(moved),
     ]
-    return Section({"judged": results.judged, "candidates": candidates}, figures, told)
+    values = {"judged": results.judged, "candidates": candidates, **_judge(results.judge)}
+    return Section(values, figures, told)
+
+
+def _judge(about: Mapping[str, str]) -> dict[str, str]:
+    """Who judged, and what its number for a picture and a text is."""
+    name, kind = about.get("name", ""), about.get("kind", "")
+    fit = "CLIP score with the text"
+    if kind == FUNCTION:
+        fit = "Fit with the text"
+    elif kind.endswith(CLASSIFIER):
+        fit = "Probability of the label"
+    return {"judged_by": f"{name} ({kind})" if kind else name, "fit_name": f"{fit} that should be shown"}
 
 
 def _bars(checked: EditEvaluation, measure: str, states: tuple[str, ...] = STATES) -> xr.Dataset:

@@ -42,6 +42,7 @@ def _provenance(whole: Mapping[str, Any]) -> list[tuple[str, str]]:
         "made by": about.get("command") or "denoscope.investigation.investigate",
         "seeds": ", ".join(map(str, about["seeds"])),
         "weights (sha256)": whole["settings"]["weights"],
+        **({"judge": ", ".join(about["judge"].values())} if "judge" in about else {}),
         "edit": about["edit"],
         "settings": whole["key"],
         **{k: str(v) for k, v in about["versions"].items()},

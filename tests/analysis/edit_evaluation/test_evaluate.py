@@ -160,6 +160,23 @@ def test_pictures_are_those_of_single_runs(model: Any) -> None:
     torch.testing.assert_close(found.images["after"][2, 1], edited, rtol=0, atol=1e-5)
 
 
+def test_a_function_judges_and_is_named_and_one_that_does_not_look_is_told(model: Any) -> None:
+    edit, one = perfect(model).applied, {**RUN, "seeds": [3]}
+    found = evaluate_edit(model, edit, ASKED, **{**one, "judge": Brightness().similarity})
+    assert found.data["fit"].equals(evaluate_edit(model, edit, ASKED, **one).data["fit"])
+    assert found.data.attrs["judge"] == {"name": "Brightness.similarity", "kind": "a function"}
+
+    def blind(images: Tensor, texts: list[str]) -> Tensor:
+        return torch.linspace(0.1, 0.9, len(texts)).expand(len(images), -1)
+
+    with pytest.raises(ValueError, match="blind' says the same of all pictures of a prompt, 0.1 for example"):
+        evaluate_edit(model, edit, ASKED, **{**one, "judge": blind})
+    with pytest.raises(ValueError, match=r"returned shape \[1\] for 1 pictures and 3 texts; return \[1, 3\]"):
+        evaluate_edit(model, edit, ASKED, **{**one, "judge": lambda images, _: images.mean((1, 2, 3))})
+    with pytest.raises(TypeError, match="judge is 'clip'"):
+        evaluate_edit(model, edit, ASKED, **{**one, "judge": "clip"})
+
+
 def test_the_change_is_made_once_and_ends(model: Any) -> None:
     states: list[str] = []
 

@@ -586,6 +586,19 @@ def test_a_model_without_text_is_refused() -> None:
             tracer(model, [""], "cat")
 
 
+def test_a_metric_that_does_not_look_is_told_and_plain_answers_are_not(tiny: Any) -> None:
+    def blind(outcome: Outcome) -> Tensor:
+        return torch.full((len(outcome.latents),), value)
+
+    value = 0.3
+    with pytest.raises(
+        ValueError, match=r"the metric blind is 0.3 for all of \d+ runs, though their pictures"
+    ):
+        text(tiny, metric=blind)
+    value = 1.0  # yes
+    assert float(text(tiny, metric=blind).total()["mean"]) == 0
+
+
 def test_a_metric_that_fails_leaves_the_model_alone(tiny: Any) -> None:
     def broken(_: Outcome) -> Tensor:
         raise RuntimeError("no judge today")

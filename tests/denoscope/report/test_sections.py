@@ -201,6 +201,8 @@ def test_without_a_judge_nothing_is_shown():
         results = Results(stages, {}, None, None, None, checked)
         counts = {"efficacy": {"before": (1, 3), "after": (2, 3), "oracle": (1, 3)}}
         assert results.judged is bool(judged) and results.shown == (counts if judged else {})
+        of = Results(stages, {"about": {"judge": {"name": "mine"}}}, None, None, None, checked)
+        assert of.judge == ({"name": "mine"} if judged else {})
         assert results.looks is None  # nobody looked in that version
 
 
@@ -218,7 +220,7 @@ def test_how_many_other_things_look_as_before():
     assert Results({}, {}, None, None, None, checked).looks is None
 
 
-def checked(judged):
+def checked(judged, **judge):
     """What moved, and what the judge said: a number of its own for each kind, state and measure."""
     kinds, states = ("efficacy", "generality", "specificity"), ("before", "after", "oracle")
     rows = [
@@ -234,6 +236,7 @@ def checked(judged):
     return SimpleNamespace(
         checked=evaluation,
         judged=judged,
+        judge=judge,
         shown=SHOWN if judged else {},
         looks=(3, 4, "a herb", 15.4),
         stages={"effect": xr.Dataset(coords={"candidate": ["cat", "dog"]})},
@@ -247,7 +250,8 @@ def bars(figure):
 
 def test_a_judges_measures_are_each_a_figure():
     made = check.section(checked(judged=True))
-    assert set(made.figures) == {"shown", "fit"} and made.values == {"judged": True, "candidates": "cat, dog"}
+    assert set(made.figures) == {"shown", "fit"}
+    assert made.values["judged"] and made.values["candidates"] == "cat, dog"
     shown, fit = bars(made.figures["shown"]), bars(made.figures["fit"])
     assert shown["after"] == pytest.approx(
         {"the edited prompt": 0.01, "other wordings": 0.11, "other things": 0.21}
@@ -255,6 +259,20 @@ def test_a_judges_measures_are_each_a_figure():
     assert fit["unedited, asked outright"]["other things"] == pytest.approx(0.221)
     assert len(made.findings) == 4
     assert "3 look as before at a glance; most changed is “a herb”" in made.findings[2].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "fit"),
+    [
+        ("CLIPModel", "CLIP score with the text"),
+        ("ViTForImageClassification", "Probability of the label"),
+        ("a function", "Fit with the text"),
+    ],
+)
+def test_the_judge_is_named_and_what_its_numbers_are(kind, fit):
+    values = check.section(checked(judged=True, name="mine", kind=kind)).values
+    assert values["judged_by"] == f"mine ({kind})" and values["fit_name"] == f"{fit} that should be shown"
+    assert check.section(checked(judged=True)).values["judged_by"] == ""
 
 
 def test_without_a_judge_pixels_are_told():
@@ -306,6 +324,13 @@ def test_without_shares_or_a_judge_the_tiles_do_not_speak_of_them():
     unsure = CausalMap(text.cells, False, text.total, "S")
     made = opening.section(opened(text=unsure, shown={}, looks=None, about={**ABOUT, "seeds": [4]}))
     assert [t["value"] for t in made.values["tiles"]] == ["2.56%"] and "1 seed" in made.values["facts"]
+
+
+def test_the_end_names_the_judge_and_its_weights():
+    about = {**ABOUT, "judge": {"name": "mine", "kind": "CLIPModel", "weights": "f00"}}
+    whole = {"about": about, "settings": {"weights": "abc"}, "key": "k", "seconds": {}}
+    made = closing.section(SimpleNamespace(about=about, asked=ASKED, whole=whole)).values
+    assert ("judge", "mine, CLIPModel, f00") in made["provenance"]
 
 
 @pytest.mark.parametrize("command", [None, "denoscope demo"])
