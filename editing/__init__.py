@@ -7,8 +7,10 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "Edit": "edit",
         "edit": "",
+        "export": "",
         "methods": "",
         "quickfix": "methods.quickfix",
+        "read_foreign": "foreign",
         "ridge": "",
     },
 )
