@@ -21,9 +21,7 @@ from ..lowrank import LowRank, Spectrum, factored
 from .carrying import check_for
 from .lora_names import Namer, namer
 
-INSTEAD = (
-    "export the pipeline or save the edit itself instead: export.pipeline(model, edit, path), edit.save()"
-)
+INSTEAD = "export the pipeline instead, or save the edit: export.pipeline(model, edit, path), edit.save(path)"
 HEADER = "denoscope.lora"
 
 
@@ -39,8 +37,10 @@ def lora(
     """Write an edit as a LoRA: each change as the product of two factors, nearest to it of its rank.
 
     Weights of linear layers and convolutions, where the pipeline's ``load_lora_weights`` reads them; biases,
-    norms, embeddings and the projection of pooled text have no place. All factors of a network are filled up
-    with zeros to one rank, ``alpha``: diffusers scales files of kohya wrongly where ranks differ.
+    norms, embeddings and the projection of pooled text have no place. In kohya's format all factors of a
+    network are filled up with zeros to one rank, ``alpha``: diffusers scales such files wrongly where ranks
+    differ. Of those it reads itself Stable Diffusion's and XL's whole, of FLUX's attention and embedders and
+    CLIP, none of 3's: these are for ComfyUI.
 
     Args:
         model: the model the edit was made for.
@@ -81,7 +81,9 @@ def lora(
     layers = _layers(model, edit, names)
     cuts = {name: factored(delta) for name, delta in edit.deltas.items()}
     told = {name: _told(spectrum, rank) for name, (_, spectrum) in cuts.items()}
-    ranks = _ranks({name: kept for name, (_, kept, _) in told.items()})
+    ranks = {name: max(kept, 1) for name, (_, kept, _) in told.items()}
+    if names.alpha:
+        ranks = _levelled(ranks)
     state = dict[str, Tensor]()
     for name, (factors, _) in cuts.items():
         parts = _parts(factors, layers[name], told[name][1], ranks[name])
@@ -98,11 +100,13 @@ def _told(spectrum: Spectrum, rank: int | None) -> tuple[int, int, float]:
     return spectrum.rank, kept, spectrum.energy(kept) if spectrum.rank else 1.0
 
 
-def _ranks(kept: Mapping[str, int]) -> dict[str, int]:
+def _levelled(ranks: Mapping[str, int]) -> dict[str, int]:
     """One rank for each network: the largest of its changes."""
-    parts = {name: name.partition(".")[0] for name in kept}
-    most = {part: max(kept[n] for n in kept if parts[n] == part) for part in set(parts.values())}
-    return {name: max(most[part], 1) for name, part in parts.items()}
+    most = dict[str, int]()
+    for name, rank in ranks.items():
+        part = name.partition(".")[0]
+        most[part] = max(rank, most.get(part, 0))
+    return {name: most[name.partition(".")[0]] for name in ranks}
 
 
 def _parts(factors: LowRank, layer: nn.Module, kept: int, rank: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from ...models.families.stable_diffusion_xl import StableDiffusionXL
 from ...models.opening.ldm_keys import unet_key
 from ...models.opening.text_keys import wrapped
 
+FORMATS = ("diffusers", "kohya")
 KOHYA: Mapping[type[Model], Mapping[str, str]] = {
     StableDiffusion: {"unet": "lora_unet", "text_encoder": "lora_te"},
     StableDiffusionXL: {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
@@ -67,9 +68,11 @@ def namer(model: Model, format: str) -> Namer:
     """Return the names of a format for a model.
 
     Raises:
-        UsageError: if the model's pipeline reads no LoRAs of that format.
+        UsageError: if there is no such format, or none for the model's pipeline.
     """
     pipeline = type(model.pipe).__name__
+    if format not in FORMATS:
+        raise UsageError(f"format is {format!r}; give {' or '.join(map(repr, FORMATS))}")
     if format == "kohya":
         if type(model) not in KOHYA:
             known = ", ".join(family.__name__ for family in KOHYA)
@@ -81,7 +84,7 @@ def namer(model: Model, format: str) -> Namer:
     read = getattr(model.pipe, "_lora_loadable_modules", ())
     if not read:
         raise UsageError(
-            f"{pipeline} has no load_lora_weights; export the pipeline or save the edit itself instead: "
+            f"{pipeline} has no load_lora_weights; export the pipeline instead, or save the edit: "
             "export.pipeline(model, edit, path), edit.save(path)"
         )
     return Namer(pipeline, {part: part for part in read}, _published, ".", ("lora_A", "lora_B"), False)
