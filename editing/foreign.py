@@ -122,8 +122,8 @@ def _placed(
             )
         if shapes[full] != weight.shape:
             raise UsageError(
-                f"{str(path)!r} holds {name} of shape {tuple(weight.shape)}, and {full} of {model.name!r} has "
-                f"{tuple(shapes[full])}; give the model that was edited"
+                f"{str(path)!r} holds {name} of shape {tuple(weight.shape)}, and {full} of {model.name!r} "
+                f"has {tuple(shapes[full])}; give the model that was edited"
             )
         placed[full] = weight
     return placed
