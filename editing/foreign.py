@@ -30,8 +30,8 @@ def read_foreign(model: Model, path: str | Path, component: str | None = None) -
 
     UCE, ESD and TIME write such files, with names inside the denoiser (``down_blocks.0...attn2.to_k.weight``)
     or with the component before them. Weights that are the model's own drop out. File and model are compared
-    in the coarser of their number formats, so that rounding is no change; where both have one format, the
-    applied edit is the file to the bit.
+    in the coarser of their number formats, so that rounding is no change; in that format the applied edit is
+    the file to the bit.
 
     Args:
         model: the model that was edited, without the edit.
@@ -69,15 +69,15 @@ def read_foreign(model: Model, path: str | Path, component: str | None = None) -
     for name, weight in placed.items():
         own = model.parameter(name).detach().cpu()
         coarser = max(own.dtype, weight.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-        change = weight.to(coarser).double() - own.to(coarser).double()
-        if change.any():
-            deltas[name] = change
+        kept = weight.to(coarser) == own.to(coarser)
+        if not kept.all():
+            deltas[name] = (weight.double() - own.double()).masked_fill(kept, 0)
     if not deltas:
         raise UsageError(
             f"{str(file)!r} changes nothing: its {len(placed)} weights are those of {model.name!r}; give the "
             "model as it was before the edit"
         )
-    parts = list(dict.fromkeys(name.partition(".")[0] for name in deltas))
+    parts = [part for part in model.components if any(name.startswith(f"{part}.") for name in deltas)]
     return Edit.of(model, deltas, method="foreign", file=file.name, components=parts)
 
 
