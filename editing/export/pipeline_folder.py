@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from ...models.arguments import checked
 from ...models.base import Model
+from ...models.families.stable_diffusion_3 import StableDiffusion3
 from ...models.opening.quiet import no_bars
 from ...models.store.disk import new_folder
+from ...models.zoo.folders import WORLD
 from ..edit import Edit
 from .carrying import carrying
 
@@ -16,8 +20,9 @@ from .carrying import carrying
 def pipeline(model: Model, edit: Edit, path: str | Path) -> Path:
     """Write the pipeline with the edit in its weights: ``DiffusionPipeline.from_pretrained(path)`` opens it.
 
-    Weights keep their number format. What else is on the model, other edits for example, is in the folder.
-    The model is afterwards as before, to the bit.
+    Weights keep their number format. What else is on the model, other edits for example, is in the folder;
+    ``world.json`` in it says where the edit comes from, and the model's guidance. The model is afterwards as
+    before, to the bit.
 
     Args:
         model: the model the edit was made for; the edit may be on it already.
@@ -45,6 +50,13 @@ def pipeline(model: Model, edit: Edit, path: str | Path) -> Path:
     True
     """
     target = Path(path)
+    told: dict[str, Any] = {
+        "guidance": model.default_guidance,
+        "edit": {"id": edit.id, "note": dict(edit.note)},
+    }
+    if isinstance(model, StableDiffusion3):
+        told["text_tokens"] = model.t5_tokens
     with new_folder(target) as made, carrying(model, edit), no_bars():
         model.pipe.save_pretrained(made, safe_serialization=True)
+        (made / WORLD).write_text(json.dumps(told, indent=1) + "\n")
     return target

@@ -61,7 +61,8 @@ def sd3_state(transformer: Any) -> dict[str, Tensor]:
     made = dict[str, Tensor]()
     for name, weight in own.items():
         if _Q.search(name):
-            parts = [own[_Q.sub(lambda m, p=p: m[0].replace("q", p), name)] for p in "qkv"]
+            before, q, after = _Q.split(name)
+            parts = [own[f"{before}.{q.replace('q', p)}.{after}"] for p in "qkv"]
             made[_key(name)] = torch.cat(parts)
         elif not _K_OR_V.search(name):
             made[_key(name)] = weight

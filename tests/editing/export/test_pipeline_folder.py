@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def test_diffusers_opens_the_edited_pipeline_to_the_bit(family: str, tmp_path: P
     pipe: Any = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "edited", dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     again = load(pipe)
-    again.size = model.size
+    again.size = model.size  # FLUX's tiny one has its own beside its files
     with edit.applied(model):
         assert max(furthest(seen(again), seen(model)).values()) < 1e-5  # weights lie otherwise in memory
         for part, network in model.components.items():
@@ -54,8 +55,12 @@ def test_diffusers_opens_the_edited_pipeline_to_the_bit(family: str, tmp_path: P
 
 def test_our_own_door_opens_it_and_the_edit_is_on_it(tmp_path: Path) -> None:
     model = load(tiny_sd())
+    model.default_guidance = 3.0
     edit = quickfix(model, {"cat": "dog"})
     edited = load(export.pipeline(model, edit, tmp_path / "edited"))
+    assert edited.default_guidance == 3.0
+    told = json.loads((tmp_path / "edited" / "world.json").read_text())["edit"]
+    assert told["id"] == edit.id and told["note"]["requests"] == {"cat": "dog"}
     with pytest.raises(ValueError, match="for other weights"):
         edit.apply(edited)
     undo = Edit.of(edited, {n: model.parameter(n) - edited.parameter(n) for n in edit.deltas})
