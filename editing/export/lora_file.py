@@ -125,23 +125,18 @@ def _layers(model: Model, edit: Edit, names: Namer) -> dict[str, nn.Module]:
     Raises:
         UsageError: if some have no place in a LoRA; it names them.
     """
+    networks = model.components.values()
+    owners = {id(p): m for net in networks for m in net.modules() for p in m.parameters(recurse=False)}
     layers, refused = dict[str, nn.Module](), list[str]()
     for name in edit.deltas:
         part, _, path = name.partition(".")
-        layer = _owner(model, name)
-        if why := names.refuses(part) or _no_factors(layer, path):
+        layers[name] = owners[id(model.parameter(name))]
+        if why := names.refuses(part) or _no_factors(layers[name], path):
             refused.append(f"{name} ({why})")
-        layers[name] = layer
     if refused:
         more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
         raise UsageError(f"a LoRA cannot hold the change of {', '.join(refused[:3])}{more}; {INSTEAD}")
     return layers
-
-
-def _owner(model: Model, name: str) -> nn.Module:
-    wanted, part = model.parameter(name), name.partition(".")[0]
-    modules = model.components[part].modules()
-    return next(m for m in modules if any(p is wanted for p in m.parameters(recurse=False)))
 
 
 def _no_factors(layer: nn.Module, path: str) -> str:

@@ -109,6 +109,16 @@ def test_rounding_to_another_format_is_no_change(dtypes: tuple[Any, Any], tmp_pa
         assert torch.equal(weight.half(), whole[name.removeprefix("unet.")].half()), name
 
 
+def test_of_a_weight_only_what_was_changed_is_in_the_edit(tmp_path: Path) -> None:
+    """Rows that the tool left alone are those of the model, although the file holds them rounded."""
+    model, name = load(tiny_sd()), "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"
+    whole = model.parameter(f"unet.{name}").detach().clone()
+    whole[0] += 1
+    save_file({name: whole.half()}, tmp_path / "a.safetensors")
+    change = dense(read_foreign(model, tmp_path / "a.safetensors").deltas[f"unet.{name}"])
+    assert change[0].abs().min() > 0.9 and not change[1:].any()
+
+
 def test_pickles_are_refused_with_the_fix(tmp_path: Path) -> None:
     model, path = load(tiny_sd()), tmp_path / "edit.pt"
     torch.save({"conv_in.weight": torch.zeros(1)}, path)
