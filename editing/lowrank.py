@@ -123,10 +123,34 @@ def spectrum(delta: Delta) -> Spectrum:
     """Return the spectrum of a change; more axes than two count as [out, rest]."""
     if isinstance(delta, LowRank):
         left, right = (torch.linalg.qr(t.double()).R for t in (delta.left, delta.right.T))
-        matrix, dtype = left @ right.T, delta.left.dtype
+        return _told(delta, torch.linalg.svdvals(left @ right.T))
+    return _told(delta, torch.linalg.svdvals(_matrix(delta)))
+
+
+def factored(delta: Delta) -> tuple[LowRank, Spectrum]:
+    """Return a change as factors in float64, of its numerical rank, and its spectrum.
+
+    Direction i is column i of left and row i of right, the strongest first, its singular value shared equally
+    by both: the first k are the nearest change of rank k (Eckart and Young 1936). More axes than two count as
+    [out, rest].
+    """
+    if isinstance(delta, LowRank):
+        left, right = (torch.linalg.qr(t.double()) for t in (delta.left, delta.right.T))
+        u, values, vh = torch.linalg.svd(left.R @ right.R.T, full_matrices=False)
+        u, vh = left.Q @ u, vh @ right.Q.T
     else:
-        matrix, dtype = delta.double().reshape(delta.shape[0] if delta.ndim else 1, -1), delta.dtype
-    values = torch.linalg.svdvals(matrix)
+        u, values, vh = torch.linalg.svd(_matrix(delta), full_matrices=False)
+    told = _told(delta, values)
+    root, some = told.values.sqrt(), slice(told.rank)
+    return LowRank(u[:, some] * root, root[:, None] * vh[some]), told
+
+
+def _matrix(delta: Tensor) -> Tensor:
+    return delta.double().reshape(delta.shape[0] if delta.ndim else 1, -1)
+
+
+def _told(delta: Delta, values: Tensor) -> Spectrum:
+    dtype = delta.left.dtype if isinstance(delta, LowRank) else delta.dtype
     least = max(delta.shape, default=1) * torch.finfo(dtype).eps * float(values.max())
     return Spectrum(values[values > least])
 

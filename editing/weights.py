@@ -53,7 +53,7 @@ def apply(edit: Changes, model: Model) -> None:
         ValueError: if the weights are not those the edit was made for, cannot hold the result, or were made
             under ``torch.inference_mode``.
     """
-    _check(edit, model)
+    check(edit, model)
     params = {name: model.parameter(name) for name in edit.deltas}
     made_to_stay = [name for name, p in params.items() if p.is_inference()]
     if made_to_stay and not torch.is_inference_mode_enabled():
@@ -124,7 +124,12 @@ def _take_off(edit: Changes, model: Model, params: Mapping[str, nn.Parameter]) -
         )
 
 
-def _check(edit: Changes, model: Model) -> None:
+def check(edit: Changes, model: Model) -> None:
+    """Make sure that an edit can be put on a model.
+
+    Raises:
+        ValueError: if the weights are not those the edit was made for, or are edited already.
+    """
     if carries(model, edit):
         raise UsageError(f"{edit!r} is applied to {model.name!r} already; to double it, apply 2 * edit alone")
     for name, now in base_of(model, edit.base).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from denoscope import analysis, editing
 from denoscope.analysis import intervals, metrics, scores
@@ -54,8 +56,9 @@ SITE = "unet/mid.attn.0.0/cross_attn.out"
 PROBS = "unet/mid.attn.0.0/cross_attn.probs"
 LAYER = "text_encoder/layer.0/self_attn.out"
 FEW = editing.EditSettings(templates=("a {}",), tokens="subject", held_tokens="subject")
-HOMES = ("denoscope", "denoscope.models", "denoscope.probes", "denoscope.editing", "denoscope.analysis",
-         "denoscope.guidance", "denoscope.models.judges", "denoscope.probes.intervene")  # fmt: skip
+HOMES = ("denoscope", "denoscope.models", "denoscope.probes", "denoscope.editing", "denoscope.editing.export",
+         "denoscope.analysis", "denoscope.guidance", "denoscope.models.judges",
+         "denoscope.probes.intervene")  # fmt: skip
 
 OURS = "made by our runs, handed out and not asked for"
 FAMILY = "what a family fills in, called by runs with what they made"
@@ -318,6 +321,12 @@ class World:
         model, edit, layer = self.model, self.edit, self.model.weights(LAYER)
         delta = {name: torch.zeros_like(p.detach()) for name, p in layer.items() if name.endswith("weight")}
         edit.save("edit.safetensors")
+        changed = {name: p.detach() + 1 for name, p in layer.items()}
+        save_file(changed, "foreign.safetensors")
+
+        def folder(path: Any, **given: Any) -> None:
+            shutil.rmtree("edited", ignore_errors=True)
+            editing.export.pipeline(path=path, **given)
 
         def applied(model: Any) -> None:
             edit.apply(model)
@@ -365,6 +374,13 @@ class World:
             "Edit.revert": (reverted, {"model": model}),
             "Edit.save": (edit.save, {"path": "saved.safetensors"}),
             "Edit.load": (editing.Edit.load, {"path": "edit.safetensors"}),
+            "read_foreign": (editing.read_foreign, {
+                "model": model, "path": "foreign.safetensors", "component": "text_encoder"}),
+            "lora": (editing.export.lora, {
+                "model": model, "edit": edit, "path": "lora.safetensors", "rank": 2, "format": "kohya"}),
+            "pipeline": (folder, {"model": model, "edit": edit, "path": "edited"}),
+            "checkpoint": (editing.export.checkpoint, {
+                "model": model, "edit": edit, "path": "checkpoint.safetensors"}),
             "solve": (ridge.solve, keys),
         }  # fmt: skip
 

@@ -96,14 +96,19 @@ class TensorFile:
                 names = list(file.keys())
                 return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
         except SafetensorError as error:
-            with path.open("rb") as file:
-                start = file.read(3)
-            # torch.save writes a zip archive; a bare pickle starts with 0x80, its protocol, and an opcode
-            pickle = start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and start[2:] > b"\0"
             why = f"it is truncated or no safetensors ({error})"
-            if pickle or start[:2] == b"PK":
+            if is_pickled(path):
                 why = "it is pickled, and pickles can run code"
             raise self.refused(path, why) from error
+
+
+def is_pickled(path: Path) -> bool:
+    """Return whether a file begins as pickles do."""
+    with path.open("rb") as file:
+        start = file.read(3)
+    # torch.save writes a zip archive; a bare pickle starts with 0x80, its protocol, and an opcode
+    bare = start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and start[2:] > b"\0"
+    return bare or start[:2] == b"PK"
 
 
 def _hash(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
