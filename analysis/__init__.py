@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazily(
         "mediation": "",
         "metrics": "",
         "plots": "",
+        "race": "localisation.racing",
         "scores": "",
         "trace_denoiser": "mediation.denoiser_tracing",
         "trace_text": "mediation.text_tracing",

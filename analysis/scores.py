@@ -13,7 +13,7 @@ import xarray as xr
 
 from ..models.arguments import check_fields, checked
 from ..models.drawn import Figure, figure
-from ..models.errors import MissingFileError, UsageError
+from ..models.errors import MissingFileError, NotFoundError, UsageError
 from ..models.html import panel, table
 from ..models.site import Site
 from ..models.store.disk import new_folder
@@ -93,6 +93,42 @@ class Scores:
         place = mean.argmax(...)
         found: dict[str, Any] = {str(d): str(mean[d].values[int(i)]) for d, i in place.items()}
         return {**found, "mean": float(mean.isel(place))}
+
+    @checked
+    def confirmed(self, k: int = 1, level: float = 0.95, over: str = "seed") -> pd.DataFrame:
+        """Return the k best places by one half of the repetitions, with intervals from the other half alone.
+
+        The best of many places is picked for its luck as well, so its own interval lies too high. What the
+        second half says of a place that the first half picked is free of that.
+
+        Args:
+            k: how many places.
+            level: how often such intervals hold the true mean.
+            over: the dimension that is halved, in order: "seed", "prompt" or "draw".
+
+        Returns:
+            A table of places with ``picked``, their mean in the first half, and ``mean``, ``low`` and ``high``
+            of the second.
+
+        Raises:
+            LookupError: for a dimension that the scores do not have.
+            ValueError: for fewer than four repetitions, two for each half.
+        """
+        n = self.values.sizes.get(over, 0)
+        if over not in _units(self.values):
+            raise NotFoundError(
+                f"the scores have no {over!r}; they repeat over {', '.join(_units(self.values))}"
+            )
+        if n < 4:
+            raise UsageError(f"the scores have {n} {over}s; to pick and to confirm takes two each, so 4")
+        first, second = (self._part({over: half}) for half in (slice(0, n // 2), slice(n // 2, None)))
+        frame = first.to_frame().head(k)[[*self.places, "mean"]].rename(columns={"mean": "picked"})
+        return frame.merge(second.to_frame(level), on=self.places, how="left")
+
+    def _part(self, some: dict[str, slice]) -> Scores:
+        below = self.denominator
+        own = None if below is None else below.isel({d: s for d, s in some.items() if d in below.dims})
+        return Scores(self.values.isel(some), own)
 
     @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

@@ -21,6 +21,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -391,8 +392,11 @@ class World:
                   "metric": metrics.latent_distance(), "corruption": analysis.Noise(draws=1), "steps": 1,
                   "guidance": 1.0, "batch": 4, "progress": None}  # fmt: skip
         text = {**causal, "encoder": "text_encoder", "kinds": ["mlp.out"], "layers": [0], "tokens": [1],
-                "window": 1}  # fmt: skip
-        denoiser = {**causal, "sites": [SITE], "windows": [[0]], "source": "trajectory"}
+                "window": 1, "direct": False}  # fmt: skip
+        denoiser = {**causal, "sites": [SITE], "windows": [[0]], "heads": None, "tokens": None,
+                    "neighbours": 1, "direct": True, "source": "trajectory"}  # fmt: skip
+        coords = {"site": ["unet/a/b", "unet/a/c"], "seed": range(4)}
+        many = scores.Scores(xr.DataArray(np.eye(2, 4), coords, ("site", "seed")))
         found = analysis.trace_text(**text)
         maps = analysis.word_maps(model, ["a cat"], seeds=[0], steps=1)
         tried = analysis.evaluation_prompts({"cat": "dog"}, ["a {}"])
@@ -422,6 +426,10 @@ class World:
             "Mediation.load": (found.load, {"path": "mediation.zarr"}),
             "Scores": (analysis.Scores, {"values": effect.values, "denominator": None}),
             "Scores.interval": (effect.interval, {"level": 0.9, "over": ["seed"]}),
+            "Scores.confirmed": (many.confirmed, {"k": 1, "level": 0.9, "over": "seed"}),
+            "race": (analysis.race, {
+                "score": lambda sites, seeds: many, "sites": ["unet/a/b", "unet/a/c"], "seeds": [0, 1, 2, 3], "k": 1,
+                "error": 0.05, "first": 4, "progress": None}),
             "Scores.top": (effect.top, {"k": 1}),
             "Scores.to_frame": (effect.to_frame, {"level": 0.9}),
             "Scores.plot": (effect.plot, {"label": "score"}),

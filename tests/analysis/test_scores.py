@@ -122,3 +122,25 @@ def test_other_datasets_are_no_scores(tmp_path: Path) -> None:
     xr.Dataset({"values": ("site", [1.0])}).to_zarr(tmp_path / "foreign.zarr", zarr_format=2)
     with pytest.raises(ValueError, match=r"holds no dataset: it has no manifest"):
         Scores.load(tmp_path / "foreign.zarr")
+
+
+def test_the_best_of_many_is_confirmed_by_what_did_not_pick_it() -> None:
+    """Sixty places without any effect: the picked one looks real, and the other half says that it is not."""
+    rng = np.random.default_rng(0)
+    lucky = covered = 0
+    for _ in range(40):
+        values = xr.DataArray(rng.normal(0, 1, (60, 12)), dims=("site", "seed"))
+        scores = Scores(values.assign_coords(site=[f"unet/mid.attn.{i}.0/cross_attn.out" for i in range(60)]))
+        lucky += float(scores.to_frame()["low"].iloc[0]) > 0
+        row = scores.confirmed().iloc[0]
+        covered += row["low"] <= 0 <= row["high"]
+        assert row["picked"] == pytest.approx(float(values[:, :6].mean("seed").max()))
+    assert lucky > 25 and covered >= 34
+
+
+def test_confirming_needs_two_halves() -> None:
+    values = xr.DataArray(np.zeros((2, 3)), {"site": ["unet/a/b", "unet/a/c"]}, ("site", "seed"))
+    with pytest.raises(ValueError, match="the scores have 3 seeds; to pick and to confirm"):
+        Scores(values).confirmed()
+    with pytest.raises(LookupError, match="the scores have no 'draw'; they repeat over seed"):
+        Scores(values).confirmed(over="draw")
