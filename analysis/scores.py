@@ -107,8 +107,8 @@ class Scores:
             over: the dimension that is halved, in order: "seed", "prompt" or "draw".
 
         Returns:
-            A table of places with ``picked``, their mean in the first half, and ``mean``, ``low`` and ``high``
-            of the second.
+            A table of places with ``picked``, their mean in the first half, and ``mean``, ``low`` and
+            ``high`` of the second.
 
         Raises:
             LookupError: for a dimension that the scores do not have.

@@ -428,7 +428,8 @@ class World:
             "Scores.interval": (effect.interval, {"level": 0.9, "over": ["seed"]}),
             "Scores.confirmed": (many.confirmed, {"k": 1, "level": 0.9, "over": "seed"}),
             "race": (analysis.race, {
-                "score": lambda sites, seeds: many, "sites": ["unet/a/b", "unet/a/c"], "seeds": [0, 1, 2, 3], "k": 1,
+                "score": lambda sites, seeds: many, "sites": ["unet/a/b", "unet/a/c"],
+                "seeds": [0, 1, 2, 3], "k": 1,
                 "error": 0.05, "first": 4, "progress": None}),
             "Scores.top": (effect.top, {"k": 1}),
             "Scores.to_frame": (effect.to_frame, {"level": 0.9}),
