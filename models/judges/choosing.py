@@ -67,7 +67,8 @@ def callable_judge(function: Function, name: str | None = None) -> CallableJudge
     >>> judge.similarity(torch.ones(2, 3, 8, 8), ["a", "b", "c"]).shape
     torch.Size([2, 3])
     """
-    return CallableJudge(function, name or getattr(function, "__qualname__", type(function).__name__))
+    own: str = getattr(function, "__qualname__", type(function).__name__)
+    return CallableJudge(function, own if name is None else name)
 
 
 @checked

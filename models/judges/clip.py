@@ -85,8 +85,9 @@ class ClipJudge(Labelled):
         Raises:
             LookupError: for an attribute that was not given.
         """
-        scale: Any = self.network.logit_scale
-        return (scale.float().exp() * self.similarity(images, self.labels(attribute))).softmax(-1)
+        network: Any = self.network
+        scale: Tensor = network.logit_scale.float().exp()
+        return (scale * self.similarity(images, self.labels(attribute))).softmax(-1)
 
     @checked
     def check(self, texts: Sequence[str]) -> None:
@@ -104,7 +105,7 @@ class ClipJudge(Labelled):
     @property
     def _room(self) -> int:
         config: Any = self.network.config
-        return min(self.tokenizer.model_max_length, config.text_config.max_position_embeddings)
+        return min(int(self.tokenizer.model_max_length), int(config.text_config.max_position_embeddings))
 
     def _embed_images(self, images: Tensor) -> Tensor:
         network: Any = self.network

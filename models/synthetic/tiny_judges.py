@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -23,8 +24,13 @@ from ..opening.quiet import no_bars
 from .tiny_text import tiny_tokenizer
 
 SIZE = 24
-_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-_VISION = {**_TOWER, "image_size": SIZE, "patch_size": 8}
+_TOWER: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+_VISION: dict[str, Any] = {**_TOWER, "image_size": SIZE, "patch_size": 8}
 
 
 def save_tiny_clip(folder: Path, length: int = 32) -> Path:
@@ -35,7 +41,7 @@ def save_tiny_clip(folder: Path, length: int = 32) -> Path:
         torch.manual_seed(0)
         CLIPModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    sides = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
+    sides: dict[str, Any] = {"size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE}}
     CLIPImageProcessor(**sides).save_pretrained(folder)
     return folder
 
@@ -66,7 +72,7 @@ def save_tiny_classifier(folder: Path, labels: Sequence[str] = ("cat", "dog", "c
     return folder
 
 
-def _text(tokenizer: CLIPTokenizer, length: int) -> dict[str, int]:
+def _text(tokenizer: CLIPTokenizer, length: int) -> dict[str, Any]:
     return {
         **_TOWER,
         "vocab_size": len(tokenizer),
