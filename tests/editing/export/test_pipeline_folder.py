@@ -17,7 +17,6 @@ from denoscope.models.synthetic.tiny_families import (
     tiny_flux,
     tiny_ldm,
     tiny_pixart_alpha,
-    tiny_sana,
     tiny_sd3,
     tiny_sdxl,
 )
@@ -29,7 +28,6 @@ FAMILIES = {
     "sd3": (tiny_sd3, ("transformer", "text_encoder_3")),
     "flux": (tiny_flux, ("transformer", "text_encoder_2")),
     "pixart": (tiny_pixart_alpha, ("transformer", "text_encoder")),
-    "sana": (tiny_sana, ("transformer", "text_encoder")),
 }
 
 
