@@ -13,6 +13,7 @@ from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.progress import Progress, showing
 from ..probes.text_layers import TextLayer, text_inputs, text_layers
+from ..probes.text_states import TokenStates
 from .edit import Edit
 from .text_choice import chosen
 
@@ -84,9 +85,9 @@ def crosstalk(
 def _read(model: Model, layers: Sequence[TextLayer], texts: Sequence[str]) -> list[Tensor]:
     """All outputs of the layers for each text, as one vector a text."""
     parts: dict[str, list[Tensor]] = {text: [] for text in texts}
-    inputs = {layer.space: None for layer in layers}
+    inputs: dict[str, dict[str, list[TokenStates]]] = {}
     for layer in layers:
-        if inputs[layer.space] is None:
+        if layer.space not in inputs:
             inputs[layer.space] = text_inputs(model, layer, texts)
         for text, states in inputs[layer.space].items():
             weight = layer.module.weight.detach().cpu().double()[:, : layer.columns]

@@ -21,7 +21,7 @@ from .lowrank import dense, spectrum
 from .methods import locoedit, nullspace, time, uce
 from .methods.quickfix import site_rows
 from .requests import prompt_pairs
-from .text_edit import EditSettings, SpaceRows, Wish, space_rows
+from .text_edit import SpaceRows, Wish, noted, space_rows
 from .weights import carries
 
 ASKED = {"locoedit": locoedit.asked, "nullspace": nullspace.asked, "time": time.asked, "uce": uce.asked}
@@ -93,7 +93,8 @@ def explain(edit: Edit, model: Model) -> Explanation:
     wishes, spaces = _rows(model, method, edit.note)
     labels = [_label(wish) for wish in wishes]
     wanted, missed, counts = dict.fromkeys(labels, 0.0), dict.fromkeys(labels, 0.0), dict.fromkeys(labels, 0)
-    kept, layers = [], []
+    kept = list[tuple[str, str, float, float]]()
+    layers = list[tuple[str, float, float, float, int]]()
     for rows in spaces:
         owners = [labels[i] for i in rows.wishes]
         for owner in owners:
@@ -121,7 +122,7 @@ def explain(edit: Edit, model: Model) -> Explanation:
 def _rows(model: Model, method: str, note: Mapping[str, Any]) -> tuple[Sequence[Wish], Iterator[SpaceRows]]:
     """What an edit's note asks for, and its rows, made again."""
     if method != "quickfix":
-        how = EditSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in note["settings"].items()})
+        how = noted(note)
         asked = ASKED[method](note, how)
         found = space_rows(model, text_layers(model), asked, how, keep=note["keep"], hold=note["hold"])
         return asked[0], found

@@ -105,9 +105,10 @@ def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tup
     """
     check_choice("tokens", tokens, ("subject", "subject+end"))
     if not pair.meant:
-        first, gap = max(source.at(pair.at, pair.at + len(pair.said))), gap_of(target, pair.at)
-        ends = (range(first, len(source.tokens)), range(gap, len(target.tokens)))
-        return ([first], [gap]) if tokens == "subject" else (list(ends[0]), list(ends[1]))
+        last, gap = max(source.at(pair.at, pair.at + len(pair.said))), gap_of(target, pair.at)
+        if tokens == "subject":
+            return [last], [gap]
+        return list(range(last, len(source.tokens))), list(range(gap, len(target.tokens)))
     sides = (source, pair.at + len(pair.said)), (target, pair.at + len(pair.meant))
     for words, end in sides:
         words.at(pair.at, end)

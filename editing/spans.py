@@ -18,8 +18,8 @@ def basis_of(rows: Float[Tensor, "row in"], tolerance: float = 1e-10) -> Float[T
     factor = rows[:0].double()
     for some in rows.split(max(4096, rows.shape[1])):  # thin: many texts have more tokens than fit at once
         factor = torch.linalg.qr(torch.cat([factor, some.double()]), mode="r").R
-    _, values, basis = torch.linalg.svd(factor, full_matrices=False)
-    basis = basis[values > tolerance * values.max()]
+    _, values, directions = torch.linalg.svd(factor, full_matrices=False)
+    basis: Tensor = directions[values > tolerance * values.max()]
     if len(basis) == rows.shape[1]:
         raise UsageError(
             f"the {len(rows)} rows that must stay exactly span all {rows.shape[1]} directions of the layer's "

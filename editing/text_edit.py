@@ -251,6 +251,12 @@ def replaced(requests: Mapping[str, str], templates: Sequence[str]) -> list[Wish
     return [Wish((pair,), (1.0,)) for pair in prompt_pairs(requests, templates)] if requests else []
 
 
+def noted(note: Mapping[str, Any]) -> EditSettings:
+    """Return the settings that an edit's note tells."""
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in note["settings"].items()}
+    return EditSettings(**kept)
+
+
 def named(settings: str | EditSettings, known: Mapping[str, EditSettings]) -> EditSettings:
     """Return settings by name.
 

@@ -134,7 +134,8 @@ def pieces(  # noqa: PLR0917  # as trace_denoiser has them
     groups = [(int(g),) if isinstance(g, int) else tuple(map(int, g)) for g in some or ()]
     _check_groups(model, sites, name, groups)
     labels = ["-".join(map(str, g)) if len(g) < 3 else f"{g[0]}...{g[-1]}" for g in groups]
-    return [Piece(**{f"{name}s": g}) for g in groups], (name, {name: labels})
+    cuts = [Piece(heads=g) if name == "head" else Piece(tokens=g) for g in groups]
+    return cuts, (name, {name: labels})
 
 
 def _check_groups(model: Model, sites: Sequence[Site], name: str, groups: Sequence[tuple[int, ...]]) -> None:
@@ -149,11 +150,10 @@ def _check_groups(model: Model, sites: Sequence[Site], name: str, groups: Sequen
                 f"{name}s are given, but {site} has the axes {layout.axes}, none of {name}s; for heads "
                 "choose sites like **/cross_attn.z, for tokens sites like **/self_attn.out or unet/in/text"
             )
-        wrong = [
-            i for g in groups for i in g if layout.heads and name == "head" and i not in range(layout.heads)
-        ]
-        if wrong:
-            raise UsageError(f"{site} has heads 0 to {layout.heads - 1}, no {wrong[0]}")
+        n = layout.heads if name == "head" else None
+        wrong = [i for g in groups for i in g if n is not None and i not in range(n)]
+        if n is not None and wrong:
+            raise UsageError(f"{site} has heads 0 to {n - 1}, no {wrong[0]}")
 
 
 def neighbouring(sites: Sequence[Site], neighbours: int) -> list[list[Site]]:

@@ -98,19 +98,20 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     )
     clean = [p.of(encoder) for p in experiment.clean]
     subjects = [words.find(s) for words, s in zip(clean, experiment.about["subject"], strict=True)]
-    axes = by_role(clean, subjects) if tokens == "roles" else None
-    axis = token_axis(clean, subjects, tokens) if axes is None else axes[0]
+    if isinstance(tokens, str):
+        own = by_role(clean, subjects)
+    else:
+        own = [token_axis(clean, subjects, tokens)] * len(clean)
     _check_same_length(experiment, encoder)
     windows = text_windows(model, encoder, kinds, layers, window)
     sites = list(dict.fromkeys(s for w in windows.values() for s in w))
-    own = axes or [axis] * len(clean)
     made = [_conditionings(experiment, windows, own[p], sites, p, direct=direct) for p in range(len(clean))]
 
     def restore(p: int, seed: int) -> Restored:
         restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made[p])
         return Restored(restored, blocked=blocked)
 
-    return experiment.mediate(list(windows), ("token", axis.coords()), restore, 1, progress, direct=direct)
+    return experiment.mediate(list(windows), ("token", own[0].coords()), restore, 1, progress, direct=direct)
 
 
 Conditionings = list[list[Prompt]]
@@ -131,13 +132,14 @@ def _conditionings(
     places = [(together, group) for together in windows.values() for group in axis.groups]
     kept = site_states(model, [clean.text], sites)
     put = [[patch(s, kept[s], tokens=group) for s in together if group] for together, group in places]
+    rows: list[tuple[str, tuple[Intervention, ...]]]
     rows = [(c.text, (*c.interventions(), *patches)) for patches in put for c in draws]
     restored = _few(encode_rows(model, rows), experiment.corrupted[p])
     if not direct:
         return restored, []
     spoilt = [_states_of(model, c, sites) for c in draws]
     rows = [
-        (clean.text, [patch(s, states[s], tokens=group) for s in together if group])
+        (clean.text, tuple(patch(s, states[s], tokens=group) for s in together if group))
         for together, group in places
         for states in spoilt
     ]
