@@ -14,6 +14,7 @@ from ..models.errors import UsageError
 from ..models.progress import Progress, showing
 from ..models.site import Site
 from ..probes.text_states import TEXT_BATCH, layer_inputs
+from .requests import kept_rows
 
 CAPTIONS = 600
 """Captions that are read where none are given."""
@@ -60,3 +61,22 @@ def second_moment(
                 total, count = total + x.T @ x, count + len(x)
             show(min(first + TEXT_BATCH, len(once)), len(once), "reading captions")
     return total / count
+
+
+def kept_keys(model: Model, site: Site | str, keep: Sequence[str]) -> Tensor | None:
+    """Return what a layer reads at all tokens of the texts that must stay, in float64; None for none."""
+    return kept_rows(layer_inputs(model, keep, site), keep) if keep else None
+
+
+def smoothed(
+    moment: Float[Tensor, "in in"], smooth: float, kept: Float[Tensor, "kept in"] | None = None
+) -> Float[Tensor, "in in"]:
+    """Return C with so many times its mean diagonal on the diagonal, and the mean of kept keys beside it.
+
+    Raises:
+        ValueError: for a ``smooth`` below 0, or not finite.
+    """
+    if not 0 <= smooth < float("inf"):
+        raise UsageError(f"smooth is {smooth}; it is a finite number from 0 up, 0.01 by default")
+    more = smooth * float(moment.diagonal().mean()) * torch.eye(len(moment), dtype=moment.dtype)
+    return moment + more if kept is None else moment + more + kept.T @ kept / len(kept)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..adapter import Adapter
-from ..errors import StateError
+from ..errors import StateError, UsageError
 from ..places.hooks import before_calls
 from ..places.mode import evaluating
 from ..site import Site
@@ -29,6 +29,8 @@ class Tail:
     """Some layers of a text encoder in a row, up to the last that the denoiser reads.
 
     Args:
+        encoder: whose they are.
+        first: number of the first.
         words: the texts, as this encoder cuts them up.
         start: what the first of the layers was given, [text, token, channel].
         layers: the layers.
@@ -37,6 +39,8 @@ class Tail:
         projection: of the end token, where the encoder has one and all layers are read.
     """
 
+    encoder: str
+    first: int
     words: tuple[Words, ...]
     start: Float[Tensor, "text token channel"]
     layers: tuple[nn.Module, ...]
@@ -71,12 +75,14 @@ def tail(model: Adapter, encoder: str, first: int, texts: Sequence[str]) -> Tail
 
     Raises:
         LookupError: if the encoder has no such layer.
-        ValueError: for texts that are too long.
+        ValueError: for texts that are too long, and a layer that the denoiser does not read.
         RuntimeError: if a layer is not called once for all texts.
     """
     n = sum((site.component, site.kind) == (encoder, "resid.post") for site in model.places())
     read = model.layers_read().get(encoder, n)
-    layers = [model.module(f"{encoder}/layer.{i}/resid.post") for i in range(first, max(read, first + 1))]
+    if first >= read:
+        raise UsageError(f"the denoiser reads nothing of layer {first} of {encoder}, but of 0 to {read - 1}")
+    layers = [model.module(f"{encoder}/layer.{i}/resid.post") for i in range(first, read)]
     calls: list[list[tuple[Any, Any]]] = [[] for _ in layers]
     with ExitStack() as stack:
         for layer, seen in zip(layers, calls, strict=True):
@@ -89,6 +95,8 @@ def tail(model: Adapter, encoder: str, first: int, texts: Sequence[str]) -> Tail
     (start, _, _), *_ = (seen[0] for seen in calls)
     whole = read == n
     return Tail(
+        encoder,
+        first,
         words=tuple(p.of(encoder) for p in prompts),
         start=start,
         layers=tuple(layers),
