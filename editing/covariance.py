@@ -77,6 +77,6 @@ def smoothed(
         ValueError: for a ``smooth`` below 0, or not finite.
     """
     if not 0 <= smooth < float("inf"):
-        raise UsageError(f"smooth is {smooth}; it is a finite number from 0 up, 0.01 by default")
+        raise UsageError(f"smooth is {smooth}; it is a finite number from 0 up, 1 by default")
     more = smooth * float(moment.diagonal().mean()) * torch.eye(len(moment), dtype=moment.dtype)
     return moment + more if kept is None else moment + more + kept.T @ kept / len(kept)

@@ -153,7 +153,8 @@ class _Spread:
             lookups(model, encoder, _layer(s), self.pairs, self.search.tokens) for s in (last, layers[0])
         )
         found = find_values(model, last, upper, self.search, contrast=self.contrast, progress=progress)
-        wanted = torch.cat([d[b.value] for d, b in zip(found.split([len(b.asked) for b in upper]), upper, strict=True)])  # fmt: skip
+        parts = found.split([len(batch.asked) for batch in upper])
+        wanted = torch.cat([d[batch.value] for d, batch in zip(parts, upper, strict=True)])
         end = Site(f"{encoder}/{last.block}/resid.post")
         clean = torch.cat([batch.clean(model, end) for batch in lower])
         changed: dict[Site, Tensor] = {}
@@ -164,9 +165,7 @@ class _Spread:
             weight = float(len(keys)) if self.weight is None else self.weight
             moment = second_moment(model, site, self.captions, progress=progress)
             share = (wanted - come) / (len(layers) - i)
-            ridge = (
-                1e-12 * weight * float(moment.diagonal().mean())
-            )  # C may be singular, and no change is the rest
+            ridge = 1e-8 * weight * float(moment.diagonal().mean())  # C of few captions is singular
             kept = kept_keys(model, site, self.keep)
             (delta,) = solve(keys, {"": share}, ridge, preserve=kept, covariance=weight * moment).values()
             changed[site], self.weights[site] = dense(delta), weight

@@ -48,7 +48,7 @@ def refact(
     settings: Search | str | None = None,
     contrast: Sequence[str] = (),
     captions: Sequence[str] | None = None,
-    smooth: float = 0.01,
+    smooth: float = 1.0,
     progress: Progress | None = None,
 ) -> Edit:
     """Return an Edit after which each key of ``requests`` is read as its value; the model is not changed.
@@ -71,8 +71,8 @@ def refact(
             authors' best run has none but the source.
         captions: ordinary texts for C; None is the first 600 training captions of the embedded models. Give
             captions of what your model paints.
-        smooth: so many times the mean of C's diagonal is added to its diagonal. 0 is ROME's C, which must
-            then be regular.
+        smooth: so many times the mean of C's diagonal is added to its diagonal: new wordings, whose keys are
+            near those that are met, then move too (docs/edits.md). 0 is ROME's C, which must be regular.
         progress: called with (done, total, what).
 
     Raises:
