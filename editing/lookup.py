@@ -158,7 +158,9 @@ def _lookup(
 def _groups(words: Words, subject: int, tokens: Tokens) -> list[list[int]]:
     """The word's last token; the end token; the padding."""
     end, n = max(words.end, subject + 1), len(words.tokens)
-    if tokens == "subject" or words.tokens[min(end, n - 1)] == "<pad>":  # Gemma marks no end, and masks padding
+    if (
+        tokens == "subject" or words.tokens[min(end, n - 1)] == "<pad>"
+    ):  # Gemma marks no end, and masks padding
         return [[subject]]
     return [[subject], list(range(end, min(end + 1, n))), list(range(end + 1, n))]
 

@@ -26,7 +26,7 @@ from ...models.places.hooks import hooked
 from ...models.progress import Progress, showing
 from ...models.site import Site
 from ..covariance import captions as usual_captions
-from ..covariance import kept_keys, second_moment
+from ..covariance import kept_keys, second_moment, smoothed
 from ..edit import Edit
 from ..layers import linear, reached, text_sites, weight_name
 from ..lookup import lookups
@@ -51,6 +51,7 @@ def memit(
     contrast: Sequence[str] = (),
     captions: Sequence[str] | None = None,
     weight: float | None = None,
+    smooth: float = 1.0,
     progress: Progress | None = None,
 ) -> Edit:
     """Return an Edit after which each key of ``requests`` is read as its value; the model is not changed.
@@ -70,6 +71,7 @@ def memit(
         captions: ordinary texts for C; None is the first 600 training captions of the embedded models.
         weight: λ; large holds the layers where they are. None is the number of rows, so that captions count
             as much as requests; 15000 with ``settings="paper"``.
+        smooth: so many times the mean of C's diagonal is added to its diagonal; 0 is MEMIT's C.
         progress: called with (done, total, what).
 
     Raises:
@@ -92,7 +94,7 @@ def memit(
     weight = PAPER if weight is None and settings == "paper" else weight
     encoders = _encoders(model, site, pairs[0].source)
     texts = usual_captions() if captions is None else captions
-    spread = _Spread(model, pairs, search, texts, tuple(keep), weight, tuple(contrast))
+    spread = _Spread(model, pairs, search, texts, tuple(keep), weight, tuple(contrast), smooth)
     with showing(progress) as show:
         for layers in encoders.values():
             spread.over(layers, show)
@@ -104,6 +106,7 @@ def memit(
         "keep": list(keep),
         "contrast": list(contrast),
         "captions": len(texts),
+        "smooth": smooth,
         "weight": {str(s): w for s, w in spread.weights.items()},
         "unedited": [e for e in model.text_encoders if e not in encoders],
     }
@@ -143,6 +146,7 @@ class _Spread:
     keep: Sequence[str]
     weight: float | None
     contrast: Sequence[str]
+    smooth: float
     deltas: dict[str, Delta] = field(default_factory=dict)
     weights: dict[Site, float] = field(default_factory=dict)
 
@@ -164,10 +168,10 @@ class _Spread:
                 come = torch.cat([batch.clean(model, end) for batch in lower]) - clean
             weight = float(len(keys)) if self.weight is None else self.weight
             moment = second_moment(model, site, self.captions, progress=progress)
+            moment = weight * smoothed(moment, self.smooth)
             share = (wanted - come) / (len(layers) - i)
-            ridge = 1e-8 * weight * float(moment.diagonal().mean())  # C of few captions is singular
             kept = kept_keys(model, site, self.keep)
-            (delta,) = solve(keys, {"": share}, ridge, preserve=kept, covariance=weight * moment).values()
+            (delta,) = solve(keys, {"": share}, 0.0, preserve=kept, covariance=moment).values()
             changed[site], self.weights[site] = dense(delta), weight
             self.deltas[weight_name(model, site)] = delta
 

@@ -155,7 +155,10 @@ def test_values_stay_in_the_ball_and_stop_where_they_are_sure(model: Any) -> Non
     assert float(find_values(model, Site(SITE), batches, small).norm()) <= 0.1 * float(length) * (1 + 1e-6)
     sure = Search("states", "subject", stop=1e-6)  # sure as soon as anything is gained
     early, late = (find_values(model, Site(SITE), batches, s) for s in (sure, Search("states", "subject")))
-    assert 0 < float(early.norm()) < 0.7 * float(late.norm())
+    torch.testing.assert_close(
+        early.abs(), torch.full_like(early, 0.2), rtol=0, atol=1e-4
+    )  # one step of Adam
+    assert float(late.norm()) > float(early.norm())
 
 
 def test_the_loss_of_the_paper_written_out(model: Any) -> None:
