@@ -7,8 +7,10 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "Edit": "edit",
         "edit": "",
+        "memit": "methods.memit",
         "methods": "",
         "quickfix": "methods.quickfix",
+        "refact": "methods.refact",
         "ridge": "",
     },
 )

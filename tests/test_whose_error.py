@@ -325,7 +325,12 @@ class World:
         keys = {"keys": torch.randn(2, 3), "residuals": {"a": torch.randn(2, 4)}, "ridge": 0.1,
                 "weights": torch.ones(2), "preserve": torch.ones(1, 3),
                 "covariance": torch.eye(3)}  # fmt: skip
+        found = {"model": model, "requests": {"cat": "dog"}, "site": [LAYER.replace("self_attn", "mlp")],
+                 "templates": ["a {}"], "keep": ["a"], "settings": "paper", "contrast": ["a red cook"],
+                 "captions": ["a cat", "a red dog"], "smooth": 0.5, "progress": None}  # fmt: skip
         return {
+            "refact": (editing.refact, found),
+            "memit": (editing.memit, {**found, "weight": 2.0}),
             "quickfix": (editing.quickfix, {
                 "model": model, "requests": {"cat": "dog"}, "site": LAYER, "templates": ["a {}"],
                 "tokens": "subject", "keep": ["a"], "ridge": 0.1, "bias": "subtract"}),
