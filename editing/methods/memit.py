@@ -63,14 +63,14 @@ def memit(
         model: an opened model with a text encoder.
         requests: what is said -> what is meant, ``{"firefighter": "cook"}``.
         site: ``mlp.out`` of one layer or several, of one text encoder or several. None is layer 0 of every
-            encoder that is read: on the embedded model the others do nothing (docs/edits.md).
+            encoder that is read: on the embedded model later ones do next to nothing (docs/edits.md).
         templates: wordings with ``{}`` for the word; each gives rows to the solve.
         keep: texts whose tokens hold the layers where they are; MEMIT keeps nothing, ``()``.
         settings: how values are looked for, as ``refact`` takes it; with ``"paper"`` λ is MEMIT's too.
         contrast: other texts of the contrastive objective.
         captions: ordinary texts for C; None is the first 600 training captions of the embedded models.
-        weight: λ; large holds the layers where they are. None is the number of rows, so that captions count
-            as much as requests; 15000 with ``settings="paper"``.
+        weight: λ; large holds the layers where they are. None is 1, chosen on the embedded
+            model; 15000 with ``settings="paper"``.
         smooth: so many times the mean of C's diagonal is added to its diagonal; 0 is MEMIT's C.
         progress: called with (done, total, what).
 
@@ -90,11 +90,13 @@ def memit(
     """
     search, pairs = chosen_search(settings), prompt_pairs(requests, templates)
     if weight is not None and not 0 < weight < float("inf"):
-        raise UsageError(f"weight is {weight}; it is a number above 0, or None for the number of rows")
-    weight = PAPER if weight is None and settings == "paper" else weight
+        raise UsageError(f"weight is {weight}; it is a number above 0, 1 by default")
+    usual = PAPER if settings == "paper" else 1.0
     encoders = _encoders(model, site, pairs[0].source)
     texts = usual_captions() if captions is None else captions
-    spread = _Spread(model, pairs, search, texts, tuple(keep), weight, tuple(contrast), smooth)
+    spread = _Spread(
+        model, pairs, search, texts, tuple(keep), usual if weight is None else weight, tuple(contrast), smooth
+    )
     with showing(progress) as show:
         for layers in encoders.values():
             spread.over(layers, show)
@@ -144,7 +146,7 @@ class _Spread:
     search: Search
     captions: Sequence[str]
     keep: Sequence[str]
-    weight: float | None
+    weight: float
     contrast: Sequence[str]
     smooth: float
     deltas: dict[str, Delta] = field(default_factory=dict)
@@ -166,13 +168,12 @@ class _Spread:
             with _with(model, changed):
                 keys = torch.cat([batch.clean(model, _read(site)) for batch in lower])
                 come = torch.cat([batch.clean(model, end) for batch in lower]) - clean
-            weight = float(len(keys)) if self.weight is None else self.weight
             moment = second_moment(model, site, self.captions, progress=progress)
-            moment = weight * smoothed(moment, self.smooth)
+            moment = self.weight * smoothed(moment, self.smooth)
             share = (wanted - come) / (len(layers) - i)
             kept = kept_keys(model, site, self.keep)
             (delta,) = solve(keys, {"": share}, 0.0, preserve=kept, covariance=moment).values()
-            changed[site], self.weights[site] = dense(delta), weight
+            changed[site], self.weights[site] = dense(delta), self.weight
             self.deltas[weight_name(model, site)] = delta
 
 
