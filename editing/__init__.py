@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
         "Edit": "edit",
+        "Search": "values",
         "edit": "",
         "memit": "methods.memit",
         "methods": "",

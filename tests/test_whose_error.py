@@ -326,9 +326,11 @@ class World:
                 "weights": torch.ones(2), "preserve": torch.ones(1, 3),
                 "covariance": torch.eye(3)}  # fmt: skip
         found = {"model": model, "requests": {"cat": "dog"}, "site": [LAYER.replace("self_attn", "mlp")],
-                 "templates": ["a {}"], "keep": ["a"], "settings": "paper", "contrast": ["a red cook"],
-                 "captions": ["a cat", "a red dog"], "smooth": 0.5, "progress": None}  # fmt: skip
+                 "templates": ["a {}"], "keep": ["a"], "settings": editing.Search(steps=2),
+                 "contrast": ["a red cook"], "captions": ["a cat", "a red dog"], "smooth": 0.5, "progress": None}  # fmt: skip
         return {
+            "Search": (editing.Search, {"objective": "contrast", "tokens": "subject", "steps": 3, "rate": 0.1,
+                                        "stop": 0.9, "ball": 2.0, "decay": 0.0}),
             "refact": (editing.refact, found),
             "memit": (editing.memit, {**found, "weight": 2.0}),
             "quickfix": (editing.quickfix, {
