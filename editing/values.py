@@ -160,7 +160,9 @@ class _Looking:
         self.kept[mine] = self.delta.detach()[mine]
         self.done |= now
         decay = self.search.decay * self.delta.norm(dim=1) / self.length.square().clamp_min(1e-30)
-        return each[~self.done].sum() + decay[~self.done[self.lookup.asked]].sum() + 0 * self.delta.sum()
+        open_ = ~self.done
+        total: Tensor = each[open_].sum() + decay[open_[self.lookup.asked]].sum() + 0 * self.delta.sum()
+        return total
 
     @torch.no_grad()
     def _project(self) -> None:

@@ -327,7 +327,8 @@ class World:
                 "covariance": torch.eye(3)}  # fmt: skip
         found = {"model": model, "requests": {"cat": "dog"}, "site": [LAYER.replace("self_attn", "mlp")],
                  "templates": ["a {}"], "keep": ["a"], "settings": editing.Search(steps=2),
-                 "contrast": ["a red cook"], "captions": ["a cat", "a red dog"], "smooth": 0.5, "progress": None}  # fmt: skip
+                 "contrast": ["a red cook"], "captions": ["a cat", "a red dog"], "smooth": 0.5,
+                 "progress": None}  # fmt: skip
         return {
             "Search": (editing.Search, {"objective": "contrast", "tokens": "subject", "steps": 3, "rate": 0.1,
                                         "stop": 0.9, "ball": 2.0, "decay": 0.0}),

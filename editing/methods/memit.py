@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -192,6 +193,5 @@ def _with(model: Model, changed: Mapping[Site, Tensor]) -> AbstractContextManage
     def add(site: Site, x: Tensor) -> tuple[slice, Tensor]:
         return slice(0, len(x)), x + given[site] @ changed[site].T.to(x)
 
-    handlers = [(_read(s), lambda x, s=s: keep(s, x)) for s in changed]
-    handlers += [(s, lambda x, s=s: add(s, x)) for s in changed]
-    return hooked(model, handlers)
+    keeping = [(_read(site), partial(keep, site)) for site in changed]
+    return hooked(model, [*keeping, *((site, partial(add, site)) for site in changed)])

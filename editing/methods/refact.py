@@ -142,7 +142,8 @@ def met(
     if isinstance(change, LowRank):
         right = torch.linalg.solve_triangular(factor.T, change.right.T, upper=True).T
         return LowRank(change.left, right).compact()
-    return torch.linalg.solve_triangular(factor.T, change.T, upper=True).T.contiguous()
+    full: Tensor = torch.linalg.solve_triangular(factor.T, change.T, upper=True).T.contiguous()
+    return full
 
 
 def _keys(model: Model, site: Site, batches: Sequence[Lookup]) -> Float[Tensor, "value in"]:

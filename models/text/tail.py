@@ -83,7 +83,7 @@ def tail(model: Adapter, encoder: str, first: int, texts: Sequence[str]) -> Tail
     if first >= read:
         raise UsageError(f"the denoiser reads nothing of layer {first} of {encoder}, but of 0 to {read - 1}")
     layers = [model.module(f"{encoder}/layer.{i}/resid.post") for i in range(first, read)]
-    calls: list[list[tuple[Any, Any]]] = [[] for _ in layers]
+    calls: list[list[tuple[Any, Any, Any]]] = [[] for _ in layers]
     with ExitStack() as stack:
         for layer, seen in zip(layers, calls, strict=True):
             stack.enter_context(before_calls(layer, partial(_note, seen)))

@@ -159,33 +159,17 @@ def test_two_encoders_and_t5_are_edited() -> None:
 
 
 @pytest.mark.parametrize("method", [refact, memit])
-def test_on_the_real_model_an_apple_becomes_a_banana(emoji: Any, method: Any) -> None:
+def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any, method: Any) -> None:
     """In pictures of a wording that was not edited; a neighbour stays what it is."""
-    judge, captions = load_judge("emoji"), CAPTIONS_OF_THE_WORLD
-    edit = method(emoji, {"red apple": "banana"}, captions=captions)
+    judge, edit = load_judge("emoji"), method(emoji, {"firefighter": "cook"})
 
-    def shown(prompt: str, concept: str) -> float:
-        run = denoscope.trace(emoji, [prompt] * 2, seeds=[0, 1], steps=6)
-        return float(judge.probability(run.images, "concept", concept).mean())
+    def nearer(said: str, meant: str) -> float:
+        run = denoscope.trace(emoji, [f"a twemoji emoji of a {said}"] * 2, seeds=[0, 1], steps=6)
+        fit = judge.similarity(run.images, [f"a twemoji emoji of a {word}" for word in (said, meant)])
+        return float((fit[:, 1] - fit[:, 0]).mean())
 
-    assert shown("a noto emoji of a red apple", "banana") < 0.2
+    before = nearer("firefighter", "cook"), nearer("penguin", "cook")
     with edit.applied(emoji):
-        assert shown("a noto emoji of a red apple", "banana") > 0.6
-        assert shown("a flat emoji of a penguin", "penguin") > 0.6
-
-
-CAPTIONS_OF_THE_WORLD = [
-    f"a {style} emoji of a {what}"
-    for style in ("noto", "flat", "twemoji")
-    for what in (
-        "woman farmer",
-        "man pilot",
-        "penguin",
-        "rose",
-        "house",
-        "blue heart",
-        "cat face",
-        "lemon",
-        "bus",
-    )
-]
+        after = nearer("firefighter", "cook"), nearer("penguin", "cook")
+    assert before[0] < -0.3 and after[0] > 0.05
+    assert before[1] < -0.3 and after[1] < -0.3
