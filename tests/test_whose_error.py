@@ -347,7 +347,15 @@ class World:
         text = {"model": model, "requests": {"cat": "red cat"}, "keep": ["a"], "settings": FEW}
         steering = Direction(SITE, torch.ones(16)).steer(0.5, denoscope.When(branch=None))
         own = editing.uce(self.model, {"cat": "dog"}, keep=(), settings=FEW)
+        found = {"model": model, "requests": {"cat": "dog"}, "site": [LAYER.replace("self_attn", "mlp")],
+                 "templates": ["a {}"], "keep": ["a"], "settings": editing.Search(steps=2),
+                 "contrast": ["a red cook"], "captions": ["a cat", "a red dog"], "smooth": 0.5,
+                 "progress": None}  # fmt: skip
         return {
+            "Search": (editing.Search, {"objective": "contrast", "tokens": "subject", "steps": 3, "rate": 0.1,
+                                        "stop": 0.9, "ball": 2.0, "decay": 0.0}),
+            "refact": (editing.refact, found),
+            "memit": (editing.memit, {**found, "weight": 2.0}),
             "uce": (editing.uce, {
                 **text, "debias": {"dog": {"cat": 0.1}}, "hold": ["a red dog"], "weights": [SITE]}),
             "time": (editing.time, {**text, "hold": ["a red dog"], "weights": [SITE]}),

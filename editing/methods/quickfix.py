@@ -18,15 +18,15 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import nn
 
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
 from ...models.site import Site
 from ...probes.text_layers import TextLayer
-from ...probes.text_states import layer_inputs, parts_reached
+from ...probes.text_states import layer_inputs
 from ..edit import Edit
+from ..layers import linear, reached, text_sites, weight_name
 from ..lowrank import Delta
 from ..requests import (
     TEMPLATES,
@@ -100,11 +100,12 @@ def quickfix(
         raise UsageError(f"ridge_scale is {ridge_scale}; it is a number above 0, 1 by default")
     check_choice("tokens", tokens, ("subject", "subject+end"))
     check_choice("bias", bias, ("subtract", "reference"))
-    layers = {s: _layer(model, s) for s in _sites(model, site)}
-    reached = _reached(model, list(layers), pairs[0].source, every=site is not None)
+    sites = text_sites(model, site, "layer.0/self_attn.out")
+    layers = {s: linear(model, s, _KINDS, "quickfix") for s in sites}
+    read = reached(model, sites, pairs[0].source, every=site is not None)
     deltas: dict[str, Delta] = {}
     ridges: dict[str, float] = {}
-    for place in reached:
+    for place in read:
         layer = layers[place]
         made = site_rows(model, place, pairs, tokens, keep)
         usual = len(requests) * float(made.keys.square().sum(1).mean()) if ridge is None else ridge
@@ -121,38 +122,11 @@ def quickfix(
         "bias": bias,
         "templates": list(templates),
         "keep": list(keep),
-        "site": ", ".join(map(str, reached)),
-        "reaches": {str(s): parts for s, parts in reached.items()},
-        "unedited": [e for e in model.text_encoders if e not in {s.component for s in reached}],
+        "site": ", ".join(map(str, read)),
+        "reaches": {str(s): parts for s, parts in read.items()},
+        "unedited": [e for e in model.text_encoders if e not in {s.component for s in read}],
     }
     return Edit.of(model, deltas, method="quickfix", **note)
-
-
-def _sites(model: Model, given: Site | str | Sequence[Site | str] | None) -> list[Site]:
-    """Return the layers to change: those given, or the first self-attention of every text encoder."""
-    if given is None:
-        given = [f"{encoder}/layer.0/self_attn.out" for encoder in model.text_encoders]
-        if not given:
-            raise NotFoundError(f"{model.name} has no text encoder, so no word of a prompt can be edited")
-    sites = [Site(str(s)) for s in ([given] if isinstance(given, Site | str) else given)]
-    if not sites or len({s.component for s in sites}) < len(sites):
-        raise UsageError(
-            f"site is {list(map(str, sites))}; name one layer for each text encoder at most: each is solved "
-            "as if it were the only one there"
-        )
-    return sites
-
-
-def _reached(model: Model, sites: Sequence[Site], text: str, *, every: bool) -> dict[Site, tuple[str, ...]]:
-    """Return what the denoiser reads of each layer; without ``every``, of those alone that it does read."""
-    found = {site: parts_reached(model, site, text) for site in sites}
-    silent = [site for site, parts in found.items() if not parts]
-    if silent and (every or len(silent) == len(found)):
-        raise UsageError(
-            f"{model.name} does not read what {silent[0]} does, so changing it would change nothing; "
-            "choose an earlier layer"
-        )
-    return {site: parts for site, parts in found.items() if parts}
 
 
 def site_rows(  # noqa: PLR0917  # as quickfix has them
@@ -173,33 +147,6 @@ def site_rows(  # noqa: PLR0917  # as quickfix has them
         raise NotFoundError(f"{site.component}: {error}{hint}") from None
     keys, targets = (torch.cat(x) for x in zip(*made, strict=True))
     owners = [i for i, (k, _) in enumerate(made) for _ in k]
-    layer = _layer(model, site)
-    name = next(n for n in model.weights(site) if n.endswith(".weight"))
-    layers = [TextLayer(name, layer, str(site), layer.in_features)]
+    layer = linear(model, site, _KINDS, "quickfix")
+    layers = [TextLayer(weight_name(model, site), layer, str(site), layer.in_features)]
     return SpaceRows(str(site), layers, keys, targets, owners, kept_rows(states, keep), None, ridge)
-
-
-def _layer(model: Model, site: Site) -> nn.Linear:
-    """Return the linear layer at a site."""
-    layer = model.module(site)
-    if hasattr(layer, "base_layer"):
-        raise UsageError(
-            f"{site} carries a LoRA beside its weight; merge it first: pipe.fuse_lora(), "
-            "pipe.unload_lora_weights(), and open the pipeline again"
-        )
-    if "quantized" in type(layer).__module__:
-        raise UsageError(
-            f"{site} is quantised ({type(layer).__module__}), and its weight cannot be edited; open the "
-            "model without quantisation, edit it, and quantise afterwards"
-        )
-    if (
-        not site.component.startswith("text_encoder")
-        or site.kind not in _KINDS
-        or not isinstance(layer, nn.Linear)
-    ):
-        raise UsageError(
-            f"quickfix changes a linear layer of a text encoder that reads one token at a time; "
-            f"{str(site)!r} is {type(layer).__name__}. Choose one of "
-            "model.sites('text_encoder/*/self_attn.out') or model.sites('text_encoder/*/mlp.out')"
-        )
-    return layer
