@@ -1,8 +1,8 @@
 """When is a concept decided? The prompt is switched after k steps, for all k, in both directions.
 
-Insertion gives the prompt without the concept first (PCI, arXiv 2512.08486, has this half alone); removal gives
-it first and then takes it away. Runs share prefixes: each plain run gives the states from which one direction
-goes on, and an end of both.
+Insertion gives the prompt without the concept first (PCI, arXiv 2512.08486, has this half alone); removal
+gives it first and then takes it away. Runs share prefixes: each plain run gives the states from which one
+direction goes on, and an end of both.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def decided(  # noqa: PLR0913  # one experiment, all its settings by name
     """Switch the prompt after k steps, k = 0 .. T, from without to with and from with to without.
 
     Only the conditional prompt is switched, with its pooled embedding and mask; the negative stays. Both ends
-    of each curve are pure runs. It costs 2 N T (T + 1) rows a pair for N seeds and T guided steps, half without
-    guidance; ``stride`` divides that.
+    of each curve are pure runs. It costs 2 N T (T + 1) rows a pair for N seeds and T guided steps, half
+    without guidance; ``stride`` divides that.
 
     Args:
         model: an opened model.
@@ -208,9 +208,7 @@ def _carried(moment: SamplerState) -> str:
     if not remembers(moment.scheduler, moment.latents.shape):
         return ""
     name = type(moment.scheduler).__name__
-    return (
-        f"{name} carries outputs of the first prompt over the switch: times may be some steps early or late"
-    )
+    return f"{name} carries outputs of the first prompt over the switch: times may be off by some steps"
 
 
 def _pairs(without: str | Sequence[str], with_: str | Sequence[str]) -> list[tuple[str, str]]:

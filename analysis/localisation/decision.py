@@ -42,7 +42,8 @@ class Decision:
     def __repr__(self) -> str:
         sizes = self.data.sizes
         warning = f"; {self.warning}" if self.warning else ""
-        return f"Decision({', '.join(self.concepts)}; {sizes['switch'] - 1} switches, {sizes['seed']} seeds{warning})"
+        size = f"{sizes['switch'] - 1} switches, {sizes['seed']} seeds"
+        return f"Decision({', '.join(self.concepts)}; {size}{warning})"
 
     def _repr_html_(self) -> str:
         frames = (self.to_frame(), self.changes())
@@ -94,10 +95,10 @@ class Decision:
     ) -> pd.DataFrame:
         """Return when each concept is decided: columns concept, time, step, low, high, sigma, log_snr.
 
-        ``open`` is the step where insertion falls through the half level, ``lock`` where removal rises through
-        it, on pool-adjacent-violators fits, interpolated; ``hysteresis`` is lock - open. Intervals are
-        percentiles of a bootstrap over seeds, crossed with prompts; NaN for a single run. A concept without any
-        effect has no time: NaN.
+        ``open`` is the step where insertion falls through the half level, ``lock`` where removal rises
+        through it, on pool-adjacent-violators fits, interpolated; ``hysteresis`` is lock - open. Intervals
+        are percentiles of a bootstrap over seeds, crossed with prompts; NaN for a single run. A concept
+        without any effect has no time: NaN.
 
         Args:
             of: as in ``curves``.
@@ -169,7 +170,7 @@ class Decision:
         return np.array([opened, locked, locked - opened])
 
     def _level(self, step: float) -> tuple[float, float]:
-        """Sigma and log-SNR at a time between steps; in logarithms a line. NaN beyond the last noise level."""
+        """Sigma and log-SNR at a time between steps; in logarithms a line. NaN after the last."""
         logs, at = self.data["log_snr"].values, self.data["switch"].values
         known = np.isfinite(logs)
         if not known.any() or np.isnan(step):
@@ -185,7 +186,7 @@ def _ends(values: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
 
 
 def _half(at: Array, falling: Array) -> float:
-    """Where the monotone fit of levels that fall from 1 to 0 crosses the half; the middle of a stretch on it."""
+    """Where the monotone fit of levels that fall from 1 to 0 crosses the half; the middle of a plateau."""
     fit = isotonic_regression(falling, increasing=False)
     last, first = np.flatnonzero(fit > 0.5)[-1], np.flatnonzero(fit < 0.5)[0]
     if first == last + 1:

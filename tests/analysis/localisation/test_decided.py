@@ -58,8 +58,8 @@ def test_every_switch_is_the_run_made_by_hand(tiny: Any, family: Any) -> None:
 
     with torch.no_grad():
         found = decided(model, A, B, seeds=[3, 5], metric=keep, steps=STEPS, batch=1, **settings)
-        want = torch.stack([switched(model, a, b, k, s, **settings)
-                            for a, b in ((A, B), (B, A)) for k in range(STEPS + 1) for s in (3, 5)])  # fmt: skip
+        ways = [(a, b, k, s) for a, b in ((A, B), (B, A)) for k in range(STEPS + 1) for s in (3, 5)]
+        want = torch.stack([switched(model, *way, **settings) for way in ways])
     made = torch.cat(kept)
     assert torch.equal(made, want)
     assert not torch.equal(made[0], made[4])
@@ -154,7 +154,8 @@ def made(levels: list[list[float]], **attrs: Any) -> Decision:
     n = data.shape[1]
     dims = ("direction", "switch", "prompt", "seed")
     coords = {"direction": ["insertion", "removal"], "switch": range(n), "prompt": ["p"],
-              "concept": ("prompt", ["c"]), "sigma": ("switch", np.geomspace(8, 0.5, n)), "seed": range(data.shape[2]),
+              "concept": ("prompt", ["c"]), "sigma": ("switch", np.geomspace(8, 0.5, n)),
+              "seed": range(data.shape[2]),
               "log_snr": ("switch", -2 * np.log(np.geomspace(8, 0.5, n)))}  # fmt: skip
     values = (dims, data[:, :, None])
     return Decision(xr.Dataset({"score": values, "nearness": values}, coords, {"rows": 1, **attrs}))
