@@ -56,10 +56,11 @@ def locogen(  # noqa: PLR0913  # one experiment, all its settings by name
 ) -> Scores:
     """Let windows of layers read another prompt, windows of 1 to ``widest`` layers, and score the pictures.
 
-    What a layer reads is replaced where it makes keys and values of the text, with the other text's mask. In
-    cross-attention the other text is the same at all steps. In joint attention (SD3, the double blocks of FLUX)
-    the text is rewritten on its way: there a block's text keys and values are those of the other prompt's run,
-    shown the run's own latents at each step, which doubles the rows; the block's own text stream goes on.
+    What a layer reads is replaced where it makes keys and values of the text, with the other text's mask.
+    In cross-attention the other text is the same at all steps. In joint attention (SD3, double blocks of
+    FLUX) the text is rewritten on its way: there a block's text keys and values are those of the other
+    prompt's run, shown the run's own latents at each step, which doubles the rows; the block's own text
+    stream goes on.
 
     Args:
         model: an opened model whose denoiser reads text by attention.
@@ -78,8 +79,8 @@ def locogen(  # noqa: PLR0913  # one experiment, all its settings by name
         progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
-        Scores with dims site (the first layer, by its keys), window, prompt, seed: the share of the change from
-        the prompt (0) to the other (1). NaN where a window would reach past the last layer.
+        Scores with dims site (the first layer, by its keys), window, prompt, seed: the share of the
+        change from the prompt (0) to the other (1). NaN where a window would reach past the last layer.
 
     Raises:
         ValueError: if the other prompts do not fit or change nothing, and for runs that cannot be made.
