@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazily(
         "evaluation_prompts": "edit_evaluation.prompts",
         "intervals": "",
         "localisation": "",
+        "locate": "localisation.locating",
         "locogen": "localisation.layer_prompts",
         "maps_from_trace": "attribution.attention_maps",
         "mediation": "",

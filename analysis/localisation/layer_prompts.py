@@ -33,6 +33,8 @@ from .bootstrap import Array
 from .scoring import score_runs, shares
 
 READING = ("cross_attn.k_proj", "joint_attn.k_proj")
+Masks = tuple[Tensor, Tensor, Tensor]
+"""Of the prompt, of the other, and of what either allows."""
 Windows = dict[tuple[int, str], tuple[Site, ...]]
 """For each first layer and name of a window, its layers."""
 
@@ -179,7 +181,7 @@ class _Reading:
             entry = Intervention(self.model.input_site, _copy(0, 1), self.when)
             return SweepRun(self.prompt, 0, (entry, *put), (self.other,))
         if self.masks is not None:
-            put += [i for layer in self.layers for i in self._masked(layer, layer in layers)]
+            put += [i for layer in self.layers for i in self._masked(self.masks, layer, layer in layers)]
         return SweepRun(self.prompt, 0, tuple(put))
 
     def _text(self, site: Site) -> Intervention:
@@ -199,9 +201,9 @@ class _Reading:
             return [Intervention(site, _copy(1, 0), self.when)]
         return [Intervention(site, lambda x, _: value.to(x).expand_as(x), self.when, spec)]
 
-    def _masked(self, layer: Site, read_other: bool) -> list[Intervention]:
-        """Leave out of one layer what its prompt's own mask does: the run is given what either mask allows."""
-        own, others, _ = self.masks or ()
+    def _masked(self, masks: Masks, layer: Site, read_other: bool) -> list[Intervention]:
+        """Leave out of one layer what its prompt's mask does: the run is given what either allows."""
+        own, others, _ = masks
         site = Site(str(layer).replace(".k_proj", ".probs"))
         within, outside = (others if read_other else own), own
         acts = self.when.steps
@@ -218,7 +220,7 @@ class _Reading:
         return [Intervention(site, fn, When(), spec)]
 
 
-def _masks(prompt: Prompt, other: Prompt) -> tuple[Tensor, Tensor, Tensor] | None:
+def _masks(prompt: Prompt, other: Prompt) -> Masks | None:
     """The masks of both prompts and what either allows; None where they are one."""
     a, b = prompt.mask, other.mask
     if a is None or b is None or torch.equal(a, b):
