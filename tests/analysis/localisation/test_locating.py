@@ -22,7 +22,8 @@ def test_each_method_is_its_own_function(tiny: Any) -> None:
          trace_denoiser(tiny, ["a red cat"], "red", **ASK, **noise, **site).normalised),
         (locate(tiny, ["a red cat"], "red", method="text", **ASK, **noise, **text),
          trace_text(tiny, ["a red cat"], "red", **ASK, **noise, **text).normalised),
-        (locate(tiny, ["a red cat"], "red", method="locogen", **ASK), locogen(tiny, ["a red cat"], ["a cat"], **ASK)),
+        (locate(tiny, ["a red cat"], "red", method="locogen", **ASK),
+         locogen(tiny, ["a red cat"], ["a cat"], **ASK)),
     ]  # fmt: skip
     for found, want in pairs:
         xr.testing.assert_equal(found.mean(), want.mean())
