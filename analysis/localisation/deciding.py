@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ...models.base import Model, Prompt, SamplerState, State
 from ...models.errors import UsageError
 from ...models.progress import Progress, showing
 from ...models.run.branches import settled
+from ...models.run.levels import Step
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.run.schedule import remembers
 from ...models.store.provenance import provenance
@@ -99,23 +100,33 @@ def decided(  # noqa: PLR0913  # one experiment, all its settings by name
             work = _Switching(model, read, list(seeds), switches, batch, settings, show)
             work.run()
     scores, nearness = work.scored(metrics)
-    dims, levels = ("direction", "switch", "prompt", "seed"), [*(s.log_snr for s in steps), np.inf]
-    sigmas = [*(s.sigma for s in steps), 0.0]
-    coords = {
+    told = [getattr(m, "__name__", repr(m)) for m in metrics]
+    about = provenance(model, **how.described(model), metric=list(dict.fromkeys(told)), rows=work.rows)
+    about["warning"] = work.warning
+    dims = ("direction", "switch", "prompt", "seed")
+    data = {"score": (dims, scores), "nearness": (dims, nearness)}
+    return Decision(xr.Dataset(data, _coords(steps, switches, pairs, names, seeds), about))
+
+
+def _coords(
+    steps: Sequence[Step],
+    switches: Sequence[int],
+    pairs: Sequence[tuple[str, str]],
+    names: Sequence[str],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    """What the axes of the curves are; the last switch lies after the last noise level."""
+    levels, sigmas = [*(s.log_snr for s in steps), np.inf], [*(s.sigma for s in steps), 0.0]
+    return {
         "direction": ["insertion", "removal"],
-        "switch": switches,
+        "switch": list(switches),
         "sigma": ("switch", [sigmas[k] for k in switches]),
         "log_snr": ("switch", [levels[k] for k in switches]),
         "prompt": [b for _, b in pairs],
         "without": ("prompt", [a for a, _ in pairs]),
-        "concept": ("prompt", names),
+        "concept": ("prompt", list(names)),
         "seed": list(seeds),
     }
-    told = [getattr(m, "__name__", repr(m)) for m in metrics]
-    about = provenance(model, **how.described(model), metric=list(dict.fromkeys(told)), rows=work.rows)
-    about["warning"] = work.warning
-    data = {"score": (dims, scores), "nearness": (dims, nearness)}
-    return Decision(xr.Dataset(data, coords, about))
 
 
 @dataclass
