@@ -5,6 +5,7 @@ from ..models.lazy import lazily
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
+        "Decision": "localisation.decision",
         "EditEvaluation": "edit_evaluation.evaluate",
         "EvaluationPrompt": "edit_evaluation.prompts",
         "Mediation": "mediation.result",
@@ -13,10 +14,14 @@ __getattr__, __dir__, __all__ = lazily(
         "Swap": "mediation.corruption",
         "WordMaps": "attribution.attention_maps",
         "attribution": "",
+        "decided": "localisation.deciding",
         "edit_evaluation": "",
         "evaluate_edit": "edit_evaluation.evaluate",
         "evaluation_prompts": "edit_evaluation.prompts",
         "intervals": "",
+        "localisation": "",
+        "locate": "localisation.locating",
+        "locogen": "localisation.layer_prompts",
         "maps_from_trace": "attribution.attention_maps",
         "mediation": "",
         "metrics": "",

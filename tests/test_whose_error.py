@@ -410,6 +410,8 @@ class World:
         tried = analysis.evaluation_prompts({"cat": "dog"}, ["a {}"])
         evaluate = {"model": model, "change": self.edit.applied, "prompts": tried, "judge": judge,
                     "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "progress": None}  # fmt: skip
+        switched = analysis.decided(model, "a cat", "a dog", seeds=[0, 1], steps=2,
+                                    metric=metrics.latent_distance())  # fmt: skip
         effect, evaluated = found.indirect_effect, analysis.evaluate_edit(**evaluate)
         found.save("mediation.zarr")
         effect.save("scores.zarr")
@@ -426,6 +428,24 @@ class World:
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
+            "decided": (analysis.decided, {
+                "model": model, "without": "a cat", "with_": "a dog", "seeds": [0], "stride": 1, "batch": 4,
+                "metric": metrics.latent_distance(), "concepts": ["dog"], "progress": None, "steps": 2,
+                "guidance": 1.0}),
+            "Decision": (analysis.Decision, {"data": switched.data}),
+            "Decision.total": (switched.total, {"level": 0.9}),
+            "Decision.curves": (switched.curves, {"of": "score", "level": 0.9}),
+            "Decision.times": (switched.times, {"of": "score", "level": 0.9, "n_resamples": 2, "seed": 0}),
+            "Decision.changes": (switched.changes, {"level": 0.9}),
+            "Decision.to_frame": (switched.to_frame, {"level": 0.9}),
+            "Decision.plot": (switched.plot, {"of": "score"}),
+            "locogen": (analysis.locogen, {
+                "model": model, "prompts": ["a cat"], "others": ["a dog"], "seeds": [0], "widest": 1,
+                "metric": metrics.latent_distance(), "settings": None, "pooled": False, "when": [0],
+                "steps": 1, "guidance": 1.0, "batch": 8, "progress": None}),
+            "locate": (analysis.locate, {
+                "model": model, "prompts": ["a cat"], "subject": "cat", "method": "locogen", "seeds": [0],
+                "metric": metrics.latent_distance(), "steps": 1}),
             "Mediation": (analysis.Mediation, {"data": found.data}),
             "Mediation.total": (found.total, {"level": 0.9}),
             "Mediation.to_frame": (found.to_frame, {"level": 0.9}),

@@ -210,8 +210,8 @@ def open_experiment(
     """
     check_reads_text(model)
     guidance = model.default_guidance if guidance is None else guidance
-    _check_each_once("prompts", prompts)
-    _check_each_once("seeds", seeds)
+    check_each_once("prompts", prompts)
+    check_each_once("seeds", seeds)
     check_run(len(seeds), seeds)
     how = Sampling(steps=steps, guidance=guidance)
     subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
@@ -237,7 +237,8 @@ def open_experiment(
     )
 
 
-def _check_each_once(name: str, given: Sequence[Any]) -> None:
+def check_each_once(name: str, given: Sequence[Any]) -> None:
+    """Raise ValueError if nothing is given, or something twice."""
     if not given:
         raise UsageError(f"{name} is empty; give at least one")
     twice = [x for x in dict.fromkeys(given) if list(given).count(x) > 1]

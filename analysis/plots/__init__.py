@@ -7,6 +7,7 @@ backgrounds are transparent.
 """
 
 from .bars import effect_bars, weight_bars
+from .lines import level_curves
 from .maps import effect_map, word_heat
 from .offline import plotly_js
 from .strips import before_after, picture_grid, sampling_strip
@@ -15,6 +16,7 @@ __all__ = [
     "before_after",
     "effect_bars",
     "effect_map",
+    "level_curves",
     "picture_grid",
     "plotly_js",
     "sampling_strip",

@@ -232,3 +232,14 @@ def _with_memory(
     for name in vars(joined):
         setattr(joined, name, walk([vars(scheduler)[name] for scheduler, _ in parts]))
     return joined
+
+
+def remembers(scheduler: Any, shape: Sequence[int]) -> bool:
+    """Return whether a scheduler carries something of such latents from the steps that it has made."""
+
+    def held(value: Any) -> bool:
+        if isinstance(value, list):
+            return any(map(held, value))
+        return isinstance(value, Tensor) and value.shape == torch.Size(shape)
+
+    return any(map(held, vars(scheduler).values()))

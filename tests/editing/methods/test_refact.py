@@ -229,7 +229,8 @@ def test_loras_and_quantised_layers_are_refused() -> None:
     ("arguments", "error", "message"),
     [
         ({"requests": {}}, ValueError, "requests is {}; write"),
-        ({"requests": {"cat": "dog", "Cat": "bird"}}, ValueError, "reads the requests 'cat' and 'Cat' alike"),
+        ({"requests": {"cat": "dog", "Cat": "bird"}}, ValueError, "'Cat' is asked to mean 'dog' and 'bird'"),
+        ({"requests": {"cat": "dog", "Cat": "dog"}}, ValueError, "reads the requests 'cat' and 'Cat' alike"),
         ({"requests": {"猫": "dog"}}, LookupError, "text_encoder: the tokenizer does not know"),
         ({"templates": ["a cat"]}, ValueError, "'a cat' needs exactly one {}"),
         ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),

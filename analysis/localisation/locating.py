@@ -1,0 +1,73 @@
+"""Which places carry a word? One call for several methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ...models.arguments import checked
+from ...models.base import Model
+from ...models.errors import NotFoundError, UsageError
+from ...models.suggest import near
+from ..mediation.denoiser_tracing import trace_denoiser
+from ..mediation.text_tracing import trace_text
+from ..scores import Scores
+from .layer_prompts import locogen
+
+Subject = str | Sequence[str]
+
+
+@checked
+def locate(
+    model: Model, prompts: Sequence[str], subject: Subject, *, method: str = "mediation", **settings: Any
+) -> Scores:
+    """Return for each place the share of the subject's effect, by one of several methods.
+
+    What each answers and costs: docs/localisation.md.
+
+    Args:
+        model: an opened model with a text encoder.
+        prompts: texts.
+        subject: the words in question, or one for each prompt.
+        method: ``"mediation"`` restores sites of the denoiser (``trace_denoiser``), ``"text"`` states of
+            a text encoder (``trace_text``), ``"locogen"`` lets layers read the prompt without the subject
+            (``locogen``; ``others`` are other prompts to read).
+        **settings: of that function: seeds, metric, steps, ...
+
+    Raises:
+        LookupError: for an unknown method, and a subject that is not in its prompt.
+        ValueError, TypeError: what the method refuses.
+    """
+    if method not in METHODS:
+        raise NotFoundError(f"there is no method {method!r} of locating; {near(method, METHODS)}")
+    return METHODS[method](model, prompts, subject, **settings)
+
+
+def _mediation(model: Model, prompts: Sequence[str], subject: Subject, **settings: Any) -> Scores:
+    return trace_denoiser(model, prompts, subject, **settings).normalised
+
+
+def _text(model: Model, prompts: Sequence[str], subject: Subject, **settings: Any) -> Scores:
+    return trace_text(model, prompts, subject, **settings).normalised
+
+
+def _locogen(model: Model, prompts: Sequence[str], subject: Subject, **settings: Any) -> Scores:
+    if "others" not in settings:
+        subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
+        if len(subjects) != len(prompts):
+            raise UsageError(
+                f"{len(prompts)} prompts but {len(subjects)} subjects; give one for all, or one for each"
+            )
+        with torch.no_grad():
+            read = model.encode(list(prompts))
+        settings["others"] = [p.without(s) for p, s in zip(read, subjects, strict=True)]
+    return locogen(model, prompts, **settings)
+
+
+METHODS: Mapping[str, Callable[..., Scores]] = {
+    "mediation": _mediation,
+    "text": _text,
+    "locogen": _locogen,
+}
