@@ -78,6 +78,7 @@ EXCEPTIONS = {
     "When.check": FAMILY,
     "State": OURS,
     "Trace": OURS,
+    "Lens": OURS,
     "Outcome": OURS,
     "Spec": OURS,
     "Combined": OURS,
@@ -428,6 +429,11 @@ class World:
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
+            "lens": (analysis.lens, {
+                "model": model, "prompts": ["a cat"], "seeds": [0], "metric": metrics.latent_distance(),
+                "encoder": "text_encoder", "norm": "as read", "tokens": "words", "pooled": "final",
+                "steps": 1,
+                "guidance": 1.0, "batch": 4, "progress": None}),
             "decided": (analysis.decided, {
                 "model": model, "without": "a cat", "with_": "a dog", "seeds": [0], "stride": 1, "batch": 4,
                 "metric": metrics.latent_distance(), "concepts": ["dog"], "progress": None, "steps": 2,

@@ -20,7 +20,7 @@ from ...models.base import Model, Prompt
 from ...models.errors import NotFoundError, UsageError
 from ...models.progress import Progress, part, showing
 from ...models.run.context import CallContext, When
-from ...models.run.sampling import Sampling
+from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...probes.intervene import Change, Intervention, Spec
@@ -94,7 +94,10 @@ def locogen(  # noqa: PLR0913  # one experiment, all its settings by name
     check_each_once("seeds", seeds)
     windows = _windows(reading_layers(model), widest, settings)
     (at,) = step_windows(None if when is None else [when], len(model.steps(steps)))
-    how = {"steps": steps, "guidance": model.default_guidance if guidance is None else guidance}
+    how: SamplingOptions = {
+        "steps": steps,
+        "guidance": model.default_guidance if guidance is None else guidance,
+    }
     with torch.no_grad():
         pairs = list(zip(model.encode(list(prompts)), model.encode(list(others)), strict=True))
     scores, rows = [], 0
