@@ -1,1 +1,1 @@
-"""Where, and when, a word comes into the picture: four methods beside causal mediation."""
+"""Where, and when, a word comes into the picture: methods beside causal mediation."""
