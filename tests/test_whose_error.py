@@ -405,6 +405,8 @@ class World:
         denoiser = {**causal, "sites": [SITE], "windows": [[0]], "heads": None, "tokens": None,
                     "neighbours": 1, "direct": True, "source": "trajectory"}  # fmt: skip
         coords = {"site": ["unet/a/b", "unet/a/c"], "seed": range(4)}
+        five = {"site": [f"unet/a/b{i}" for i in range(5)]}
+        ranked = scores.Scores(xr.DataArray(np.eye(5, 4), {**five, "seed": range(4)}, ("site", "seed")))
         many = scores.Scores(xr.DataArray(np.eye(2, 4), coords, ("site", "seed")))
         found = analysis.trace_text(**text)
         maps = analysis.word_maps(model, ["a cat"], seeds=[0], steps=1)
@@ -429,6 +431,9 @@ class World:
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
+            "attribution_patching": (analysis.attribution_patching, {
+                **{k: v for k, v in causal.items() if k != "batch"}, "sites": [SITE]}),
+            "agreement": (analysis.agreement, {"approximate": ranked, "true": ranked, "level": 0.9}),
             "lens": (analysis.lens, {
                 "model": model, "prompts": ["a cat"], "seeds": [0], "metric": metrics.latent_distance(),
                 "encoder": "text_encoder", "norm": "as read", "tokens": "words", "pooled": "final",

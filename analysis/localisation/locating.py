@@ -15,6 +15,7 @@ from ..mediation.denoiser_tracing import trace_denoiser
 from ..mediation.text_tracing import trace_text
 from ..scores import Scores
 from .layer_prompts import locogen
+from .patching_gradients import attribution_patching
 
 Subject = str | Sequence[str]
 
@@ -23,7 +24,7 @@ Subject = str | Sequence[str]
 def locate(
     model: Model, prompts: Sequence[str], subject: Subject, *, method: str = "mediation", **settings: Any
 ) -> Scores:
-    """Return for each place the share of the subject's effect, by one of several methods.
+    """Return for each place what it has to do with the subject, by one of several methods.
 
     What each answers and costs: docs/localisation.md.
 
@@ -33,7 +34,8 @@ def locate(
         subject: the words in question, or one for each prompt.
         method: ``"mediation"`` restores sites of the denoiser (``trace_denoiser``), ``"text"`` states of
             a text encoder (``trace_text``), ``"locogen"`` lets layers read the prompt without the subject
-            (``locogen``; ``others`` are other prompts to read).
+            (``locogen``; ``others`` are other prompts to read). ``"attribution_patching"`` gives approximate
+            effects, in units of the metric.
         **settings: of that function: seeds, metric, steps, ...
 
     Raises:
@@ -70,4 +72,5 @@ METHODS: Mapping[str, Callable[..., Scores]] = {
     "mediation": _mediation,
     "text": _text,
     "locogen": _locogen,
+    "attribution_patching": attribution_patching,
 }
