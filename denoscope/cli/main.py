@@ -14,6 +14,7 @@ from .. import __version__
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
+from .commands.export import export
 from .commands.generate import generate
 from .commands.investigate import investigate
 from .commands.locate import locate
@@ -64,7 +65,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
     "Look": (generate, sites, trace),
     "Find": (locate,),
-    "Change": (edit,),
+    "Change": (edit, export),
     "Check": (evaluate,),
 }
 for panel, commands in COMMANDS.items():
