@@ -67,8 +67,8 @@ def patch(
 
     Args:
         site: where.
-        values: a Trace that holds the site, or a tensor [step, row, ...] ([row, ...] in text encoders);
-            a row size of 1 is used for every row. Steps the values do not hold are an error, and so are
+        values: a Trace that holds the site, a dictionary of tensors, or a tensor [step, row, ...]
+            ([row, ...] in text encoders); a row size of 1 is used for every row. Steps the values do not hold are an error, and so are
             those of a Trace that was at another time there.
         when: which steps, branch and samples.
         tokens: patch only these positions of the site's tokens, wherever its layout has them; None is all.
@@ -189,7 +189,8 @@ def _lookup(
     else:
         tensor = values[site]
         steps = {s.index: s for s in getattr(values, "kept_steps", ())}
-        indices = {index: i for i, index in enumerate(steps)}
+        # a plain dictionary of tensors knows no steps: they count from 0, as those of a tensor
+        indices = {index: i for i, index in enumerate(steps)} or {i: i for i in range(len(tensor))}
 
     def at(step: Step | None) -> Tensor:
         if step is None:

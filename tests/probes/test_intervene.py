@@ -329,3 +329,11 @@ def test_rows_of_values_that_do_not_fit_are_refused(tiny):
             trace(tiny, ["a cat"] * 3, seeds=[0, 1, 2], steps=2, interventions=[patch(site, two)])
         with pytest.raises(ValueError, match=r"rows \(7,\) are not all among the run's samples"):
             trace(tiny, ["a cat"], seeds=[0], steps=2, interventions=[zero(site, When(rows=(7,)))])
+
+
+def test_a_dictionary_of_tensors_patches_as_its_tensors_do(tiny, plain):
+    site = next(s for s in tiny.sites() if s.kind == "cross_attn.out")
+    other = 2 * plain[site]
+    given = [patch(site, values) for values in ({site: other}, other)]
+    one, two = (trace(tiny, PROMPTS, interventions=[i], **RUN).latents for i in given)
+    assert torch.equal(one, two) and not torch.equal(one, plain.latents)
