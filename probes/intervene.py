@@ -68,8 +68,8 @@ def patch(
     Args:
         site: where.
         values: a Trace that holds the site, a dictionary of tensors, or a tensor [step, row, ...]
-            ([row, ...] in text encoders); a row size of 1 is used for every row. Steps the values do not hold are an error, and so are
-            those of a Trace that was at another time there.
+            ([row, ...] in text encoders); a row size of 1 is used for every row. Steps the values do not hold
+            are an error, and so are those of a Trace that was at another time there.
         when: which steps, branch and samples.
         tokens: patch only these positions of the site's tokens, wherever its layout has them; None is all.
         heads: patch only these heads of q, k, v, z or probs; None is all.
