@@ -83,7 +83,8 @@ def refact(
         RuntimeError: if the loss is not finite.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
-    >>> edit = refact(load(tiny_sd()), {"cat": "dog"}, settings="paper", captions=["a cat", "a red dog"])
+    >>> site, captions = "text_encoder/layer.0/mlp.out", ["a cat", "a red dog"]
+    >>> edit = refact(load(tiny_sd()), {"cat": "dog"}, site=site, captions=captions, settings="paper")
     >>> int(edit.to_frame()["rank"].iloc[0])
     1
     """

@@ -139,8 +139,10 @@ def test_a_request_beside_others_finds_the_value_that_it_finds_alone(
 
 
 def test_the_same_call_gives_the_same_edit(model: Any) -> None:
-    made = [refact(model, {"cat": "dog"}, settings="paper", **QUICK) for _ in range(2)]
-    assert made[0] == made[1] and made[0].note["site"] == "text_encoder/layer.1/mlp.out"
+    made = [refact(model, {"cat": "dog"}, site=SITE, settings="paper", **QUICK) for _ in range(2)]
+    assert made[0] == made[1] and made[0].to_frame()["norm"].iloc[0] > 0.01
+    deep = refact(model, {"cat": "dog"}, settings="paper", **QUICK)
+    assert deep.note["site"] == "text_encoder/layer.1/mlp.out"
 
 
 @pytest.mark.parametrize("settings", [None, "paper"])
