@@ -23,9 +23,10 @@ from ...models.run.context import CallContext, When
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.site import Site
 from ...models.store.provenance import provenance
-from ...probes.intervene import Change, Intervention, Spec
+from ...probes.intervene import Intervention, Spec
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..mediation.choice import step_windows
+from ..mediation.denoiser_tracing import copy_row
 from ..mediation.runs import check_each_once
 from ..metrics import Metric
 from ..scores import Scores
@@ -181,7 +182,7 @@ class _Reading:
         put = [self._text(site) for layer in layers for site in (layer, _values(layer))]
         put += self.always
         if self.joint:
-            entry = Intervention(self.model.input_site, _copy(0, 1), self.when)
+            entry = Intervention(self.model.input_site, copy_row(0, 1), self.when)
             return SweepRun(self.prompt, 0, (entry, *put), (self.other,))
         if self.masks is not None:
             put += [i for layer in self.layers for i in self._masked(self.masks, layer, layer in layers)]
@@ -189,7 +190,7 @@ class _Reading:
 
     def _text(self, site: Site) -> Intervention:
         if self.joint:
-            return Intervention(site, _copy(1, 0), self.when)
+            return Intervention(site, copy_row(1, 0), self.when)
         text = self.texts[site]
         spec = Spec("the text of another prompt", {"text": text})
         return Intervention(site, lambda x, _: text.to(x).expand_as(x), self.when, spec)
@@ -201,7 +202,7 @@ class _Reading:
             raise UsageError(f"{self.model.name} reads no pooled text; leave out pooled=True")
         spec = Spec("the pooled text of another prompt", {"pooled": value})
         if self.joint:  # the other's own row keeps what it has
-            return [Intervention(site, _copy(1, 0), self.when)]
+            return [Intervention(site, copy_row(1, 0), self.when)]
         return [Intervention(site, lambda x, _: value.to(x).expand_as(x), self.when, spec)]
 
     def _masked(self, masks: Masks, layer: Site, read_other: bool) -> list[Intervention]:
@@ -247,12 +248,3 @@ def _texts(model: Model, other: Prompt, layers: Sequence[Site]) -> dict[Site, Te
 
 def _values(keys: Site) -> Site:
     return Site(str(keys).replace(".k_proj", ".v_proj"))
-
-
-def _copy(source: int, target: int) -> Change:
-    def fn(x: Tensor, _: CallContext) -> Tensor:
-        y = x.clone()
-        y[target] = x[source]
-        return y
-
-    return fn

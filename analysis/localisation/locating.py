@@ -9,9 +9,10 @@ import torch
 
 from ...models.arguments import checked
 from ...models.base import Model
-from ...models.errors import NotFoundError, UsageError
+from ...models.errors import NotFoundError
 from ...models.suggest import near
 from ..mediation.denoiser_tracing import trace_denoiser
+from ..mediation.runs import each_subject
 from ..mediation.text_tracing import trace_text
 from ..scores import Scores
 from .layer_prompts import locogen
@@ -57,11 +58,7 @@ def _text(model: Model, prompts: Sequence[str], subject: Subject, **settings: An
 
 def _locogen(model: Model, prompts: Sequence[str], subject: Subject, **settings: Any) -> Scores:
     if "others" not in settings:
-        subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
-        if len(subjects) != len(prompts):
-            raise UsageError(
-                f"{len(prompts)} prompts but {len(subjects)} subjects; give one for all, or one for each"
-            )
+        subjects = each_subject(prompts, subject)
         with torch.no_grad():
             read = model.encode(list(prompts))
         settings["others"] = [p.without(s) for p, s in zip(read, subjects, strict=True)]

@@ -152,8 +152,8 @@ def _in_place(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Re
     entry = experiment.model.input_site
 
     def pair(group: Sequence[Site], when: When) -> tuple[Intervention, ...]:
-        copied = (Intervention(site, _copy(1, 0), when) for site in group)
-        return (Intervention(entry, _copy(0, 1), when), *copied)
+        copied = (Intervention(site, copy_row(1, 0), when) for site in group)
+        return (Intervention(entry, copy_row(0, 1), when), *copied)
 
     put = [pair(group, cut.when) for group, cut in plan.places]
     clean, corrupted = experiment.clean[p], experiment.corrupted[p]
@@ -162,7 +162,9 @@ def _in_place(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Re
     return Restored(runs, blocked=blocked if plan.direct else ())
 
 
-def _copy(source: int, target: int) -> Change:
+def copy_row(source: int, target: int) -> Change:
+    """Give one row of a batch what another one has."""
+
     def fn(x: Tensor, _: CallContext) -> Tensor:
         y = x.clone()
         y[target] = x[source]

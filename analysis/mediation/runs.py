@@ -214,11 +214,7 @@ def open_experiment(
     check_each_once("seeds", seeds)
     check_run(len(seeds), seeds)
     how = Sampling(steps=steps, guidance=guidance)
-    subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
-    if len(subjects) != len(prompts):
-        raise UsageError(
-            f"{len(prompts)} prompts but {len(subjects)} subjects; give one for all, or one for each"
-        )
+    subjects = each_subject(prompts, subject)
     with torch.no_grad():
         clean = model.encode(list(prompts))
     corruptions = corrupt(model, clean, subjects, corruption)
@@ -235,6 +231,16 @@ def open_experiment(
     return CausalExperiment(
         model, clean, corruptions, corrupted, list(seeds), metric, corruption, settings, about
     )
+
+
+def each_subject(prompts: Sequence[str], subject: str | Sequence[str]) -> list[str]:
+    """Return the subject of each prompt, given one for all or one for each; else raise ValueError."""
+    subjects = [subject] * len(prompts) if isinstance(subject, str) else list(subject)
+    if len(subjects) != len(prompts):
+        raise UsageError(
+            f"{len(prompts)} prompts but {len(subjects)} subjects; give one for all, or one for each"
+        )
+    return subjects
 
 
 def check_each_once(name: str, given: Sequence[Any]) -> None:
