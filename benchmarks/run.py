@@ -20,6 +20,7 @@ from pathlib import Path
 import closed_form
 import pages
 import sweeping
+import text_solves
 import torch
 import tracing
 from measure import Row
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "memory": lambda: tracing.measure_memory(rounds=3),
     "sweep": lambda: sweeping.measure(rounds=3),
     "edit": lambda: closed_form.measure(rounds=9),
+    "solves": lambda: text_solves.measure(rounds=1),
 }
 HEADER = ("what", "against", "measured", "target", "met", "how much")
 

@@ -112,7 +112,7 @@ def edit_text(
         change = solve(
             made.keys, {"": made.targets - made.keys}, made.ridge, preserve=made.kept, exact=made.held
         )[""]
-        deltas |= {layer.weight: _of_layer(change, layer) for layer in made.layers}
+        deltas |= {layer.weight: of_layer(change, layer) for layer in made.layers}
         told[made.space] = {"ridge": made.ridge, "rows": len(made.keys), **made.room()}
     about = {"keep": list(keep), "hold": list(hold), "spaces": told, "unedited": left}
     return Edit.of(model, deltas, method=method, **note, settings=asdict(settings), **about)
@@ -225,7 +225,7 @@ def _kept(states: Mapping[str, Sequence[TokenStates]], texts: Sequence[str], tok
     return torch.cat(found).double()
 
 
-def _of_layer(change: Delta, layer: TextLayer) -> Delta:
+def of_layer(change: Delta, layer: TextLayer) -> Delta:
     """The change of a layer's weight, W0 B, that has it read k as k + B k; text is its first columns.
 
     B is the solution for the keys themselves, one for all layers of a space.
