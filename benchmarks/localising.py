@@ -1,7 +1,7 @@
 """What cheaper ways to rank places keep of the full sweep: ``python benchmarks/localising.py``.
 
 Twenty studies on ``emoji``, each a sweep over all sites of the denoiser: 20 words that the model paints, in
-turn the subject of a prompt. On the stored effects the race is run again, so that it meets the very samples that
+turn the subject of a prompt. On the stored effects the race is run again, so that it meets the very samples
 the sweep had. Attribution patching is run on the first studies of both text models. Writes the tables of
 docs/localisation.md. Results are kept in --output under a hash of the weights: a run that was stopped goes
 on, and other weights are measured anew. Some 40 minutes of one core.

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 from torch import Tensor
 
-from .errors import WrongTypeError
+from .errors import UsageError, WrongTypeError
 
 F = TypeVar("F", bound=Callable[..., Any])
 Part = tuple[str, Any, Any]
@@ -242,3 +242,17 @@ def _words(kind: Any) -> str:
 
 def _one(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def batches(total: int, batch: int) -> list[slice]:
+    """Return the slices that cut so many samples into batches.
+
+    Raises:
+        ValueError: for a batch that holds none.
+
+    >>> batches(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    if batch < 1:
+        raise UsageError(f"batch is {batch}; it holds at least 1 sample")
+    return [slice(i, min(i + batch, total)) for i in range(0, total, batch)]

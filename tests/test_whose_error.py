@@ -415,6 +415,8 @@ class World:
                     "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "progress": None}  # fmt: skip
         switched = analysis.decided(model, "a cat", "a dog", seeds=[0, 1], steps=2,
                                     metric=metrics.latent_distance())  # fmt: skip
+        read = analysis.special_tokens(model, ["a cat"], seeds=[0], sites=[PROBS], steps=1)
+        large = analysis.outlier_channels(model, ["a cat", "a dog"], seeds=[0], sites=[SITE], steps=1)
         effect, evaluated = found.indirect_effect, analysis.evaluate_edit(**evaluate)
         found.save("mediation.zarr")
         effect.save("scores.zarr")
@@ -457,6 +459,27 @@ class World:
             "locate": (analysis.locate, {
                 "model": model, "prompts": ["a cat"], "subject": "cat", "method": "locogen", "seeds": [0],
                 "metric": metrics.latent_distance(), "steps": 1}),
+            "text_rows": (analysis.text_rows, {
+                "model": model, "prompts": ["a cat"], "subject": "cat", "seeds": [0], "batch": 4,
+                "metric": metrics.latent_distance(), "kept": {"end": ["end"]}, "steps": 1, "guidance": 1.0,
+                "progress": None}),
+            "special_tokens": (analysis.special_tokens, {
+                "model": model, "prompts": ["a cat"], "seeds": [0], "sites": [PROBS], "steps": 1,
+                "guidance": 1.0, "batch": 2, "progress": None}),
+            "outlier_channels": (analysis.outlier_channels, {
+                "model": model, "prompts": ["a cat"], "seeds": [0], "sites": [SITE], "steps": 1,
+                "guidance": 1.0, "batch": 2, "progress": None}),
+            "channels_ablated": (analysis.channels_ablated, {
+                "model": model, "channels": large, "prompts": ["a cat", "a dog"], "seeds": [0], "k": 1,
+                "metric": metrics.latent_distance(), "steps": 1, "guidance": 1.0, "batch": 4,
+                "progress": None}),
+            "Channels": (analysis.Channels, {"data": large.data}),
+            "Channels.top": (large.top, {"site": SITE, "k": 1}),
+            "Channels.step_means": (large.step_means, {"site": SITE}),
+            "Channels.energies": (large.energies, {"site": SITE}),
+            "SpecialTokens": (analysis.SpecialTokens, {"mass": read.mass, "value": read.value,
+                                                       "contribution": read.contribution}),
+            "SpecialTokens.to_frame": (read.to_frame, {"level": 0.9}),
             "Mediation": (analysis.Mediation, {"data": found.data}),
             "Mediation.total": (found.total, {"level": 0.9}),
             "Mediation.to_frame": (found.to_frame, {"level": 0.9}),

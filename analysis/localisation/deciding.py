@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ...models.arguments import checked
+from ...models.arguments import batches, checked
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.errors import UsageError
 from ...models.progress import Progress, showing
@@ -190,8 +190,8 @@ class _Switching:
             yield state
 
     def _batches(self, cells: Sequence[Cell]) -> Iterator[Sequence[Cell]]:
-        for first in range(0, len(cells), self.batch):
-            yield cells[first : first + self.batch]
+        for some in batches(len(cells), self.batch):
+            yield cells[some]
 
     def scored(self, metrics: Sequence[Metric]) -> tuple[Array, Array]:
         """Return scores and nearness of all runs, [direction, switch, prompt, seed]."""

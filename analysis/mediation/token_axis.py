@@ -46,7 +46,7 @@ def token_axis(
         ValueError: if the prompts' subjects or ends lie at different positions, or a position does not exist.
     """
     _check_aligned(prompts, subjects)
-    n, end, starts = len(prompts[0].tokens), prompts[0].end, _starts(prompts[0])
+    n, end, starts = len(prompts[0].tokens), prompts[0].end, starts_of(prompts[0])
     if tokens is None:
         groups = [range(starts), *range(starts, end + 1), range(end + 1, n)]
         tokens = [t for t in groups if isinstance(t, int) or t]
@@ -57,7 +57,7 @@ def token_axis(
             f"tokens is {list(tokens)!r}; it holds positions (or groups of them) from 0 to {n - 1}"
         )
     names = [_name([p.tokens[t] for p in prompts], t, end) for t in range(n)]
-    roles = [_role(t, subjects[0], end) for t in range(n)]
+    roles = [role_of(t, subjects[0], end) for t in range(n)]
     names[:starts] = roles[:starts] = ["start"] * starts
     return TokenAxis(
         tuple(groups),
@@ -78,7 +78,7 @@ def by_role(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) -> list
     found = []
     for words, subject in zip(prompts, subjects, strict=True):
         role = {"start": "before", "between": "after"}
-        each = [_role(t, subject, words.end) for t in range(len(words.tokens))]
+        each = [role_of(t, subject, words.end) for t in range(len(words.tokens))]
         own = {r: tuple(t for t, name in enumerate(each) if role.get(name, name) == r) for r in ROLES}
         found.append(own)
     roles = [r for r in ROLES if any(own[r] for own in found)]
@@ -95,8 +95,8 @@ def _check_aligned(prompts: Sequence[Words], subjects: Sequence[Sequence[int]]) 
             )
 
 
-def _starts(words: Words) -> int:
-    """How many tokens stand before the text: one for CLIP, none for T5, a whole instruction for Sana."""
+def starts_of(words: Words) -> int:
+    """Return how many tokens stand before the text: one for CLIP, none for T5, an instruction for Sana."""
     return next((i for i, (a, b) in enumerate(words.spans) if b > a), 0)
 
 
@@ -107,12 +107,13 @@ def _name(pieces: Sequence[str], position: int, end: int) -> str:
     return next(iter(words)) if len(words) == 1 else "*"
 
 
-def _role(position: int, subject: Sequence[int], end: int) -> str:
+def role_of(position: int, subject: Sequence[int], end: int) -> str:
+    """Return what a token at a position is to the subject's positions and the end of the text."""
     if position >= end:
         return "end" if position == end else "pad"
     if position in subject:
         return "subject"
-    if position < min(subject):
+    if not subject or position < min(subject):
         return "before"
     return "after" if position > max(subject) else "between"
 

@@ -17,7 +17,7 @@ from typing import Unpack
 import pandas as pd
 from torch import Tensor
 
-from ...models.arguments import check_fields, checked
+from ...models.arguments import batches, check_fields, checked
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.html import panel, table
@@ -147,8 +147,7 @@ def _labels(  # noqa: PLR0917  # as balance has them
 ) -> Counter[str | None]:
     """How often each label was given to some pictures."""
     said: Counter[str | None] = Counter()
-    for first in range(0, len(texts), batch):
-        some = slice(first, first + batch)
+    for some in batches(len(texts), batch):
         images = trace(model, texts[some], seeds=seeds[some], **sampling).images
         given = list(label(images))
         if len(given) != len(images):
