@@ -84,7 +84,7 @@ def text_rows(
     subjects = each_subject(prompts, subject)
     kinds = [kinds_of(p, s) for p, s in zip(plain, subjects, strict=True)]
     mixed = [
-        [_mixed(p, nothing, [k in some for k in own]) for p, own in zip(plain, kinds, strict=True)]
+        [with_rows(p, nothing, [k in some for k in own]) for p, own in zip(plain, kinds, strict=True)]
         for some in chosen.values()
     ]
     runs = [SweepRun(p, s) for given in [plain, *mixed] for p in given for s in seeds]
@@ -126,8 +126,12 @@ def kinds_of(prompt: Prompt, subject: str | None) -> list[str]:
     return found
 
 
-def _mixed(prompt: Prompt, nothing: Prompt, own: Sequence[bool]) -> Prompt:
-    """The prompt, with rows of no text where it does not keep its own."""
+def with_rows(prompt: Prompt, nothing: Prompt, own: Sequence[bool]) -> Prompt:
+    """Return the prompt, with rows of no text where it does not keep its own.
+
+    Raises:
+        ValueError: for encodings of different length.
+    """
     keep = torch.tensor(own, device=prompt.embeds.device)[:, None]
     empty: Tensor = nothing.embeds
     if empty.shape != prompt.embeds.shape:

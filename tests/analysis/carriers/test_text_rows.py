@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from denoscope import load, trace
-from denoscope.analysis.carriers.text_rows import KINDS, _mixed, kinds_of, text_rows
+from denoscope.analysis.carriers.text_rows import KINDS, with_rows, kinds_of, text_rows
 from denoscope.analysis.metrics import latent_distance
 from denoscope.models.errors import NotFoundError, UsageError, WrongTypeError
 from denoscope.models.synthetic.tiny_families import tiny_pixart_alpha, tiny_sd3
@@ -46,7 +46,7 @@ def test_all_rows_are_the_plain_run_and_none_the_empty_text(tiny: Any) -> None:
 def test_rows_of_no_text_stand_exactly_where_the_own_ones_are_not_kept(tiny: Any) -> None:
     prompt, nothing = tiny.encode([TEXT])[0], tiny.encode([""])[0]
     keep = [k == "end" for k in kinds_of(prompt, None)]
-    mixed = _mixed(prompt, nothing, keep).embeds
+    mixed = with_rows(prompt, nothing, keep).embeds
     for row, own in enumerate(keep):
         assert torch.equal(mixed[row], (prompt if own else nothing).embeds[row])
 
