@@ -281,14 +281,15 @@ def main() -> None:
     model = denoscope.load("emoji")
     folder = options.output / f"carriers-{fingerprint(model)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
+
+    def variants(name: str, measure: Callable[[denoscope.Model], Scores], title: str) -> str:
+        return listed(kept(folder / f"{name}.zarr", lambda: measure(model)), title)
+
     write(PAGE, "rows", rows(model, folder))
-    for name, measure, title in (
-        ("dose", dose, "padding that is kept, all else from no text"),
-        ("padding", other_padding, "padded with"),
-        ("unread", unread, "cross-attention"),
-        ("heads", knocked_out, "the word may not be written into the padding by"),
-    ):
-        write(PAGE, name, listed(kept(folder / f"{name}.zarr", lambda m=measure: m(model)), title))  # type: ignore[misc]
+    write(PAGE, "dose", variants("dose", dose, "padding that is kept, all else from no text"))
+    write(PAGE, "padding", variants("padding", other_padding, "padded with"))
+    write(PAGE, "unread", variants("unread", unread, "cross-attention"))
+    write(PAGE, "heads", variants("heads", knocked_out, "the word may not be written into the padding by"))
     write(PAGE, "tokens", tokens(folder))
     first, second = channels(folder)
     write(PAGE, "channels", first)
