@@ -415,6 +415,9 @@ class World:
                     "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "progress": None}  # fmt: skip
         switched = analysis.decided(model, "a cat", "a dog", seeds=[0, 1], steps=2,
                                     metric=metrics.latent_distance())  # fmt: skip
+        painted = analysis.lens(model, ["a cat"], seeds=[0], steps=1, metric=metrics.latent_distance())
+        switched.save("decision.zarr")
+        painted.save("lens.zarr")
         read = analysis.special_tokens(model, ["a cat"], seeds=[0], sites=[PROBS], steps=1)
         large = analysis.outlier_channels(model, ["a cat", "a dog"], seeds=[0], sites=[SITE], steps=1)
         effect, evaluated = found.indirect_effect, analysis.evaluate_edit(**evaluate)
@@ -446,6 +449,10 @@ class World:
                 "metric": metrics.latent_distance(), "concepts": ["dog"], "progress": None, "steps": 2,
                 "guidance": 1.0}),
             "Decision": (analysis.Decision, {"data": switched.data}),
+            "Decision.save": (switched.save, {"path": "decision.zarr"}),
+            "Decision.load": (switched.load, {"path": "decision.zarr"}),
+            "Lens.save": (painted.save, {"path": "lens.zarr"}),
+            "Lens.load": (painted.load, {"path": "lens.zarr"}),
             "Decision.total": (switched.total, {"level": 0.9}),
             "Decision.curves": (switched.curves, {"of": "score", "level": 0.9}),
             "Decision.times": (switched.times, {"of": "score", "level": 0.9, "n_resamples": 2, "seed": 0}),

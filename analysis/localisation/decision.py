@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval, proportion
+from ..scores import load_store, save_store
 from .bootstrap import Array, check_resampling, quantiles, repeated, resamples
 
 Measure: TypeAlias = Literal["score", "yes", "nearness"]
@@ -144,6 +146,29 @@ class Decision:
     def plot(self, of: Measure = "score") -> Figure:
         """Return the curves, ``analysis.plots.level_curves``; of a concept without effect there are none."""
         return figure("level_curves", self.curves(of))
+
+    @checked
+    def save(self, path: str | Path) -> None:
+        """Write a zarr store, whole or not at all.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        save_store(self.data, path)
+
+    @classmethod
+    @checked
+    def load(cls, path: str | Path) -> Decision:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: if there is nothing at the path.
+            ValueError: if it is no store of a Decision, or damaged.
+        """
+        data = load_store(path)
+        if missing := {"score", "nearness", "concept", "log_snr"} - set(data.variables):
+            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Decision.save")
+        return cls(data)
 
     def _parts(self, of: Measure) -> Iterator[tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]]:
         """For each concept the values, and those of the pure runs without and with it [prompt, seed]."""

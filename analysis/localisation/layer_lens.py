@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from ...models.base import Model, Prompt
 from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError, UsageError
 from ...models.html import panel, table
+from ...models.images import to_array
 from ...models.places.hooks import suspended
 from ...models.progress import Progress
 from ...models.run.context import CallContext
@@ -32,7 +34,7 @@ from ...probes.sweep.sweeping import SweepRun, sweep
 from ...probes.text_states import parts_reached, site_states
 from ..mediation.runs import check_each_once
 from ..metrics import Metric
-from ..scores import Scores
+from ..scores import Scores, load_store, save_store
 from .scoring import score_runs
 
 
@@ -67,6 +69,40 @@ class Lens:
     def plot(self) -> Figure:
         """Return the pictures in a grid, ``analysis.plots.picture_grid``."""
         return figure("picture_grid", self.images.flatten(0, 2))
+
+    @checked
+    def save(self, path: str | Path) -> None:
+        """Write a zarr store with scores, latents and pictures, whole or not at all.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        values, sizes = self.scores.values, self.latents.shape[:3]
+        images = to_array(self.images.flatten(0, 2)).values
+        three = ("site", "prompt", "seed")
+        latents = self.latents.detach().cpu().float().numpy()
+        data = {
+            "score": values,
+            "latents": ((*three, *(f"latent_{i}" for i in range(latents.ndim - 3))), latents),
+            "images": ((*three, "y", "x", "channel"), images.reshape(*sizes, *images.shape[1:])),
+        }
+        save_store(xr.Dataset(data, attrs=values.attrs), path)
+
+    @classmethod
+    @checked
+    def load(cls, path: str | Path) -> Lens:
+        """Read what ``save`` wrote; its pictures are those that were saved, in 256 levels.
+
+        Raises:
+            FileNotFoundError: if there is nothing at the path.
+            ValueError: if it is no store of a Lens, or damaged.
+        """
+        data = load_store(path)
+        if missing := {"score", "latents", "images"} - set(data):
+            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Lens.save")
+        pictures = torch.tensor(data["images"].values).movedim(-1, -3).flatten(0, 2).float() / 255
+        scores = Scores(data["score"].rename(None).assign_attrs(data.attrs))
+        return cls(scores, torch.tensor(data["latents"].values), lambda _: pictures)
 
 
 @checked

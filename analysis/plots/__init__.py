@@ -11,6 +11,7 @@ from .lines import level_curves
 from .maps import effect_map, word_heat
 from .offline import plotly_js
 from .strips import before_after, picture_grid, sampling_strip
+from .timing import when_and_where
 
 __all__ = [
     "before_after",
@@ -21,5 +22,6 @@ __all__ = [
     "plotly_js",
     "sampling_strip",
     "weight_bars",
+    "when_and_where",
     "word_heat",
 ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from denoscope import load, trace
-from denoscope.analysis.carriers.text_rows import KINDS, with_rows, kinds_of, text_rows
+from denoscope.analysis.carriers.text_rows import KINDS, kinds_of, text_rows, with_rows
 from denoscope.analysis.metrics import latent_distance
 from denoscope.models.errors import NotFoundError, UsageError, WrongTypeError
 from denoscope.models.synthetic.tiny_families import tiny_pixart_alpha, tiny_sd3

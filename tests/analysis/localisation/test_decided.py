@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from denoscope import Intervention, When, load, trace
-from denoscope.analysis import Decision, decided
+from denoscope.analysis import Decision, Scores, decided
 from denoscope.analysis.localisation.decision import _half
 from denoscope.analysis.metrics import Outcome, latent_distance
+from denoscope.models.errors import UsageError
 from denoscope.models.run.sampling import Sampling
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
 from denoscope.models.synthetic.tiny_families import tiny_pixart_alpha, tiny_sdxl
@@ -219,3 +221,14 @@ def test_mistakes_are_told(tiny: Any) -> None:
         made([[1, 0], [0, 1]]).curves(of="scores")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n_resamples is 0"):
         made([[1, 0], [0, 1]]).times(n_resamples=0)
+
+
+def test_a_saved_decision_is_the_same(tiny: Any, tmp_path: Path) -> None:
+    found = decided(tiny, "a cat", "a red cat", seeds=[0, 1], steps=2, metric=latent_distance())
+    found.save(tmp_path / "found")
+    again = Decision.load(tmp_path / "found")
+    xr.testing.assert_identical(again.curves(), found.curves())
+    assert again.concepts == found.concepts and again.rows == found.rows and again.warning == found.warning
+    Scores(found.data["score"].rename(direction="site")).save(tmp_path / "scores")
+    with pytest.raises(UsageError, match="written by Decision.save"):
+        Decision.load(tmp_path / "scores")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import xarray as xr
 
 from denoscope import load, trace
-from denoscope.analysis.localisation.layer_lens import _Layers, lens
+from denoscope.analysis.localisation.layer_lens import Lens, _Layers, lens
 from denoscope.analysis.metrics import latent_distance
+from denoscope.models.errors import UsageError
 from denoscope.models.synthetic.tiny_families import tiny_pixart_alpha, tiny_sd3, tiny_sdxl
 
 TEXTS = ["a red cat", "a dog"]
@@ -61,3 +64,15 @@ def test_the_norm_is_left_out_or_added(tiny: Any) -> None:
 def test_mistakes_are_told(tiny: Any) -> None:
     with pytest.raises(LookupError, match="no text encoder 'text_encoder_9'; it has text_encoder"):
         lens(tiny, TEXTS, seeds=[0], metric=latent_distance(), encoder="text_encoder_9", steps=1)
+
+
+def test_a_saved_lens_has_its_pictures(tiny: Any, tmp_path: Path) -> None:
+    found = lens(tiny, TEXTS, seeds=[0], metric=latent_distance(), steps=2)
+    found.save(tmp_path / "lens")
+    again = Lens.load(tmp_path / "lens")
+    assert torch.equal(again.latents, found.latents) and again.images.shape == found.images.shape
+    assert float((again.images - found.images.clamp(0, 1)).abs().max()) <= 0.5 / 255 + 1e-6
+    xr.testing.assert_identical(again.scores.values, found.scores.values)
+    found.scores.save(tmp_path / "scores")
+    with pytest.raises(UsageError, match="written by Lens.save"):
+        Lens.load(tmp_path / "scores")
