@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..models.arguments import checked
-from ..models.errors import UsageError, WrongTypeError
+from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.judges.choosing import Function, TextJudge
+from ..models.suggest import near
 from ..models.text.prompt import Prompt
 from .judging import fits
 
@@ -33,6 +34,12 @@ class Outcome:
     prompts: tuple[Prompt, ...]
     decode: Callable[[Tensor], Tensor]
     clean: Float[Tensor, "sample ..."] | None = None
+
+    def some(self, samples: Sequence[int]) -> Outcome:
+        """Return the outcome of some samples."""
+        chosen = list(samples)
+        clean = None if self.clean is None else self.clean[chosen]
+        return Outcome(self.latents[chosen], tuple(self.prompts[i] for i in chosen), self.decode, clean)
 
     @cached_property
     def images(self) -> Float[Tensor, "sample ..."]:
@@ -126,6 +133,36 @@ def latent_distance(reference: Tensor | None = None) -> Metric:
         return (outcome.latents - target.to(outcome.latents)).square().flatten(1).mean(1).sqrt()
 
     return _named(metric, "latent_distance(clean run)" if reference is None else "latent_distance(reference)")
+
+
+@checked
+def by_prompt(metrics: Mapping[str, Metric]) -> Metric:
+    """Score each sample by the metric of its own clean prompt: one study of several attributes.
+
+    Args:
+        metrics: for each prompt its metric: ``{"a cook": judge_probability(judge, "concept", "cook")}``.
+
+    Raises (where it scores):
+        LookupError: for a prompt that has none.
+
+    >>> by_prompt({"a cat": latent_distance()}).__name__
+    'by_prompt(a cat: latent_distance(clean run))'
+    """
+
+    def metric(outcome: Outcome) -> Tensor:
+        texts = [p.text for p in outcome.prompts]
+        if unknown := [t for t in texts if t not in metrics]:
+            raise NotFoundError(
+                f"there is no metric for the prompt {unknown[0]!r}; {near(unknown[0], metrics)}"
+            )
+        found = torch.empty(len(texts), dtype=torch.float64, device=outcome.latents.device)
+        for text in dict.fromkeys(texts):
+            own = [i for i, t in enumerate(texts) if t == text]
+            found[own] = metrics[text](outcome.some(own)).to(found)
+        return found
+
+    names = (f"{t}: {getattr(m, '__name__', repr(m))}" for t, m in metrics.items())
+    return _named(metric, f"by_prompt({', '.join(names)})")
 
 
 def measure(metric: Metric, outcome: Outcome) -> Float[Tensor, " sample"]:

@@ -19,6 +19,7 @@ from ..models.site import Site
 from ..models.store.disk import new_folder
 from ..models.store.schema import Schema
 from ..models.store.sealed import seal, unseal
+from ..models.suggest import near
 from .intervals import interval
 
 KIND = "dataset"
@@ -125,7 +126,35 @@ class Scores:
         frame = first.to_frame().head(k)[[*self.places, "mean"]].rename(columns={"mean": "picked"})
         return frame.merge(second.to_frame(level), on=self.places, how="left")
 
-    def _part(self, some: dict[str, slice]) -> Scores:
+    @checked
+    def grouped(self, groups: Mapping[str, Sequence[str]], level: float = 0.95) -> pd.DataFrame:
+        """Return a table of places for each group of prompts: one study of several attributes.
+
+        Args:
+            groups: by name, prompts of the scores: ``{"style": [...], "object": [...]}``.
+            level: how often such intervals hold the true mean.
+
+        Returns:
+            Columns ``group``, the places, mean, low and high; each group's best first.
+
+        Raises:
+            LookupError: for a prompt that the scores do not have, and scores without prompts.
+            ValueError: for no groups, and empty ones.
+        """
+        known = [str(p) for p in self.values["prompt"].values] if "prompt" in self.values.dims else []
+        if not groups or not all(groups.values()):
+            raise UsageError(f'groups is {dict(groups)}; name prompts: {{"style": ["a flat cat"]}}')
+        frames = []
+        for name, prompts in groups.items():
+            for prompt in prompts:
+                if prompt not in known:
+                    raise NotFoundError(f"the scores have no prompt {prompt!r}; {near(prompt, known)}")
+            part = self._part({"prompt": [known.index(p) for p in prompts]})
+            frames.append(part.to_frame(level).assign(group=name))
+        frame = pd.concat(frames, ignore_index=True)
+        return frame[["group", *frame.columns.drop("group")]]
+
+    def _part(self, some: Mapping[str, slice | list[int]]) -> Scores:
         below = self.denominator
         own = None if below is None else below.isel({d: s for d, s in some.items() if d in below.dims})
         return Scores(self.values.isel(some), own)

@@ -17,7 +17,7 @@ from pages import ROOT, bounds, table, write
 
 import denoscope
 from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
-from denoscope.analysis.metrics import Metric, Outcome, judge_probability
+from denoscope.analysis.metrics import Metric, Outcome, by_prompt, judge_probability
 from denoscope.models.judges import load_judge
 from denoscope.models.store.fingerprint import fingerprint
 
@@ -43,6 +43,52 @@ def own_concept() -> Metric:
         return torch.cat([JUDGE.probability(images[i : i + 1], "concept", w) for i, w in enumerate(words)])
 
     return metric
+
+
+ATTRIBUTES: dict[str, dict[str, tuple[str, str, str]]] = {
+    "object": {f"a noto emoji of a {w}": (w, "concept", w) for w in ("pizza", "dog", "rocket", "guitar")},
+    "profession": {
+        f"a noto emoji of a woman {w}": (w, "concept", w)
+        for w in ("firefighter", "astronaut", "cook", "judge")
+    },
+    "style": {f"a {w} emoji of a dog": (w, "style", w) for w in ("twemoji", "flat", "glossy", "monochrome")},
+    "colour": {
+        f"an emoji of a {w} heart": (w, "concept", f"{w} heart") for w in ("red", "blue", "green", "black")
+    },
+    "gender": {
+        f"a noto emoji of a woman {w}": ("woman", "gender", "woman")
+        for w in ("pilot", "farmer", "singer", "mechanic")
+    },
+}
+"""For each prompt its subject, and the attribute and label that tell whether it is seen."""
+
+
+def attributes(model: denoscope.Model) -> Mediation:
+    """One study of five attributes, prompts of different length aligned by role."""
+    each = {p: what for some in ATTRIBUTES.values() for p, what in some.items()}
+    return trace_text(
+        model,
+        list(each),
+        [subject for subject, *_ in each.values()],
+        seeds=[0, 1],
+        metric=by_prompt({p: judge_probability(JUDGE, a, label) for p, (_, a, label) in each.items()}),
+        corruption=Noise(draws=2),
+        steps=12,
+        tokens="roles",
+    )
+
+
+def attribute_table(found: Mediation, most: int = 2) -> str:
+    """The best places of each attribute, and that of all others there."""
+    groups = {name: list(prompts) for name, prompts in ATTRIBUTES.items()}
+    frame = found.normalised.grouped(groups)
+    picked = frame.groupby("group", sort=False).head(most)[["site", "token"]].drop_duplicates()
+    by_place = frame.set_index(["site", "token", "group"])
+    rows = [
+        (place(at), str(at["token"]), *(bounds(by_place.loc[at["site"], at["token"], g]) for g in groups))
+        for _, at in picked.iterrows()
+    ]
+    return table(("text-encoder state", "at", *groups), rows)
 
 
 def kept(path: Path, measure: Callable[[], Mediation]) -> Mediation:
@@ -85,6 +131,7 @@ def studies(model: denoscope.Model) -> dict[str, Callable[[], Mediation]]:
             model, four, FOUR, seeds=[0, 1], metric=own_concept(), corruption=Noise(draws=3), steps=12
         ),
         "padding": lambda: text([10, 11], 2, tokens=[*([t] for t in padding), list(padding)], **layer),
+        "attributes": lambda: attributes(model),
         "trajectory": lambda: unet(range(4), 4, "trajectory"),
         "in_place": lambda: unet(range(4), 4, "in_place"),
     }
@@ -168,6 +215,7 @@ def main() -> None:
     write(PAGE, "text", text_table(found["text"]))
     write(PAGE, "four", text_table(found["four"]))
     write(PAGE, "padding", padding_line(found["padding"]))
+    write(PAGE, "attributes", attribute_table(found["attributes"]))
     write(PAGE, "unet", unet_table(found["trajectory"], found["in_place"]))
 
 

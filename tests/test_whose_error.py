@@ -495,6 +495,7 @@ class World:
             "Mediation.load": (found.load, {"path": "mediation.zarr"}),
             "Scores": (analysis.Scores, {"values": effect.values, "denominator": None}),
             "Scores.interval": (effect.interval, {"level": 0.9, "over": ["seed"]}),
+            "Scores.grouped": (effect.grouped, {"groups": {"one": ["a cat"]}, "level": 0.9}),
             "Scores.confirmed": (many.confirmed, {"k": 1, "level": 0.9, "over": "seed"}),
             "race": (analysis.race, {
                 "score": lambda sites, seeds: many, "sites": ["unet/a/b", "unet/a/c"],
@@ -518,6 +519,7 @@ class World:
                 "requests": {"cat": "dog"}, "efficacy": ["a {}"], "generality": ["the {}"],
                 "neighbourhood": {"bird": ["a {}"]}}),
             "clip_score": (metrics.clip_score, {"judge": judge, "text": "a cat"}),
+            "by_prompt": (metrics.by_prompt, {"metrics": {"a cat": metrics.latent_distance()}}),
             "text_fit": (metrics.text_fit, {"judge": judge, "text": "a cat"}),
             "judge_probability": (metrics.judge_probability, {"judge": judge, "attribute": "style",
                                                               "label": "noto"}),

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from denoscope.analysis.metrics import (
     Outcome,
+    by_prompt,
     clip_score,
     judge_probability,
     latent_distance,
     measure,
     text_fit,
 )
+from denoscope.models.errors import NotFoundError
 from denoscope.models.text.prompt import Prompt
 
 
@@ -112,3 +114,18 @@ def test_refuses_what_is_no_score(scores: object, error: type, words: str) -> No
 def test_latent_distance_needs_something_to_compare_with() -> None:
     with pytest.raises(ValueError, match="there is no clean run here"):
         measure(latent_distance(), outcome())
+
+
+def test_each_prompt_has_its_own_metric() -> None:
+    judge = FakeJudge()
+    metric = by_prompt({"a dog": judge_probability(judge, "concept", "dog"), "a cat": clip_score(judge)})
+    assert measure(metric, outcome()).tolist() == [0.25, 0.25]  # the cat's mean, one less the dog's
+    assert judge.asked == [["a cat"], ("concept", "dog")]
+    clean = torch.zeros(2, 4, 2, 2)
+    apart = by_prompt({"a cat": latent_distance(), "a dog": latent_distance()})
+    assert measure(apart, outcome(clean=clean)).tolist() == [0.25, 0.75]
+
+
+def test_a_prompt_without_a_metric_is_named() -> None:
+    with pytest.raises(NotFoundError, match="no metric for the prompt 'a cat'"):
+        measure(by_prompt({"a dog": latent_distance()}), outcome())

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from denoscope.analysis.scores import Scores, save_store
+from denoscope.models.errors import NotFoundError, UsageError
 from denoscope.models.site import Site
 
 SITES = ["unet/mid.attn.0.0/mlp.out", "unet/mid.attn.0.0/self_attn.out"]
@@ -144,3 +145,23 @@ def test_confirming_needs_two_halves() -> None:
         Scores(values).confirmed()
     with pytest.raises(LookupError, match="the scores have no 'draw'; they repeat over seed"):
         Scores(values).confirmed(over="draw")
+
+
+def test_groups_of_prompts_are_told_apart() -> None:
+    values = xr.DataArray(
+        [[[1.0, 3.0], [10.0, 10.0]], [[0.0, 0.0], [20.0, 22.0]]],
+        dims=("site", "prompt", "seed"),
+        coords={"site": SITES, "prompt": ["a red cat", "a flat dog"], "seed": [0, 1]},
+    )
+    frame = Scores(values).grouped({"colour": ["a red cat"], "style": ["a flat dog"]})
+    assert list(frame.columns) == ["group", "site", "mean", "low", "high"]
+    assert frame["group"].tolist() == ["colour", "colour", "style", "style"]
+    assert frame["mean"].tolist() == [2.0, 0.0, 21.0, 10.0]
+    below = xr.DataArray(
+        [[2.0, 2.0], [10.0, 10.0]], dims=("prompt", "seed"), coords=values.coords["prompt"].coords
+    )
+    assert Scores(values, below).grouped({"style": ["a flat dog"]})["mean"].tolist() == [2.1, 1.0]
+    with pytest.raises(NotFoundError, match="no prompt 'a red dog'"):
+        Scores(values).grouped({"colour": ["a red dog"]})
+    with pytest.raises(UsageError, match="name prompts"):
+        Scores(values).grouped({"colour": []})
