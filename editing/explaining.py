@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import torch
@@ -15,6 +14,7 @@ from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.html import panel, table
 from ..models.site import Site
+from ..probes.joint_text import joint_layers
 from ..probes.text_layers import text_layers
 from .edit import Edit
 from .lowrank import dense, spectrum
@@ -90,7 +90,7 @@ def explain(edit: Edit, model: Model) -> Explanation:
         raise UsageError(
             f"{model.name!r} carries {edit!r}; revert it first, or explain it on the plain model"
         )
-    wishes, spaces = _rows(model, method, edit.note)
+    wishes, spaces = _rows(model, method, edit)
     labels = [_label(wish) for wish in wishes]
     wanted, missed, counts = dict.fromkeys(labels, 0.0), dict.fromkeys(labels, 0.0), dict.fromkeys(labels, 0)
     kept = list[tuple[str, str, float, float]]()
@@ -119,12 +119,14 @@ def explain(edit: Edit, model: Model) -> Explanation:
     )
 
 
-def _rows(model: Model, method: str, note: Mapping[str, Any]) -> tuple[Sequence[Wish], Iterator[SpaceRows]]:
+def _rows(model: Model, method: str, edit: Edit) -> tuple[Sequence[Wish], Iterator[SpaceRows]]:
     """What an edit's note asks for, and its rows, made again."""
+    note = edit.note
     if method != "quickfix":
         how = noted(note)
         asked = ASKED[method](note, how)
-        found = space_rows(model, text_layers(model), asked, how, keep=note["keep"], hold=note["hold"])
+        layers = [x for x in (*text_layers(model), *joint_layers(model)) if x.weight in edit.deltas]
+        found = space_rows(model, layers, asked, how, keep=note["keep"], hold=note["hold"])
         return asked[0], found
     pairs, ridges = prompt_pairs(note["requests"], note["templates"]), note["ridge"]
     each = (

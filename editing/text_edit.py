@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from ..models.arguments import check_fields
 from ..models.base import Model
 from ..models.errors import NotFoundError, UsageError
+from ..probes.joint_text import JOINT, joint_inputs, joint_layers
 from ..probes.text_layers import TextLayer, text_inputs, text_layers
 from ..probes.text_states import TokenStates
 from .edit import Edit
@@ -104,7 +105,7 @@ def edit_text(
         ValueError: for contradictory wishes, and as ``ridge.solve``.
         LookupError: for words that a tokenizer loses, and layers that there are not.
     """
-    layers, left = chosen(model, text_layers(model), weights, settings.projections)
+    layers, left = chosen(model, [*text_layers(model), *joint_layers(model)], weights, settings.projections)
     _check_kept(asked[0], keep, hold)
     deltas: dict[str, Delta] = {}
     told: dict[str, Any] = {}
@@ -165,7 +166,8 @@ def space_rows(
     requests = len(wishes) / len(settings.templates)
     for space in dict.fromkeys(layer.space for layer in layers):
         group = [layer for layer in layers if layer.space == space]
-        states = text_inputs(model, group[0], texts)
+        read = joint_inputs if space.startswith(JOINT) else text_inputs
+        states = read(model, group[0], texts)
         keys, targets, owners = _wanted(states, wishes, settings, pick)
         kept, held = _kept(states, keep, settings.kept_tokens), _kept(states, hold, settings.held_tokens)
         basis = None if held is None else basis_of(held)

@@ -60,7 +60,7 @@ def text_layers(model: Model) -> list[TextLayer]:
         ValueError: for a model that reads no text, or whose denoiser carries LoRAs beside its weights.
     """
     _check(model)
-    part, small = model.input_site.component, _smallest(model)
+    part, small = model.input_site.component, smallest(model)
     text, other = small.encode(_TEXTS)
     names = {m: n for n, m in model.components[part].named_modules() if isinstance(m, nn.Linear)}
     found, read = dict[str, TextLayer](), dict[str, Tensor]()
@@ -89,7 +89,7 @@ def text_inputs(model: Model, layer: TextLayer, texts: Sequence[str]) -> dict[st
         }
     own = layer.space == TOKENS
     values = (p.embeds for p in prompts.values()) if own else _projected(model, layer.module, prompts)
-    return {t: _segments(p, x.detach().cpu()) for (t, p), x in zip(prompts.items(), values, strict=True)}
+    return {t: segments_of(p, x.detach().cpu()) for (t, p), x in zip(prompts.items(), values, strict=True)}
 
 
 def _look(  # noqa: PLR0917  # bound by partial
@@ -127,7 +127,7 @@ class _Stopped(Exception):
 
 def _projected(model: Model, module: nn.Module, prompts: Mapping[str, Prompt]) -> Iterator[Tensor]:
     """What a layer behind the denoiser's own projection is given; the network stops there."""
-    small, every = _smallest(model), list(prompts.values())
+    small, every = smallest(model), list(prompts.values())
 
     def stop(args: Any, _: Any) -> None:
         raise _Stopped(args[0].detach())
@@ -143,8 +143,8 @@ def _projected(model: Model, module: nn.Module, prompts: Mapping[str, Prompt]) -
             raise StateError(f"a layer of {model.name} that reads text did not run; open the model again")
 
 
-def _segments(prompt: Prompt, values: Float[Tensor, "token channel"]) -> list[TokenStates]:
-    """One TokenStates for each tokenizer whose tokens stand behind one another, as in Stable Diffusion 3."""
+def segments_of(prompt: Prompt, values: Float[Tensor, "token channel"]) -> list[TokenStates]:
+    """Return one TokenStates for each tokenizer; in Stable Diffusion 3 their tokens stand in one row."""
     parts, n = [], 0
     for words in prompt.segments:
         own = slice(n, n + len(words.tokens))
@@ -171,7 +171,8 @@ def _pooled(prompt: Prompt) -> Tensor:
     return prompt.pooled
 
 
-def _smallest(model: Model) -> Model:
+def smallest(model: Model) -> Model:
+    """Return the model at the smallest size of pictures that it has."""
     return model.sized((model.size_unit, model.size_unit))
 
 
