@@ -23,7 +23,7 @@ from ...models.run.context import CallContext, When
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.site import Site
 from ...models.store.provenance import provenance
-from ...probes.intervene import Intervention, Spec
+from ...probes.intervene import Change, Intervention, Spec
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..mediation.choice import step_windows
 from ..mediation.denoiser_tracing import copy_row
@@ -148,12 +148,16 @@ def reading_layers(model: Model) -> list[Site]:
     """
     part = model.input_site.component
     found = [s for s in model.places() if s.component == part and s.kind in READING]
-    found = [s for s in found if s.stream == ("txt" if s.kind.startswith("joint") else "")]
-    found = [s for s in found if not s.block.startswith("single")]  # both streams are one sequence there
+    found = [s for s in found if s.stream == ("txt" if _two_streams(s) else "")]
     if not found:
         model.reading_sites()
         raise NotFoundError(f"{model.name} has no attention whose keys are of the text alone")
     return found
+
+
+def _two_streams(site: Site) -> bool:
+    """Whether picture and text have projections of their own; in single blocks they are one sequence."""
+    return site.kind.startswith("joint") and not site.block.startswith("single")
 
 
 def _windows(layers: Sequence[Site], widest: int, settings: str | None) -> Windows:
@@ -171,7 +175,7 @@ class _Reading:
     def __init__(self, model: Model, prompt: Prompt, other: Prompt, when: When, pooled: bool) -> None:
         self.model, self.other, self.when = model, other, when
         self.layers = reading_layers(model)
-        self.joint = any(s.stream for s in self.layers)
+        self.joint = any(s.kind.startswith("joint") for s in self.layers)
         self.masks = _masks(prompt, other)
         self.prompt = prompt if self.masks is None else replace(prompt, mask=self.masks[2])
         self.texts = {} if self.joint else _texts(model, other, self.layers)
@@ -189,8 +193,10 @@ class _Reading:
         return SweepRun(self.prompt, 0, tuple(put))
 
     def _text(self, site: Site) -> Intervention:
-        if self.joint:
+        if self.joint and site.stream:
             return Intervention(site, copy_row(1, 0), self.when)
+        if self.joint:
+            return Intervention(site, _copy_text(self.model.layout(site).text), self.when)
         text = self.texts[site]
         spec = Spec("the text of another prompt", {"text": text})
         return Intervention(site, lambda x, _: text.to(x).expand_as(x), self.when, spec)
@@ -222,6 +228,17 @@ class _Reading:
             "mask", {"within": within, "outside": outside, "steps": None if acts is None else sorted(acts)}
         )
         return [Intervention(site, fn, When(), spec)]
+
+
+def _copy_text(text: slice | None) -> Change:
+    """Give the first row of a batch the second one's text tokens, where picture and text are one sequence."""
+
+    def fn(x: Tensor, _: CallContext) -> Tensor:
+        new = x.clone()
+        new[0, text] = x[1, text]
+        return new
+
+    return fn
 
 
 def _masks(prompt: Prompt, other: Prompt) -> Masks | None:

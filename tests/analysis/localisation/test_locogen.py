@@ -13,7 +13,7 @@ from denoscope import load, trace
 from denoscope.analysis import locogen
 from denoscope.analysis.metrics import Outcome
 from denoscope.models.synthetic.tiny import tiny_ddim
-from denoscope.models.synthetic.tiny_families import tiny_pixart_alpha, tiny_sd3, tiny_sdxl
+from denoscope.models.synthetic.tiny_families import tiny_flux, tiny_pixart_alpha, tiny_sd3, tiny_sdxl
 
 C, OTHER = "a red cat", "a dog on a mat"
 ROUNDING = 1e-4  # shares of order 1; kernels round differently in batches of other sizes
@@ -25,10 +25,10 @@ def height(outcome: Outcome) -> Tensor:
     return outcome.latents.flatten(1).float() @ weights
 
 
-@pytest.mark.parametrize("family", [None, tiny_sdxl, tiny_pixart_alpha, tiny_sd3])
+@pytest.mark.parametrize("family", [None, tiny_sdxl, tiny_pixart_alpha, tiny_sd3, tiny_flux])
 def test_all_layers_are_the_other_prompt(tiny: Any, family: Any) -> None:
     model = load(family()) if family else tiny
-    pooled = family in (tiny_sdxl, tiny_sd3)
+    pooled = family in (tiny_sdxl, tiny_sd3, tiny_flux)
     ask: dict[str, Any] = {"seeds": [0, 1], "metric": height, "steps": 2, "guidance": 3.0, "pooled": pooled}
     n = locogen(model, [C], [OTHER], widest=1, **ask).values.sizes["site"]
     found = locogen(model, [C], [OTHER], widest=n, **ask)
