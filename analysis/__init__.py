@@ -5,6 +5,7 @@ from ..models.lazy import lazily
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
+        "Comparison": "localisation.comparison",
         "Decision": "localisation.decision",
         "EditEvaluation": "edit_evaluation.evaluate",
         "EvaluationPrompt": "edit_evaluation.prompts",
@@ -17,6 +18,7 @@ __getattr__, __dir__, __all__ = lazily(
         "agreement": "localisation.patching_gradients",
         "attribution": "",
         "attribution_patching": "localisation.patching_gradients",
+        "compare": "localisation.comparing",
         "decided": "localisation.deciding",
         "edit_evaluation": "",
         "evaluate_edit": "edit_evaluation.evaluate",
