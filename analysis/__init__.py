@@ -31,6 +31,7 @@ __getattr__, __dir__, __all__ = lazily(
         "maps_from_trace": "attribution.attention_maps",
         "mediation": "",
         "metrics": "",
+        "path_effect": "localisation.path_patching",
         "plots": "",
         "race": "localisation.racing",
         "scores": "",
