@@ -23,6 +23,8 @@ __getattr__, __dir__, __all__ = lazily(
         "edit_evaluation": "",
         "evaluate_edit": "edit_evaluation.evaluate",
         "evaluation_prompts": "edit_evaluation.prompts",
+        "head_ablation": "localisation.ablating_heads",
+        "head_relevance": "localisation.reading_heads",
         "intervals": "",
         "lens": "localisation.layer_lens",
         "localisation": "",
