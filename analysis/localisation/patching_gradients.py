@@ -191,15 +191,15 @@ def agreement(approximate: Scores, true: Scores, level: float = 0.95) -> pd.Seri
             (or heads) as a sample of them, and not of other prompts.
 
     Returns:
-        ``rank``, ``low``, ``high``, ``sites`` (how many of them), and ``top``: whether both have the same best.
+        ``rank``, ``low``, ``high``, ``sites`` (how many), and ``top``: whether both name the same best one.
 
     Raises:
         ValueError: for other places, and fewer than five.
     """
     if approximate.places != true.places or "site" not in true.places:
         raise UsageError(
-            f"the scores are over {approximate.places} and {true.places}; to compare ranks give scores of the "
-            "same: of sites, or of heads of sites"
+            f"the scores are over {approximate.places} and {true.places}; to compare ranks give scores of "
+            "the same: of sites, or of heads of sites"
         )
     ours, theirs = (scores.mean().to_series().dropna() for scores in (approximate, true))
     n = len(ours)
