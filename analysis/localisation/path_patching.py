@@ -105,15 +105,7 @@ def path_effect(  # noqa: PLR0913  # one experiment, all its settings by name
     )
     given, told = denoiser_sites(model, senders), _groups(model, receivers)
     between = [] if isinstance(held, list | tuple) and not held else denoiser_sites(model, held)
-    for group in told:
-        if both := [s for s in group if s in given]:
-            raise UsageError(f"{both[0]} is sender and receiver; leave it out of one of them")
-    when = _order(model, [*given, *(s for group in told for s in group)], experiment.clean[0])
-    paths = [
-        _path(model, sender, group, between) if any(when[s] > when[sender] for s in group) else ()
-        for sender in given
-        for group in told
-    ]
+    paths = _paths(model, given, told, between, experiment.clean[0])
 
     def run(p: int, seed: int) -> Restored:
         clean = experiment.clean[p]
@@ -141,6 +133,21 @@ def _groups(model: Model, receivers: Any) -> list[Group]:
             found.append(tuple(denoiser_sites(model, list(each))))
     check_each_once("receivers", found)
     return found
+
+
+def _paths(
+    model: Model, senders: Sequence[Site], receivers: Sequence[Group], held: Sequence[Site], prompt: Prompt
+) -> list[tuple[Intervention, ...]]:
+    """What is done for each sender and receiver, senders first: nothing where it runs before the sender."""
+    for group in receivers:
+        if both := [s for s in group if s in senders]:
+            raise UsageError(f"{both[0]} is sender and receiver; leave it out of one of them")
+    when = _order(model, [*senders, *(s for group in receivers for s in group)], prompt)
+    return [
+        _path(model, sender, group, held) if any(when[s] > when[sender] for s in group) else ()
+        for sender in senders
+        for group in receivers
+    ]
 
 
 def _order(model: Model, sites: Sequence[Site], prompt: Prompt) -> dict[Site, int]:
