@@ -23,8 +23,8 @@ from ...models.progress import Progress, showing
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.site import Site
+from ...models.sites import site_shapes
 from ...models.store.provenance import provenance, scheduler_config
-from ...probes.intervene import Intervention
 from ...probes.trace import expand
 from ..mediation.choice import denoiser_sites, step_windows, window_name
 from ..mediation.runs import check_each_once
@@ -97,7 +97,7 @@ def compare(  # noqa: PLR0913  # one experiment, all its settings by name
     whens = [replace(w, branch=None) for w in step_windows(windows, len(model.steps(steps)))]
     pair = Pair(model, other, how, latents == "own")
     with pair.other() as second:
-        _check_alike(model, second, places, prompts[0])
+        _check_alike(model, second)
         about = {"second": provenance(second)["weights"]}
     swaps = list(product(places, whens))
     alike = np.empty((2, len(places), len(model.steps(steps)), len(prompts), len(seeds)))
@@ -162,7 +162,7 @@ def _places(model: Model, sites: Any, windows: object) -> list[Site]:
     return found
 
 
-def _check_alike(model: Model, other: Model, sites: Sequence[Site], text: str) -> None:
+def _check_alike(model: Model, other: Model) -> None:
     """Raise UsageError that names the first site by which two models differ."""
     if model is other:
         return
@@ -170,11 +170,11 @@ def _check_alike(model: Model, other: Model, sites: Sequence[Site], text: str) -
         known = two.places()
         if lost := next((s for s in one.places() if s not in known), None):
             raise UsageError(f"{lost} is in the {name} model alone; compare two models of one architecture")
-    ours, theirs = (_shapes(m, [model.input_site, *sites], text) for m in (model, other))
+    ours, theirs = site_shapes(model), site_shapes(other)
     for site, shape in ours.items():
-        if theirs[site] != shape:
+        if theirs.get(site) != shape:
             raise UsageError(
-                f"{site} is {list(shape)} in the first model and {list(theirs[site])} in the second; "
+                f"{site} is {list(shape)} in the first model and {list(theirs.get(site, ()))} in the second; "
                 "compare two models of one architecture and size"
             )
     one, two = ((type(m.scheduler).__name__, scheduler_config(m.scheduler)) for m in (model, other))
@@ -185,17 +185,3 @@ def _check_alike(model: Model, other: Model, sites: Sequence[Site], text: str) -
             f"the models' schedulers differ ({', '.join(differ)}), so their steps are not the same; give "
             "both the same one: other.pipe.scheduler = model.pipe.scheduler"
         )
-
-
-def _shapes(model: Model, sites: Sequence[Site], text: str) -> dict[Site, tuple[int, ...]]:
-    """What passes through sites in one call, [...] of one sample."""
-    found: dict[Site, tuple[int, ...]] = {}
-
-    def look(site: Site) -> Intervention:
-        return Intervention(site, lambda x, _: found.update({site: tuple(x.shape[1:])}))
-
-    order = [s for s in model.places() if s in sites]
-    step = model.levels[len(model.levels) // 2]
-    with torch.no_grad():
-        model.denoise(model.noise([0]), step, [text], interventions=[look(s) for s in order])
-    return {site: found[site] for site in order}
