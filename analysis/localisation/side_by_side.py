@@ -77,12 +77,9 @@ class Pair:
     ) -> State:
         """One step, with one read a row."""
         prompts, negative = [r[0] for r in reads], [r[1] for r in reads]
-        text = {} if "" in negative else {"negative": negative}
+        how: SamplingOptions = {**self.how, "negative": "" if "" in negative else negative}
         with torch.no_grad():
-            run = model.sample(
-                prompts, seeds=start.seeds, start=start, interventions=probes, **text, **self.how
-            )
-            state = next(run)
+            state = next(model.sample(prompts, seeds=start.seeds, start=start, interventions=probes, **how))
         self.rows += state.rows
         return state
 
