@@ -177,10 +177,10 @@ def _check_alike(model: Model, other: Model) -> None:
                 f"{site} is {list(shape)} in the first model and {list(theirs.get(site, ()))} in the second; "
                 "compare two models of one architecture and size"
             )
-    one, two = ((type(m.scheduler).__name__, scheduler_config(m.scheduler)) for m in (model, other))
-    if one != two:
-        keys = sorted(k for k in {*one[1], *two[1]} if one[1].get(k) != two[1].get(k))
-        differ = keys or [one[0], two[0]]
+    a, b = ((type(m.scheduler).__name__, scheduler_config(m.scheduler)) for m in (model, other))
+    if a != b:
+        keys = sorted(k for k in {*a[1], *b[1]} if a[1].get(k) != b[1].get(k))
+        differ = keys or [a[0], b[0]]
         raise UsageError(
             f"the models' schedulers differ ({', '.join(differ)}), so their steps are not the same; give "
             "both the same one: other.pipe.scheduler = model.pipe.scheduler"

@@ -181,7 +181,8 @@ def _log_odds(queries: Tensor, keys: Tensor) -> Tensor:
     """[head], of [head, token, channel] and [word, head, channel]; the first word against the others."""
     logits = torch.einsum("htc,whc->wht", queries.float(), keys.to(queries.device)) * keys.shape[-1] ** -0.5
     others = logits[1:].logsumexp(0) - math.log(len(logits) - 1)
-    return (logits[0] - others).mean(-1).cpu()
+    found: Tensor = (logits[0] - others).mean(-1).cpu()
+    return found
 
 
 def _part(site: Site, name: str) -> Site:
