@@ -420,6 +420,10 @@ class World:
         painted.save("lens.zarr")
         read = analysis.special_tokens(model, ["a cat"], seeds=[0], sites=[PROBS], steps=1)
         large = analysis.outlier_channels(model, ["a cat", "a dog"], seeds=[0], sites=[SITE], steps=1)
+        same = {k: v for k, v in causal.items() if k not in ("subject", "corruption")}
+        two = {**same, "other": self.edit.applied, "sites": [SITE, "unet/in/text"], "windows": [[0]],
+               "latents": "same"}  # fmt: skip
+        compared = analysis.compare(**two)
         effect, evaluated = found.indirect_effect, analysis.evaluate_edit(**evaluate)
         found.save("mediation.zarr")
         effect.save("scores.zarr")
@@ -463,6 +467,20 @@ class World:
                 "model": model, "prompts": ["a cat"], "others": ["a dog"], "seeds": [0], "widest": 1,
                 "metric": metrics.latent_distance(), "settings": None, "pooled": False, "when": [0],
                 "steps": 1, "guidance": 1.0, "batch": 8, "progress": None}),
+            "compare": (analysis.compare, two),
+            "compare models": (analysis.compare, {**two, "other": model, "sites": [LAYER], "windows": None}),
+            "Comparison": (analysis.Comparison, {"data": compared.data}),
+            "Comparison.total": (compared.total, {"level": 0.9}),
+            "Comparison.to_frame": (compared.to_frame, {"level": 0.9}),
+            "Comparison.plot": (compared.plot, {"of": "difference"}),
+            "path_effect": (analysis.path_effect, {
+                **causal, "senders": [SITE], "receivers": ["unet/out/eps", ["unet/mid.attn.0.0/mlp.out"]],
+                "held": ["unet/mid.*/resnet.out"], "state": "clean"}),
+            "head_ablation": (analysis.head_ablation, {
+                **same, "sites": [PROBS.replace("probs", "z")], "by": "mean", "others": ["a dog"]}),
+            "head_relevance": (analysis.head_relevance, {
+                **{k: v for k, v in same.items() if k not in ("metric", "batch")}, "subject": "cat",
+                "others": ["dog"], "sites": [PROBS.replace("probs", "z")], "when": [0]}),
             "locate": (analysis.locate, {
                 "model": model, "prompts": ["a cat"], "subject": "cat", "method": "locogen", "seeds": [0],
                 "metric": metrics.latent_distance(), "steps": 1}),
@@ -627,7 +645,7 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "fn", "judge", "metric", "on_step", "progress", "reduce"}
+CALLED = {"change", "fn", "judge", "metric", "on_step", "other", "progress", "reduce"}
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:

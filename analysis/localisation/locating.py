@@ -15,8 +15,10 @@ from ..mediation.denoiser_tracing import trace_denoiser
 from ..mediation.runs import each_subject
 from ..mediation.text_tracing import trace_text
 from ..scores import Scores
+from .ablating_heads import head_ablation
 from .layer_prompts import locogen
 from .patching_gradients import attribution_patching
+from .reading_heads import head_relevance
 
 Subject = str | Sequence[str]
 
@@ -36,7 +38,9 @@ def locate(
         method: ``"mediation"`` restores sites of the denoiser (``trace_denoiser``), ``"text"`` states of
             a text encoder (``trace_text``), ``"locogen"`` lets layers read the prompt without the subject
             (``locogen``; ``others`` are other prompts to read). ``"attribution_patching"`` gives approximate
-            effects, in units of the metric.
+            effects, in units of the metric; ``"head_ablation"`` what is lost without each head, in those
+            units, with its mean over the prompts without the subject (or ``others``) in its place;
+            ``"head_relevance"`` how much each head looks for the subject rather than for ``others``.
         **settings: of that function: seeds, metric, steps, ...
 
     Raises:
@@ -57,12 +61,23 @@ def _text(model: Model, prompts: Sequence[str], subject: Subject, **settings: An
 
 
 def _locogen(model: Model, prompts: Sequence[str], subject: Subject, **settings: Any) -> Scores:
-    if "others" not in settings:
-        subjects = each_subject(prompts, subject)
-        with torch.no_grad():
-            read = model.encode(list(prompts))
-        settings["others"] = [p.without(s) for p, s in zip(read, subjects, strict=True)]
-    return locogen(model, prompts, **settings)
+    return locogen(model, prompts, **_without(model, prompts, subject, settings))
+
+
+def _head_ablation(model: Model, prompts: Sequence[str], subject: Subject, **settings: Any) -> Scores:
+    return head_ablation(model, prompts, **_without(model, prompts, subject, settings))
+
+
+def _without(
+    model: Model, prompts: Sequence[str], subject: Subject, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Settings whose other prompts, if none are given, are those without the subject."""
+    if "others" in settings:
+        return settings
+    subjects = each_subject(prompts, subject)
+    with torch.no_grad():
+        read = model.encode(list(prompts))
+    return {**settings, "others": [p.without(s) for p, s in zip(read, subjects, strict=True)]}
 
 
 METHODS: Mapping[str, Callable[..., Scores]] = {
@@ -70,4 +85,6 @@ METHODS: Mapping[str, Callable[..., Scores]] = {
     "text": _text,
     "locogen": _locogen,
     "attribution_patching": attribution_patching,
+    "head_ablation": _head_ablation,
+    "head_relevance": head_relevance,
 }

@@ -181,28 +181,27 @@ def _check(scores: object, metric: Metric, n: int) -> None:
 
 @checked
 def agreement(approximate: Scores, true: Scores, level: float = 0.95) -> pd.Series:
-    """Return how well approximate scores rank the sites: Spearman's ``rank`` correlation with the true ones.
+    """Return how well approximate scores rank places: Spearman's ``rank`` correlation with the true ones.
 
     Args:
-        approximate: of ``attribution_patching``.
-        true: of the same sites in any order, ``trace_denoiser(...).indirect_effect``.
+        approximate: of ``attribution_patching``, or ``head_relevance``.
+        true: of the same sites, or heads of sites, in any order: ``trace_denoiser(...).indirect_effect``,
+            ``head_ablation``.
         level: of the interval, by Fisher's z with the variance of Bonett & Wright (2000); it speaks of sites
-            as a sample of sites, and not of other prompts.
+            (or heads) as a sample of them, and not of other prompts.
 
     Returns:
-        ``rank``, ``low``, ``high``, ``sites``, and ``top``: whether both name the same best site.
+        ``rank``, ``low``, ``high``, ``sites`` (how many), and ``top``: whether both name the same best one.
 
     Raises:
-        ValueError: for other sites, fewer than five, and scores over more than sites.
+        ValueError: for other places, and fewer than five.
     """
-    means = []
-    for scores in (approximate, true):
-        if scores.places != ["site"]:
-            raise UsageError(
-                f"the scores are over {scores.places}; to compare ranks give scores over sites alone"
-            )
-        means.append(scores.mean().to_series())
-    ours, theirs = means
+    if approximate.places != true.places or "site" not in true.places:
+        raise UsageError(
+            f"the scores are over {approximate.places} and {true.places}; to compare ranks give scores of "
+            "the same: of sites, or of heads of sites"
+        )
+    ours, theirs = (scores.mean().to_series().dropna() for scores in (approximate, true))
     n = len(ours)
     if set(ours.index) != set(theirs.index) or n < 5:
         raise UsageError(

@@ -23,7 +23,8 @@ def score_runs(
         [run, seed].
     """
     clean = latents[:seeds].repeat(len(latents) // seeds, *[1] * (latents.ndim - 1))
-    parts = zip(latents.split(batch), clean.split(batch), strict=True)
+    size = min(batch, len(latents))
+    parts = zip(latents.split(size), clean.split(size), strict=True)
     outcomes = (Outcome(x, (prompt,) * len(x), model.decode, c) for x, c in parts)
     scores = torch.cat([measure(metric, o).double().cpu() for o in outcomes])
     found: Array = scores.reshape(-1, seeds).numpy()

@@ -253,4 +253,4 @@ def check_each_once(name: str, given: Sequence[Any]) -> None:
 
 
 def _key(run: SweepRun) -> tuple[int, ...]:
-    return (id(run.prompt), *(id(i) for i in run.interventions))
+    return (*map(id, (run.prompt, *run.companions)), -1, *map(id, run.interventions))

@@ -449,9 +449,11 @@ class Toy(StableDiffusion):
 
 @pytest.mark.parametrize("source", ["trajectory", "in_place"])
 def test_effects_add_up_in_a_linear_denoiser(source: Any) -> None:
-    got = denoiser(Toy(), sites="unet/path.*/out", source=source, seeds=[0, 1])
+    got = denoiser(Toy(), sites="unet/path.*/out", source=source, seeds=[0, 1], direct=True)
     total = got.clean - got.corrupted
     xr.testing.assert_allclose(got.indirect_effect.values.sum("site"), total, atol=ROUNDING)
+    lost = got.clean - got.data["blocked"]  # draw by draw
+    xr.testing.assert_allclose(lost.sum("site").transpose(*total.dims), total, atol=ROUNDING)
     assert float(abs(total).min()) > 100 * ROUNDING
     assert float(got.normalised.mean().sum()) == pytest.approx(1, abs=1e-3)
 
