@@ -424,6 +424,7 @@ class World:
         two = {**same, "other": self.edit.applied, "sites": [SITE, "unet/in/text"], "windows": [[0]],
                "latents": "same"}  # fmt: skip
         compared = analysis.compare(**two)
+        compared.save("comparison.zarr")
         effect, evaluated = found.indirect_effect, analysis.evaluate_edit(**evaluate)
         found.save("mediation.zarr")
         effect.save("scores.zarr")
@@ -470,6 +471,8 @@ class World:
             "compare": (analysis.compare, two),
             "compare models": (analysis.compare, {**two, "other": model, "sites": [LAYER], "windows": None}),
             "Comparison": (analysis.Comparison, {"data": compared.data}),
+            "Comparison.save": (compared.save, {"path": "comparison.zarr"}),
+            "Comparison.load": (compared.load, {"path": "comparison.zarr"}),
             "Comparison.total": (compared.total, {"level": 0.9}),
             "Comparison.to_frame": (compared.to_frame, {"level": 0.9}),
             "Comparison.plot": (compared.plot, {"of": "difference"}),

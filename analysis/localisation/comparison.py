@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval
-from ..scores import Scores
+from ..scores import Scores, load_store, save_store
 from .scoring import shares
 
 
@@ -44,6 +45,29 @@ class Comparison:
     def _repr_html_(self) -> str:
         frame = self.to_frame().reset_index()
         return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+
+    @checked
+    def save(self, path: str | Path) -> None:
+        """Write a zarr store, whole or not at all.
+
+        Raises:
+            FileExistsError: if the path exists.
+        """
+        save_store(self.data, path)
+
+    @classmethod
+    @checked
+    def load(cls, path: str | Path) -> Comparison:
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: if there is nothing at the path.
+            ValueError: if it is no store of a Comparison, or damaged.
+        """
+        data = load_store(path)
+        if missing := {"cosine", "relative", "first", "second", "swapped"} - set(data):
+            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Comparison.save")
+        return cls(data)
 
     @property
     def effect(self) -> Scores:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -145,7 +147,7 @@ def test_a_model_and_itself_are_alike_and_share_nothing(tiny: Any) -> None:
     assert float(found.total()["mean"]) == 0
 
 
-def test_windows_prompts_and_seeds_stand_for_themselves(tiny: Any) -> None:
+def test_windows_prompts_and_seeds_stand_for_themselves(tiny: Any, tmp_path: Path) -> None:
     edit = changed(tiny, CROSS, 5.0)
     how = {**HOW, "seeds": [0, 3], "guidance": 1.0}
     windows = [[0], [1, 2]]
@@ -159,6 +161,11 @@ def test_windows_prompts_and_seeds_stand_for_themselves(tiny: Any) -> None:
     assert float(one.data["swapped"].squeeze()) == pytest.approx(float(there), abs=ROUNDING)
     for of in ("similarity", "difference", "effect"):
         assert both.plot(of).data  # type: ignore[arg-type]
+    both.save(tmp_path / "both")
+    pd.testing.assert_frame_equal(Comparison.load(tmp_path / "both").to_frame(), both.to_frame())
+    with pytest.raises(ValueError, match="written by Comparison.save"):
+        both.effect.save(tmp_path / "scores")
+        Comparison.load(tmp_path / "scores")
     assert isinstance(both, Comparison) and both.to_frame().index.names == ["site", "window"]
 
 
