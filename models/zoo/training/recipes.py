@@ -141,7 +141,7 @@ def _ddim(parts: Mapping[str, Network], scheduler: Network) -> Network:
     return DDIMPipeline(unet=parts["people"], scheduler=scheduler)
 
 
-_MIX = Mix(composed=0.46, people=4.0, kinds=(1, 3, 0.6))
+_MIX = Mix(composed=0.5, people=5.0, kinds=(1, 4, 0.5))
 """People have most to learn, and so have pairs, which the models do not learn as a small share."""
 
 _CALL = {"height": 64, "width": 64}
