@@ -75,8 +75,13 @@ class Robustness:
         means over the same seeds; NaN where the edit took nothing away. ``best``: the most of this attack up
         to this budget.
         """
-        rows = [self._row(i, level) for i in range(self.data.sizes["trial"])]
-        frame = pd.DataFrame(rows)
+        shown = self.data["shown"].drop_vars(_COORDINATES)
+        answers = bool(shown.isin((0, 1)).all())
+        found = (proportion if answers else interval)(shown, ["seed"], level)
+        columns: dict[str, Any] = {c: self.data[c].values for c in _COORDINATES}
+        columns |= {k: found[k].values for k in ("mean", "low", "high")}
+        columns |= {k: self.data[k].mean("seed", skipna=False).values for k in ("other", "fit", "psnr")}
+        frame = pd.DataFrame(columns | self._recovered(shown, level))
         frame["best"] = frame.groupby(["probe", "attack", "who"], sort=False)["mean"].cummax()
         return frame
 
@@ -146,23 +151,18 @@ class Robustness:
             raise UsageError(f"{path} holds {held}, no robustness; give a store written by Robustness.save")
         return cls(data)
 
-    def _plain(self, who: str) -> xr.DataArray:
-        mine = (self.data["probe"] == "plain") & (self.data["who"] == who)
-        return self.data["shown"].isel(trial=int(np.flatnonzero(mine.values)[0])).drop_vars(_COORDINATES)
-
-    def _row(self, i: int, level: float) -> dict[str, Any]:
-        one = self.data.isel(trial=i)
-        shown = one["shown"].drop_vars(_COORDINATES)
-        answers = bool(shown.isin((0, 1)).all())
-        found = (proportion if answers else interval)(shown, ["seed"], level)
+    def _recovered(self, shown: xr.DataArray, level: float) -> dict[str, Any]:
+        """Shares of what the edit took away, with their intervals; by column."""
         after, before = self._plain("edited"), self._plain("clean")
-        lost = before - after
-        told: dict[str, Any] = {c: one[c].item() for c in _COORDINATES}
-        told |= {k: float(found[k]) for k in ("mean", "low", "high")}
-        told |= {k: float(one[k].mean(skipna=False)) for k in ("other", "fit", "psnr")}
-        share = {k: float("nan") for k in ("mean", "low", "high")}
-        if float(lost.mean()) > 0 and one["who"].item() != "never":
-            ratio = interval(shown - after, ["seed"], level, denominator=lost)
-            share = {k: float(ratio[k]) for k in ("mean", "low", "high")}
-        told |= {"recovered": share["mean"], "recovered_low": share["low"], "recovered_high": share["high"]}
-        return told
+        lost, names = before - after, ("recovered", "recovered_low", "recovered_high")
+        if float(lost.mean()) <= 0:
+            return dict.fromkeys(names, np.nan)
+        share = interval(shown - after, ["seed"], level, denominator=lost)
+        own = self.data["who"].values != "never"
+        kept = [np.where(own, share[k].values, np.nan) for k in ("mean", "low", "high")]
+        return dict(zip(names, kept, strict=True))
+
+    def _plain(self, who: str) -> xr.DataArray:
+        """What the prompt itself shows, [seed]."""
+        mine = (self.data["probe"].values == "plain") & (self.data["who"].values == who)
+        return self.data["shown"].isel(trial=int(np.flatnonzero(mine)[0])).drop_vars(_COORDINATES)
