@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazily(
     {
         "Budget": "erasure.budget",
         "Decision": "localisation.decision",
+        "Depth": "erasure.depth_result",
         "EditEvaluation": "edit_evaluation.evaluate",
         "EvaluationPrompt": "edit_evaluation.prompts",
         "Lens": "localisation.layer_lens",
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazily(
         "attribution": "",
         "attribution_patching": "localisation.patching_gradients",
         "decided": "localisation.deciding",
+        "depth": "erasure.measuring",
         "edit_evaluation": "",
         "erasure": "",
         "evaluate_edit": "edit_evaluation.evaluate",
