@@ -148,7 +148,7 @@ def _moments(
 
 @dataclass(frozen=True, eq=False)
 class _Depths:
-    """The calls of one moment: clean, whole sources, and each cut of the clean model with a source's states."""
+    """The calls of one moment: clean, whole sources, and each cut of the clean model with their states."""
 
     model: Model
     sources: dict[str, Source]
