@@ -121,7 +121,7 @@ def denoiser(
     without: Annotated[
         list[str] | None,
         typer.Option(
-            help="a word to leave out: no picture or caption has it; begins anew, in its own folder"
+            help="a word that no picture or caption shall have; begins anew, in its own folder"
         ),
     ] = None,
     fresh: Annotated[
