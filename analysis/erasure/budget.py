@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...models.arguments import check_fields
+from ...models.arguments import check_fields, checked
 from ...models.errors import UsageError
 
 
@@ -61,6 +61,7 @@ class Budget:
         """Return a budget for a first look: one fit of one token."""
         return cls(steps=(40,), tokens=(1,), starts=("about",), tuning=(20,), pictures=4)
 
+    @checked
     def rows(self, fits: int) -> int:
         """Return how many denoiser rows so many fits take; each goes forward and backward."""
         return fits * self.steps[-1] * self.batch

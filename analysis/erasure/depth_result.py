@@ -122,6 +122,7 @@ class Depth:
             }
         return pd.DataFrame(columns)
 
+    @checked
     def maps(self, source: str = "retained") -> xr.DataArray:
         """Return the direction's share at each cut and bin, [cut, bin].
 
@@ -138,6 +139,7 @@ class Depth:
         share: xr.DataArray = along / self.data["length"].mean("picture")
         return share.transpose("cut", "bin")
 
+    @checked
     def plot(self, source: str = "retained") -> Figure:
         """Return the map of a source, ``analysis.plots.effect_map``."""
         mean = self.maps(source).drop_vars(["component", "log_snr"], errors="ignore")

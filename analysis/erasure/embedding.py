@@ -93,3 +93,9 @@ def _nothing(model: Model, text: str, at: dict[str, list[int]]) -> dict[str, Ten
         width = site_states(model, [text], [site])[site].shape[-1]
         found[encoder] = torch.zeros(len(tokens), width).requires_grad_()
     return found
+
+
+def can_fit(model: Model) -> bool:
+    """Return whether each text encoder has embeddings of tokens, which can be fitted."""
+    known = {str(site) for site in model.places()}
+    return bool(model.text_encoders) and all(f"{e}/{EMBEDDINGS}" in known for e in model.text_encoders)
