@@ -3,9 +3,9 @@
     python benchmarks/robustness.py              16 sheets of some five minutes of one core each
     python benchmarks/robustness.py --quick      the cheap probes and small budgets: about a minute each
 
-Edits are made as an investigation makes them: solved for the prompt's own wording and some others, and held by
-the empty text and texts of other things. Nothing is tuned to equal efficacy: the first column says how much
-is left before anybody tries. The tables are written into docs/robustness.md, between its markers.
+Edits are solved for general wordings, and held by texts of other things. Nothing is tuned to equal efficacy:
+the column "edited" says how much is left before anybody tries. The tables are written into
+docs/robustness.md, between its markers.
 """
 
 from __future__ import annotations
