@@ -48,7 +48,7 @@ UNRELATED = tuple(THING.replace("{}", word) for word in ("rocket", "guitar", "gh
 Method = Callable[[Any, Mapping[str, str], list[str]], denoscope.Edit]
 METHODS: dict[str, Method] = {
     "quickfix, first layer": lambda m, r, keep: editing.quickfix(m, r, keep=["", *keep]),
-    "memit, MLPs of the encoder": lambda m, r, keep: editing.memit(m, r, keep=["", *keep]),
+    "memit, MLP of the encoder": lambda m, r, keep: editing.memit(m, r, keep=["", *keep]),
     "uce, K and V of the UNet": lambda m, r, keep: editing.uce(m, r, keep=keep),
     "nullspace, K and V of the UNet": lambda m, r, keep: editing.nullspace(m, r, keep=keep),
 }

@@ -28,7 +28,7 @@ class Budget:
         ValueError: for a number that makes no sense.
 
     >>> Budget.short().rows(1)
-    160
+    120
     """
 
     steps: tuple[int, ...] = (25, 75, 150)
@@ -59,7 +59,7 @@ class Budget:
     @classmethod
     def short(cls) -> Budget:
         """Return a budget for a first look: one fit of one token."""
-        return cls(steps=(40,), tokens=(1,), starts=("about",), tuning=(20,), pictures=4)
+        return cls(steps=(30,), tokens=(1,), starts=("about",), tuning=(20,), pictures=4)
 
     @checked
     def rows(self, fits: int) -> int:

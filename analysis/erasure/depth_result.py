@@ -81,6 +81,8 @@ class Depth:
         """
         self._check(of)
         check_resampling(level, n_resamples)
+        if not 0 <= seed < 2**63:
+            raise UsageError(f"seed is {seed}; it is a whole number from 0 up")
         rows = []
         for component in dict.fromkeys(map(str, self.data["component"].values)):
             part = self.data.isel(cut=np.flatnonzero(self.data["component"].values == component))

@@ -181,5 +181,5 @@ def _check(about: str, instead: str, seeds: Sequence[int], probes: Sequence[str]
     for name in probes:
         if name not in PROBES:
             raise NotFoundError(f"there is no probe {name!r}; {near(name, PROBES)}")
-    if batch < 1:
-        raise UsageError(f"batch is {batch}; it is 1 or more")
+    if not 1 <= batch <= 10**6:
+        raise UsageError(f"batch is {batch}; it is 1 or more, and no more than fit into memory")

@@ -20,9 +20,8 @@ def section(results: Results) -> Section:
     found = Robustness(stage)
     about, instead = (str(results.asked[k]) for k in ("about", "change_to"))
     values = {"measure": stage.attrs["measure"], "about": about, "instead": instead}
-    return Section(
-        {"detour": values}, {"detour": plots.effect_bars(found.bars())}, tell(found, about, instead)
-    )
+    figures = {"detour": plots.effect_bars(found.bars())}
+    return Section({"detour": values}, figures, tell(found, about, instead))
 
 
 def tell(found: Robustness, about: str, instead: str) -> list[Finding]:
@@ -43,9 +42,9 @@ def tell(found: Robustness, about: str, instead: str) -> list[Finding]:
 
 def _by_construction(found: Robustness, about: str) -> Finding:
     if found.reaches_clean:
-        text = "Given the text as the unedited model reads it, the edited model paints the picture from before, to"
+        text = "Given the text as the unedited model reads it, the edited one paints the picture from before"
         return Finding(
-            f"{text} the bit: the edit is a detour in front of “{about}”, which is still there.", True
+            f"{text}, to the bit: the edit is a detour around “{about}”, which is still there.", True
         )
     return Finding("The edit lies in the denoiser too: text as the unedited model reads it does not undo it.")
 

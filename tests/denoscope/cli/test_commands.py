@@ -148,7 +148,7 @@ def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     )
     assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
     seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
-    assert set(seconds) == {"oracle", "look", "text", "denoiser", "effect"}
+    assert set(seconds) == {"oracle", "look", "text", "denoiser", "effect", "robustness"}
 
 
 @pytest.mark.slow

@@ -56,8 +56,8 @@ def test_each_sentence_says_its_numbers():
     way, token, begun, words = told()
     assert "to the bit: the edit is a detour around “cat”" in way.text and way.weak
     assert token.text == (
-        "One fitted token (40 steps) brings back 0.60 of 0.80; begun at “dog” in the unedited model, the same "
-        "fit reaches 0.70."
+        "One fitted token (40 steps) brings back 0.60 of 0.80; begun at “dog” in the unedited model, the "
+        "same fit reaches 0.70."
     )
     assert token.weak and not words.weak
     assert "once it has painted 4 of 8 steps" in begun.text
