@@ -19,6 +19,7 @@ from ..localisation.bootstrap import check_resampling, quantiles
 from ..scores import load_store, save_store
 
 Array: TypeAlias = NDArray[np.float64]
+Mask: TypeAlias = NDArray[np.bool_]
 Measure: TypeAlias = Literal["direction", "error"]
 FLOOR = 0.05
 """A cut carries the concept where R's states, put in, take away more than this share of all that R does."""
@@ -173,7 +174,7 @@ class Depth:
             raise UsageError(f"{path} holds {held}, no depth; give a store written by Depth.save")
         return cls(data)
 
-    def _carrying(self, part: xr.Dataset, of: Measure, tolerance: float) -> tuple[Array, Array]:
+    def _carrying(self, part: xr.Dataset, of: Measure, tolerance: float) -> tuple[Mask, Mask]:
         """Cuts that carry the concept, and those that cannot be compared."""
         shares, direction = _shares(part, of), _shares(part, "direction")
         net, floor = shares["retained"] - shares["second"], FLOOR if of == "direction" else 0.0
@@ -190,7 +191,7 @@ class Depth:
             raise UsageError(f"of is {of!r}; it is 'direction' or 'error'")
 
 
-def _state(part: xr.Dataset, depth: float, twin: float, chosen: Array, odd: Array) -> str:
+def _state(part: xr.Dataset, depth: float, twin: float, chosen: Mask, odd: Mask) -> str:
     """What to make of a component's depth."""
     edited = part.sel(source="edited")
     if all(bool((edited[name] == 0).all()) for name in ("worse", "kept_worse", "along", "kept_moved")):
@@ -239,7 +240,7 @@ def _kept_moved(part: xr.Dataset, source: str = "retained") -> Array:
     return share
 
 
-def _depth(shares: dict[str, Array], chosen: Array) -> tuple[float, float]:
+def _depth(shares: dict[str, Array], chosen: Mask) -> tuple[float, float]:
     """The weighted mean over the chosen cuts, clipped and not; NaN where there is none."""
     net = (shares["retained"] - shares["second"])[chosen]
     if not chosen.any() or net.sum() <= 0:

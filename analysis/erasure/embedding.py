@@ -27,7 +27,9 @@ def fitted(world: World) -> Iterator[Trial]:
     """Fit tokens on the edited model, then the controls; a trial for each number of steps looked at."""
     pictures = world.targets
     budget, first = world.budget, world.budget.tokens[0]
-    plans = [("edited", n, start, pictures, None) for n in budget.tokens for start in budget.starts]
+    plans: list[tuple[str, int, str, Tensor, str | None]] = [
+        ("edited", n, start, pictures, None) for n in budget.tokens for start in budget.starts
+    ]
     plans.append(("clean", first, "instead", pictures, None))
     plans += [("never", first, "instead", images, word) for word, images in world.never.items()]
     for who, n, start, images, sought in plans:

@@ -65,17 +65,17 @@ def looked_at(
         rate: learning rate.
         seed: of the randomness.
     """
-    marks, found = list(marks), dict[int, Found]()
+    at, found = list(marks), dict[int, Found]()
 
     def step(index: int, generator: torch.Generator) -> Tensor:
-        if index in marks:
+        if index in at:
             with torch.no_grad():
                 found[index] = look()
         return loss(generator)
 
-    fit(what, step, steps=marks[-1], optimizer=partial(torch.optim.Adam, lr=rate), seed=seed)
+    fit(what, step, steps=at[-1], optimizer=partial(torch.optim.Adam, lr=rate), seed=seed)
     with torch.no_grad():
-        found[marks[-1]] = look()
+        found[at[-1]] = look()
     return found
 
 

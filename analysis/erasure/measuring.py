@@ -96,7 +96,8 @@ def depth(
             raise UsageError(f"{name} is {list(texts)!r}; give at least one, each once")
     if not 1 <= bins <= steps:
         raise UsageError(f"bins is {bins}; it is 1 to {steps}, the number of steps")
-    sources = {"edited": changed, "retained": retained, **({} if second is None else {"second": second})}
+    sources: dict[str, Source] = {"edited": changed, "retained": retained}
+    sources |= {} if second is None else {"second": second}
     text, own = text_cuts(model), denoiser_cuts(model)
     for source in sources.values():
         check_alike(model, source, [s for sites in (*text.values(), *own.values()) for s in sites])
