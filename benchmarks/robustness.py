@@ -121,11 +121,11 @@ def main() -> None:
         for method in options.method or METHODS:
             how = {"quick": options.quick, "seeds": options.seeds, "steps": options.steps}
             frames.append(sheet(model, judge, method, about, **how))
+            text = table(pd.concat(frames))
+            if not options.method and not options.concept:  # what there is so far: a stopped run is not lost
+                pages.write("docs/robustness.md", "quick" if options.quick else "sheets", text)
             sys.stdout.write(table(frames[-1]) + "\n")
             sys.stdout.flush()
-    text = table(pd.concat(frames))
-    if not options.method and not options.concept:
-        pages.write("docs/robustness.md", "quick" if options.quick else "sheets", text)
     sys.stdout.write(text + "\n")
 
 

@@ -26,7 +26,9 @@ def relearnt(world: World) -> Iterator[Trial]:
     """Tune, and paint after each mark of steps."""
     text, other = world.text(world.about), world.text(world.instead)
     own = [(text, world.targets)]
-    plans = [("edited", ON_TARGET, own, text), ("edited", UNRELATED, unrelated(world), text)]
+    plans = [("edited", ON_TARGET, own, text)]
+    if world.unrelated:
+        plans.append(("edited", UNRELATED, unrelated(world), text))
     plans.append(("clean", "tuned to call it by the other name", [(other, world.targets)], other))
     parts = tuned_parts(world)
     for who, attack, data, asked in plans:
@@ -89,10 +91,11 @@ def trainable(modules: Sequence[nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 def count(world: World) -> int:
     """Rows that it takes."""
-    budget = world.budget
-    others = len(world.unrelated) * max(1, budget.pictures // len(world.unrelated))
+    budget, n = world.budget, len(world.unrelated)
+    others = n * max(1, budget.pictures // max(n, 1))
     painting = world.painting * others // len(world.draws)
-    return 3 * (WORK * budget.tuning[-1] * budget.batch + len(budget.tuning) * world.painting) + painting
+    tuning = WORK * budget.tuning[-1] * budget.batch + len(budget.tuning) * world.painting
+    return (2 + bool(n)) * tuning + painting
 
 
 def _put_back(parameter: Tensor, values: Tensor, trained: bool) -> None:
