@@ -31,12 +31,19 @@ def measured(model: Any, changed: Any, retained: Any, **settings: Any) -> Depth:
     return depth(model, changed, retained, ["a cat"], kept=KEPT, seeds=range(3), bins=1, steps=2, **settings)
 
 
+@pytest.fixture(scope="module")
+def whole(tiny: Any, gone: Any) -> Depth:
+    """An edit that is just as if it had never been seen."""
+    return measured(tiny, gone.applied, gone.applied)
+
+
 def row(found: Depth, component: str = "unet", of: Any = "direction") -> Any:
     return found.to_frame(of, n_resamples=50, tolerance=0.5).set_index("component").loc[component]
 
 
-def test_the_deeper_the_edit_the_larger_the_number(tiny: Any, gone: Any) -> None:
-    found = [row(measured(tiny, (a * gone).applied, gone.applied)) for a in (0, 0.5, 1)]
+def test_the_deeper_the_edit_the_larger_the_number(tiny: Any, gone: Any, whole: Depth) -> None:
+    parts = [measured(tiny, (a * gone).applied, gone.applied) for a in (0, 0.5)]
+    found = [row(part) for part in (*parts, whole)]
     depths = [r["depth"] for r in found]
     assert depths[0] == 0 < depths[1] < depths[2] == pytest.approx(1, abs=1e-5)
     assert found[1]["low"] <= depths[1] <= found[1]["high"]
@@ -55,10 +62,12 @@ def test_a_hybrid_is_as_deep_as_its_blocks(tiny: Any, gone: Any) -> None:
     assert after["edited"] < 0.9 * after["retained"]
 
 
-def test_an_edit_of_the_text_encoder_is_a_lock_before_the_denoiser(tiny: Any, gone: Any) -> None:
+def test_an_edit_of_the_text_encoder_is_a_lock_before_the_denoiser(
+    tiny: Any, gone: Any, whole: Depth
+) -> None:
     found = row(measured(tiny, quickfix(tiny, {"cat": "dog"}).applied, gone.applied))
     assert found["depth"] == 0 and found["state"] == "not touched: as before to the bit"
-    assert row(measured(tiny, gone.applied, gone.applied), "text")["depth"] == 0
+    assert row(whole, "text")["depth"] == 0
 
 
 def test_a_text_encoder_that_never_saw_it_is_measured_in_its_layers(tiny: Any) -> None:
@@ -121,8 +130,8 @@ def test_the_error_is_a_measure_too(tiny: Any, gone: Any) -> None:
                                                "broken: other things are hit as well")  # fmt: skip
 
 
-def test_it_is_kept_and_shown(tiny: Any, gone: Any, tmp_path: Path) -> None:
-    found = measured(tiny, gone.applied, gone.applied)
+def test_it_is_kept_and_shown(whole: Depth, tmp_path: Path) -> None:
+    found = whole
     found.save(tmp_path / "depth.zarr")
     again = Depth.load(tmp_path / "depth.zarr")
     assert again.cuts().equals(found.cuts()) and repr(again) == repr(found)
