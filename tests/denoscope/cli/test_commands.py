@@ -160,7 +160,7 @@ def test_robustness_tries_an_edit_and_writes_its_table(tmp_path):
     assert done.exit_code == 0, done.output
     assert "clean_embeddings: prompt and empty text" in done.output
     assert pd.read_csv(table)["is_clean"].tolist() == [True, False, True, False]
-    told = json.loads(call(*run, "--probe", "clean_embeddings", "--json").output)
+    told = json.loads(call(*run, "--probe", "clean_embeddings", "--json").stdout)
     assert told["clean_rows_bring_it_back"] is True and len(told["trials"]) == 4
     wrong = call(*run, "--probe", "clean_embedings")
     assert wrong.exit_code == 1 and "did you mean 'clean_embeddings'" in wrong.output
