@@ -163,4 +163,4 @@ def test_robustness_tries_an_edit_and_writes_its_table(tmp_path):
     told = json.loads(call(*run, "--probe", "clean_embeddings", "--json").stdout)
     assert told["clean_rows_bring_it_back"] is True and len(told["trials"]) == 4
     wrong = call(*run, "--probe", "clean_embedings")
-    assert wrong.exit_code == 1 and "did you mean 'clean_embeddings'" in wrong.output
+    assert wrong.exit_code == 2 and "did you mean 'clean_embeddings'" in wrong.output
