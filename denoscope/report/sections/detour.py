@@ -43,9 +43,7 @@ def tell(found: Robustness, about: str, instead: str) -> list[Finding]:
 def _by_construction(found: Robustness, about: str) -> Finding:
     if found.reaches_clean:
         text = "Given the text as the unedited model reads it, the edited one paints the picture from before"
-        return Finding(
-            f"{text}, to the bit: the edit is a detour around “{about}”, which is still there.", True
-        )
+        return Finding(f"{text}, to the bit: the edit is a detour around “{about}”, which is still there.")
     return Finding("The edit lies in the denoiser too: text as the unedited model reads it does not undo it.")
 
 
