@@ -120,9 +120,7 @@ def denoiser(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(
-            help="a word that no picture or caption shall have; begins anew, in its own folder"
-        ),
+        typer.Option(help="a word that no picture or caption shall have; begins anew, in its own folder"),
     ] = None,
     fresh: Annotated[
         bool, typer.Option(help="begin anew, whatever --base has: as --without does, from the same weights")
