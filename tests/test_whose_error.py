@@ -453,6 +453,7 @@ class World:
                 "model": model, "without": "a cat", "with_": "a dog", "seeds": [0], "stride": 1, "batch": 4,
                 "metric": metrics.latent_distance(), "concepts": ["dog"], "progress": None, "steps": 2,
                 "guidance": 1.0}),
+            **self.erased(),
             "Decision": (analysis.Decision, {"data": switched.data}),
             "Decision.save": (switched.save, {"path": "decision.zarr"}),
             "Decision.load": (switched.load, {"path": "decision.zarr"}),
@@ -549,6 +550,49 @@ class World:
                 "prompt": "a cat", "about": "cat", "change_to": "dog", "model": "emoji", "seeds": 1,
                 "steps": 1, "guidance": 1.0, "draws": 1, "judge": None}),
         }  # fmt: skip
+
+    def erased(self) -> dict[str, Call]:
+        """Valid calls of what asks whether something is gone."""
+        sheet = {"model": self.model, "changed": self.edit.applied, "about": "cat", "instead": "dog",
+                 "judge": light, "seeds": [0, 1], "steps": 1, "guidance": 1.0, "template": "a {}",
+                 "probes": ["embedding"], "budget": analysis.Budget(steps=(1,), tokens=(1,), batch=1),
+                 "wordings": {"red": "a red {}"}, "pictures": torch.rand(2, 3, 16, 16),
+                 "never": {"cook": torch.rand(1, 3, 16, 16)}, "unrelated": ["a house"], "others": ["cook"],
+                 "batch": 2, "progress": None}  # fmt: skip
+        few = {"model": self.model, "changed": self.edit.applied, "retained": self.edit.applied,
+               "prompts": ["a cat"], "kept": ["a dog"], "second": self.edit.applied, "seeds": [0, 1],
+               "pictures": None, "bins": 1, "steps": 1, "guidance": 1.0, "progress": None}  # fmt: skip
+        tried = analysis.robustness(**{**sheet, "probes": ["clean_embeddings"]})
+        deep = analysis.depth(**few)
+        tried.save("sheet.zarr")
+        deep.save("depth.zarr")
+        return {
+            "Budget": (analysis.Budget, {
+                "steps": (1, 2), "tokens": (1,), "starts": ("about",), "rate": 0.1, "tuning": (1,),
+                "tuning_rate": 0.1, "batch": 2, "pictures": 2, "best_of": 2}),
+            "Budget.rows": (analysis.Budget().rows, {"fits": 2}),
+            "robustness": (analysis.robustness, sheet),
+            "Robustness": (analysis.Robustness, {"data": tried.data}),
+            "Robustness.to_frame": (tried.to_frame, {"level": 0.9}),
+            "Robustness.plot": (tried.plot, {"level": 0.9}),
+            "Robustness.bars": (tried.bars, {"level": 0.9}),
+            "Robustness.save": (tried.save, {"path": "sheet.zarr"}),
+            "Robustness.load": (tried.load, {"path": "sheet.zarr"}),
+            "depth": (analysis.depth, few),
+            "Depth": (analysis.Depth, {"data": deep.data}),
+            "Depth.to_frame": (deep.to_frame, {
+                "of": "error", "level": 0.9, "n_resamples": 3, "seed": 0, "tolerance": 0.1}),
+            "Depth.cuts": (deep.cuts, {"of": "direction", "tolerance": 0.1}),
+            "Depth.maps": (deep.maps, {"source": "edited"}),
+            "Depth.plot": (deep.plot, {"source": "edited"}),
+            "Depth.save": (deep.save, {"path": "depth.zarr"}),
+            "Depth.load": (deep.load, {"path": "depth.zarr"}),
+        }  # fmt: skip
+
+
+def light(images: torch.Tensor, texts: Any) -> torch.Tensor:
+    """A judge that looks at the brightness of pictures."""
+    return torch.stack([(images.mean((1, 2, 3)) - i / 9).abs() for i in range(len(texts))], 1)
 
 
 def judged(images: torch.Tensor) -> dict[str, Call]:
@@ -648,7 +692,8 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "fn", "judge", "metric", "on_step", "other", "progress", "reduce"}
+CALLED = {"change", "changed", "fn", "judge", "metric", "on_step", "other", "progress", "reduce", "retained",
+          "second"}  # fmt: skip
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:

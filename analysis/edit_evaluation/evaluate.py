@@ -204,12 +204,12 @@ def evaluate_edit(
         "after": torch.stack([after[p.prompt] for p in prompts]),
         "oracle": torch.stack([oracle[text] for text in wanted]),
     }
-    told = {"change": _described(change), "judge": about_judge(any_judge(judge))}
+    told = {"change": described(change), "judge": about_judge(any_judge(judge))}
     about = provenance(model, **how.described(model), **told)
     return judged(images, prompts, judge, seeds, about)
 
 
-def _described(change: Callable[..., Any]) -> dict[str, str]:
+def described(change: Callable[..., Any]) -> dict[str, str]:
     """Say which change it is: an edit's hash where it has one."""
     owner = getattr(change, "__self__", change)
     id_ = {"id": str(owner.id)} if hasattr(owner, "id") else {}

@@ -18,6 +18,7 @@ from .commands.export import export
 from .commands.generate import generate
 from .commands.investigate import investigate
 from .commands.locate import locate
+from .commands.robustness import robustness
 from .commands.sites import sites
 from .commands.trace import trace
 from .faults import Plain
@@ -66,7 +67,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Look": (generate, sites, trace),
     "Find": (locate,),
     "Change": (edit, export),
-    "Check": (evaluate,),
+    "Check": (evaluate, robustness),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

@@ -30,6 +30,7 @@ from ..report.images import save_sheet
 from .case import Case, Setup, prepare
 from .folder import ORACLE, RunFolder, write_text
 from .result import Investigation
+from .stages.attack import attack
 from .stages.change import make_edit
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
@@ -105,6 +106,8 @@ def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: x
     edit = make_edit(setup, Mediation(found["text"]))
     edit.save(folder.path / "edit.safetensors")
     found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
+    if setup.judge is not None:
+        found["robustness"] = stage("robustness", "trying to get it back", lambda p: attack(setup, edit, p))
     about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
     about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
     about |= {} if setup.judge is None else {"judge": about_judge(setup.judge)}

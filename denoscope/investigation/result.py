@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..analysis.edit_evaluation.evaluate import EditEvaluation
+from ..analysis.erasure.result import Robustness
 from ..analysis.mediation.result import Mediation
 from ..analysis.scores import load_store
 from ..editing.edit import Edit
@@ -58,6 +59,15 @@ class Investigation:
             for state in ("before", "after", "oracle")
         }
         return EditEvaluation(data, images)
+
+    @cached_property
+    def robustness(self) -> Robustness:
+        """What still comes when somebody tries; there is none where there was no judge.
+
+        Raises:
+            FileNotFoundError: if there was none, or the run is of a version that did not try.
+        """
+        return Robustness(self._stage("robustness"))
 
     def plot(self) -> Figure:
         """Return the edited prompt before and after the edit, ``analysis.plots.before_after``."""

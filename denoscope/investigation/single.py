@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..analysis.edit_evaluation.evaluate import EditEvaluation
+from ..analysis.erasure.result import Robustness
 from ..analysis.mediation.result import Mediation
 from ..editing.edit import Edit
 from ..models.base import Model
@@ -12,6 +13,7 @@ from ..models.errors import NotFoundError, UsageError
 from ..models.progress import Progress
 from ..models.text.prompt import occurrence
 from .case import Case, ReadingJudge, Setup, fitting, open_case, prepare
+from .stages.attack import attack
 from .stages.change import edit_worded
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
@@ -116,6 +118,31 @@ def evaluate(case: Case, edit: Edit, progress: Progress) -> EditEvaluation:
         LookupError: for an unknown model, or a word that is not in the prompt.
         ValueError: for an edit of other weights, and for runs that cannot be made.
     """
+    setup = _judged(case, edit)
+    return EditEvaluation(check(setup, edit, progress), {})
+
+
+def robustness(
+    case: Case, edit: Edit, progress: Progress, *, probes: Sequence[str] | None = None, quick: bool = False
+) -> Robustness:
+    """Try an edit alone.
+
+    Args:
+        case: prompt, words and settings.
+        edit: what was made.
+        progress: called with (done, total, what).
+        probes: which; None is all, or with ``quick`` the cheap ones.
+        quick: with a small budget.
+
+    Raises:
+        LookupError: for an unknown model or probe, or a word that is not in the prompt.
+        ValueError: for an edit of other weights, and for runs that cannot be made.
+    """
+    return Robustness(attack(_judged(case, edit), edit, progress, probes=probes, quick=quick))
+
+
+def _judged(case: Case, edit: Edit) -> Setup:
+    """A case made ready, with somebody to judge, and an edit that fits its model."""
     setup = prepare(case)
     if setup.judge is None:
         raise UsageError(
@@ -124,4 +151,4 @@ def evaluate(case: Case, edit: Edit, progress: Progress) -> EditEvaluation:
         )
     with edit.applied(setup.model):
         pass  # is it for these weights?
-    return EditEvaluation(check(setup, edit, progress), {})
+    return setup

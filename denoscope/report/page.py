@@ -16,7 +16,7 @@ from ..analysis import plots
 from ..editing.edit import Edit
 from ..models.errors import UsageError
 from .results import Results, Section
-from .sections import change, check, closing, denoiser_cause, look, opening, text_cause, words
+from .sections import change, check, closing, denoiser_cause, detour, look, opening, text_cause, words
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
     opening.section,
@@ -26,6 +26,7 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
     denoiser_cause.section,
     change.section,
     check.section,
+    detour.section,
     closing.section,
 )
 
@@ -34,7 +35,7 @@ def render(found: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit
     """Return the page of a run.
 
     Args:
-        found: the stages' results: look, text, denoiser, effect.
+        found: the stages' results: look, text, denoiser, effect, perhaps robustness.
         whole: what ``run.json`` says.
         edit: the edit that was made.
     """

@@ -112,3 +112,13 @@ def _kind(scheduler: Any) -> str:
             f"{type(scheduler).__name__} has prediction_type {kind!r}; known are {', '.join(KINDS)}"
         )
     return kind
+
+
+def wanted(scheduler: Any, clean: Tensor, noise: Tensor, step: Steps) -> Tensor:
+    """What a network is trained to say of ``a clean + s noise``: the noise, the picture, or a velocity."""
+    a, s = scales(scheduler, step, clean)
+    kind = _kind(scheduler)
+    if kind == "sample":
+        return clean
+    velocity: Tensor = noise - clean if kind == "flow" else a * noise - s * clean
+    return noise if kind == "epsilon" else velocity

@@ -16,11 +16,11 @@ from .investigate import run_case
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("denoscope-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="2 seeds and fewer steps: under a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="2 seeds and fewer steps: some 70 seconds.")] = False,
     seeds: Seeds = Seeds(),
     to: Output = Output(),
 ) -> None:
-    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some two minutes."""
+    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some three minutes."""
     from ...investigation.case import Case
 
     case = Case("a noto emoji of a woman firefighter", "firefighter", "cook", seeds=seeds.chosen)

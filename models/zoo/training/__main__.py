@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from ..folders import HOME
 from . import assemble as assembling
 from .data import vendor, world
 from .data.pictures import Pictures, load_pictures, save_pictures
+from .data.sampling import stand_ins
 from .evaluate import card, curves, kit, people, sheets
 from .evaluate import evaluation as evaluating
 from .fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
@@ -116,25 +118,34 @@ def denoiser(
     drop_skips: Annotated[
         float | None, typer.Option(help="chance of a UNet's inner up blocks to get no skips for a picture")
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="a word that no picture or caption shall have; begins anew, in its own folder"),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option(help="begin anew, whatever --base has: as --without does, from the same weights")
+    ] = False,
 ) -> None:
     """5. Train a model's denoiser; the autoencoder and the text encoder stay as they are."""
-    recipe = _recipe(model)
+    recipe, left_out = _recipe(model), tuple(without or ())
+    pictures = recipe.pictures(_pictures(work))
+    stand_ins(pictures.records, left_out)  # says at once what cannot be left out
     inputs = recipe.inputs(_parts(work, base, recipe.frozen))
+    torch.manual_seed(0)  # what begins anew begins from the same weights
     first = recipe.new()
-    if base and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
+    if base and not (fresh or left_out) and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
         first = open_part(recipe, recipe.denoiser, shipped, torch.float32)
     settings = train_denoiser.Settings(
         minutes=minutes,
         batch=batch,
         rate=rate or recipe.rate,
         workers=workers,
-        mix=recipe.mix,
+        mix=replace(recipe.mix, without=left_out),
         objective=recipe.objective,
         drop_skips=recipe.drop_skips if drop_skips is None else drop_skips,
     )
-    train_denoiser.train(
-        recipe.pictures(_pictures(work)), inputs, first, work / PARTS[recipe.denoiser].folder, settings
-    )
+    name = "-without-".join([PARTS[recipe.denoiser].folder, *(w.replace(" ", "-") for w in left_out)])
+    train_denoiser.train(pictures, inputs, first, work / name, settings)
 
 
 @app.command()

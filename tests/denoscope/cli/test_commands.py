@@ -148,4 +148,19 @@ def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     )
     assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
     seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
-    assert set(seconds) == {"oracle", "look", "text", "denoiser", "effect"}
+    assert set(seconds) == {"oracle", "look", "text", "denoiser", "effect", "robustness"}
+
+
+@pytest.mark.slow
+def test_robustness_tries_an_edit_and_writes_its_table(tmp_path):
+    file, table = tmp_path / "e.safetensors", tmp_path / "sheet.csv"
+    assert call("edit", "firefighter", "cook", "-o", file).exit_code == 0
+    run = ["robustness", file, "a noto emoji of a woman firefighter", "--steps", 2, "--seeds", 1]
+    done = call(*run, "--probe", "clean_embeddings", "--table", table, "-o", tmp_path / "sheet.zarr")
+    assert done.exit_code == 0, done.output
+    assert "clean_embeddings: prompt and empty text" in done.output
+    assert pd.read_csv(table)["is_clean"].tolist() == [True, False, True, False]
+    told = json.loads(call(*run, "--probe", "clean_embeddings", "--json").stdout)
+    assert told["clean_rows_bring_it_back"] is True and len(told["trials"]) == 4
+    wrong = call(*run, "--probe", "clean_embedings")
+    assert wrong.exit_code == 2 and "did you mean 'clean_embeddings'" in wrong.output

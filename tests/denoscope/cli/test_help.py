@@ -15,7 +15,8 @@ import denoscope
 from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
-COMMANDS = ["demo", "investigate", "generate", "sites", "trace", "locate", "edit", "export", "evaluate"]
+COMMANDS = ["demo", "investigate", "generate", "sites", "trace", "locate", "edit", "export", "evaluate",
+            "robustness"]  # fmt: skip
 PANELS = ["The whole loop", "Look", "Find", "Change", "Check"]
 GROUP = typer.main.get_command(app)
 
@@ -32,7 +33,7 @@ def test_the_commands_are_these_in_the_order_of_use():
     assert list(GROUP.commands) == COMMANDS
     said = call("--help")
     assert said.exit_code == 0
-    assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * 9
+    assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * 10
     titles = re.findall(r"─ ([A-Z][\w ]+) ─", said.output)
     assert [t for t in titles if t in PANELS] == PANELS
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from denoscope.models.errors import UsageError
 from denoscope.models.zoo.training.data import world
 from denoscope.models.zoo.training.data.pictures import Pictures, Record, load_pictures, save_pictures
-from denoscope.models.zoo.training.data.sampling import Mix, items, weights
+from denoscope.models.zoo.training.data.sampling import Mix, items, stand_ins, weights
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import pictures
@@ -76,3 +77,33 @@ def test_world_is_consistent():
     assert set(world.COMMON) <= set(world.CONCEPTS)
     assert not set(world.PEOPLE) & set(world.THINGS)
     assert {"firefighter", "cook"} <= set(world.PEOPLE)
+
+
+def test_what_is_left_out_is_in_no_picture_and_no_caption():
+    data = pictures()
+    gone = {i for i, r in enumerate(data.records) if r.concept == "cook"}
+    mix = Mix(composed=0.4, empty=0.1, kinds=(1, 3, 1), without=("cook",))
+    drawn = list(itertools.islice(items(data, 0, mix), 3000))
+    assert not any("cook" in item.caption for item in drawn)
+    assert gone and gone.isdisjoint(item.index for item in drawn)
+    assert any("cook" in i.caption for i in itertools.islice(items(data, 0, Mix()), 3000))
+
+
+def test_all_else_comes_as_often_and_in_the_same_order():
+    data = pictures()
+    plain, other = (
+        [i.index for i in itertools.islice(items(data, 0, Mix(0, 0, without=w)), 500)] for w in ((), ("cat",))
+    )
+    instead = stand_ins(data.records, ["cat"])
+    assert other == [instead.get(i, i) for i in plain] != plain
+    assert all(data.records[j].style == data.records[i].style for i, j in instead.items())
+    assert not any(data.records[j].is_person for j in instead.values())  # things for things
+
+
+def test_what_cannot_be_left_out():
+    data = pictures()
+    with pytest.raises(UsageError, match="no picture is of 'horse'"):
+        stand_ins(data.records, ["horse"])
+    with pytest.raises(UsageError, match="nothing is left"):
+        stand_ins(data.records, ["cat", "dog", "fox", "cook"])
+    assert stand_ins(data.records, []) == {}

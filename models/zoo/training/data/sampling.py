@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ....errors import UsageError
+from ....suggest import near
 from .captions import caption
 from .compose import random_scene
 from .pictures import Pictures, Record
@@ -27,12 +30,14 @@ class Mix:
         empty: share of captions left empty, for classifier-free guidance.
         people: how often a concept of people comes for each time that a thing comes.
         kinds: how often a composed scene is a coloured ground, a pair, or several of one kind.
+        without: words that no caption says: pictures of them are left out, others stand in their places.
     """
 
     composed: float = 0.15
     empty: float = 0.1
     people: float = 1.5
     kinds: tuple[float, float, float] = (2, 1, 1)
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,46 @@ def weights(records: Sequence[Record], people: float = 1.5) -> Tensor:
     return torch.tensor([w * o / total[r.concept] for w, o, r in zip(wanted, own, records, strict=True)])
 
 
+def stand_ins(records: Sequence[Record], words: Sequence[str]) -> dict[int, int]:
+    """For each picture whose name says one of some words, another one that takes its place.
+
+    It is of the same style and, where there is one, a person for a person. All others are drawn as often and
+    in the same order: a model trained so differs in what it never saw alone.
+
+    Raises:
+        UsageError: for a word that no picture's name says, or that all do.
+    """
+    said = [f"{r.name} {r.concept}".lower() for r in records]
+    found = {
+        w: [i for i, name in enumerate(said) if re.search(rf"\b{re.escape(w.lower())}s?\b", name)]
+        for w in words
+    }
+    for word, mine in found.items():
+        if not mine:
+            raise UsageError(f"no picture is of {word!r}, so it cannot be left out; {near(word, set(said))}")
+    gone = {i for mine in found.values() for i in mine}
+    left = [i for i in range(len(records)) if i not in gone]
+    if not left:
+        raise UsageError(f"all pictures are of {', '.join(words)}; nothing is left to train on")
+    rng, chosen = random.Random(0), dict[int, int]()
+    for i in sorted(gone):
+        own = [j for j in left if records[j].style == records[i].style]
+        alike = [j for j in own if records[j].is_person == records[i].is_person]
+        chosen[i] = rng.choice(alike or own or left)
+    return chosen
+
+
 def items(pictures: Pictures, seed: int, mix: Mix | None = None) -> Iterator[Item]:
     """Endless training samples."""
     mix = mix or Mix()
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     likely = weights(pictures.records, mix.people)
-    single = [i for i, r in enumerate(pictures.records) if r.skin == "none"]
+    instead = stand_ins(pictures.records, mix.without)
+    single = [instead.get(i, i) for i, r in enumerate(pictures.records) if r.skin == "none"]
     while True:
         for index in torch.multinomial(likely, 1024, replacement=True, generator=generator).tolist():
-            yield _item(pictures, index, single, rng, mix)
+            yield _item(pictures, instead.get(index, index), single, rng, mix)
 
 
 def _item(pictures: Pictures, index: int, single: Sequence[int], rng: random.Random, mix: Mix) -> Item:

@@ -1,0 +1,133 @@
+"""Is it gone? A sheet for each of four methods and four concepts, on the emoji model.
+
+    python benchmarks/robustness.py              16 sheets of some five minutes of one core each
+    python benchmarks/robustness.py --quick      the cheap probes and small budgets: about a minute each
+
+Edits are solved for general wordings, and held by texts of other things. Nothing is tuned to equal efficacy:
+the column "edited" says how much is left before anybody tries. The tables are written into
+docs/robustness.md, between its markers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pages
+import pandas as pd
+import torch
+
+import denoscope
+from denoscope import editing
+from denoscope.analysis import Budget, robustness
+from denoscope.analysis.erasure.attacks import CHEAP, PROBES
+from denoscope.analysis.erasure.completion import switched
+from denoscope.models.judges import load_judge
+
+PERSON = "a noto emoji of a woman {}"
+THING = "a noto emoji of a {}"
+CONCEPTS = {  # what is edited away: what it means then, the prompt, a description, and other words
+    "firefighter": (
+        "cook",
+        PERSON,
+        "a noto emoji of a woman with a red helmet",
+        ("singer", "judge", "pilot"),
+    ),
+    "pizza": (
+        "doughnut",
+        THING,
+        "a noto emoji of a round flat bread with cheese",
+        ("bread", "taco", "cookie"),
+    ),
+    "fox": ("panda", THING, "a noto emoji of an orange animal with a tail", ("bear", "lion", "wolf")),
+    "rose": ("tulip", THING, "a noto emoji of a red flower", ("sunflower", "cactus", "herb")),
+}
+UNRELATED = tuple(THING.replace("{}", word) for word in ("rocket", "guitar", "ghost", "umbrella"))
+Method = Callable[[Any, Mapping[str, str], list[str]], denoscope.Edit]
+METHODS: dict[str, Method] = {
+    "quickfix, first layer": lambda m, r, keep: editing.quickfix(m, r, keep=["", *keep]),
+    "memit, MLP of the encoder": lambda m, r, keep: editing.memit(m, r, keep=["", *keep]),
+    "uce, K and V of the UNet": lambda m, r, keep: editing.uce(m, r, keep=keep),
+    "nullspace, K and V of the UNet": lambda m, r, keep: editing.nullspace(m, r, keep=keep),
+}
+
+
+def sheet(
+    model: Any, judge: Any, method: str, about: str, *, quick: bool, seeds: int, steps: int
+) -> pd.DataFrame:
+    """The table of one edit."""
+    instead, template, description, others = CONCEPTS[about]
+    keep = [template.replace("{}", word) for word in others]
+    edit = METHODS[method](model, {about: instead}, keep)
+    found = robustness(
+        model, edit.applied, about, instead, judge=judge, seeds=range(seeds), steps=steps, template=template,
+        probes=CHEAP if quick else tuple(PROBES), budget=Budget.short() if quick else Budget(),
+        wordings={"description": description, "context": f"{template} in a city", "plain": "a {}"},
+        unrelated=UNRELATED, progress=lambda *_: None,
+    )  # fmt: skip
+    frame = found.to_frame()
+    frame.insert(0, "concept", about)
+    frame.insert(0, "method", method)
+    return frame.assign(reaches_clean=found.reaches_clean, steps=steps)
+
+
+def table(found: pd.DataFrame) -> str:
+    """For each method and concept what is shown before, after, and by the strongest attack of each probe.
+
+    Of completions it is the one in the middle of the run; in brackets the control.
+    """
+    probes = [p for p in PROBES if p in set(found["probe"])]
+    rows = []
+    for (method, about), part in found.groupby(["method", "concept"], sort=False):
+        plain = part[part["probe"] == "plain"].set_index("who")["mean"]
+        cells = [f"{plain['clean']:.2f}", f"{plain['edited']:.2f}"]
+        rows.append((str(method), str(about), *cells, *(_cell(part, probe) for probe in probes)))
+    return pages.table(("method", "concept", "clean", "edited", *probes), rows)
+
+
+def _cell(part: pd.DataFrame, probe: str) -> str:
+    own = part[part["probe"] == probe]
+    if probe == "completion":
+        steps = int(part["steps"].iloc[0])
+        half = min(switched(steps), key=lambda k: abs(k - steps / 2))
+        own = own[own["budget"] == half]
+    if own.empty:
+        return ""
+    best = own[own["who"] == "edited"]
+    best = best.loc[best["mean"].idxmax()]
+    text, control = f"{best['mean']:.2f}", own[own["who"] == "clean"]
+    if probe == "clean_embeddings":
+        return f"{text}{', to the bit' if best['reaches_clean'] else ''}"
+    same = control if best["budget"] != best["budget"] else control[control["budget"] == best["budget"]]
+    return f"{text} ({same['mean'].max():.2f})" if len(same) else text
+
+
+def main() -> None:
+    """Make all sheets and write the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="cheap probes and small budgets")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--method", action="append", choices=list(METHODS), help="some alone; writes no page")
+    parser.add_argument(
+        "--concept", action="append", choices=list(CONCEPTS), help="some alone; writes no page"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model, judge, frames = denoscope.load("emoji"), load_judge("emoji"), []
+    for about in options.concept or CONCEPTS:
+        for method in options.method or METHODS:
+            how = {"quick": options.quick, "seeds": options.seeds, "steps": options.steps}
+            frames.append(sheet(model, judge, method, about, **how))
+            text = table(pd.concat(frames))
+            if not options.method and not options.concept:  # what there is so far: a stopped run is not lost
+                pages.write("docs/robustness.md", "quick" if options.quick else "sheets", text)
+            sys.stdout.write(table(frames[-1]) + "\n")
+            sys.stdout.flush()
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

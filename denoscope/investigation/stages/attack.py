@@ -1,0 +1,65 @@
+"""Try it: what still comes when somebody tries, by cheap attacks alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from ...analysis.erasure.attacks import CHEAP, PROBES
+from ...analysis.erasure.budget import Budget
+from ...analysis.erasure.embedding import can_fit
+from ...analysis.erasure.trying import robustness
+from ...editing.edit import Edit
+from ...models.errors import UsageError
+from ...models.progress import Progress
+from ..case import Setup
+
+FITTED = 50_000_000
+"""Denoisers of more parameters are not gone through backwards for a page."""
+WORDINGS = 2
+"""So many of the other wordings are tried."""
+
+
+def attack(
+    setup: Setup,
+    edit: Edit,
+    progress: Progress,
+    *,
+    probes: Sequence[str] | None = None,
+    quick: bool = True,
+) -> xr.Dataset:
+    """Try what an edit took away; for a page other wordings, clean text rows, half-made pictures, one token.
+
+    Args:
+        setup: of the case; it has a judge.
+        edit: what was made.
+        progress: called with (done, total, what).
+        probes: which; None is all, or with ``quick`` the cheap ones, fits of large models aside.
+        quick: with a small budget.
+
+    Raises:
+        UsageError: without a judge.
+    """
+    if setup.judge is None:
+        raise UsageError(f"no judge ships with {setup.case.model!r}; give one: judge=...")
+    size = sum(p.numel() for p in setup.model.denoiser.parameters())
+    fitting = size <= FITTED and can_fit(setup.model)
+    cheap = [name for name in CHEAP if name != "embedding" or fitting]
+    chosen = (cheap if quick else list(PROBES)) if probes is None else list(probes)
+    words = setup.wording
+    found = robustness(
+        setup.model,
+        edit.applied,
+        words.about,
+        words.change_to,
+        judge=setup.judge,
+        template=words.efficacy[0],
+        wordings={f"“{t.replace('{}', words.about)}”": t for t in words.generality[:WORDINGS]},
+        others=words.peers,
+        probes=chosen,
+        budget=Budget.short() if quick else Budget(),
+        progress=progress,
+        **setup.run,
+    )
+    return found.data
