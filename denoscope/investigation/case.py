@@ -36,6 +36,7 @@ class Case:
         draws: how many noise draws take the word out in causal tracing.
         device: where the model computes.
         dtype: number format of its weights: ``"float32"``, ``"float16"``, ``"bfloat16"``.
+        method: of the edit: "quickfix", "uce", "nullspace", "locoedit", "refact" or "memit".
         judge: says what pictures show: a folder or hub id of a CLIP, a SigLIP or an image classifier; a
             judge; or a function of pictures and texts. None is the one that ships with the model, if any.
     """
@@ -50,6 +51,7 @@ class Case:
     draws: int = 2
     device: str = "cpu"
     dtype: str = "float32"
+    method: str = "quickfix"
     judge: Any = None
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ from .case import Case, Setup, prepare
 from .folder import ORACLE, RunFolder, write_text
 from .result import Investigation
 from .stages.attack import attack
-from .stages.change import make_edit
+from .stages.change import checked_method, make_edit
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
 from .stages.look import look
@@ -80,6 +80,7 @@ def investigate(
         case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
         found = denoscope.investigate(case, "firefighter-to-cook")
     """
+    checked_method(case.method)
     setup = prepare(case)
     settings = {
         **setup.settings,
@@ -103,7 +104,7 @@ def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: x
     found["look"] = stage("look", "looking: pictures, word maps", lambda p: look(setup, p))
     found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
     found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p))
-    edit = make_edit(setup, Mediation(found["text"]))
+    edit = make_edit(setup, Mediation(found["text"]), Mediation(found["denoiser"]))
     edit.save(folder.path / "edit.safetensors")
     found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
     if setup.judge is not None:

@@ -25,6 +25,13 @@ def investigate(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on where the model cannot paint one of the words.")
     ] = False,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="How it is edited: quickfix or locoedit at the place that was found; uce or nullspace in all "
+            "layers of the denoiser that read the text; refact or memit in an MLP of the text encoder."
+        ),
+    ] = "quickfix",
     run: JudgedRuns = JudgedRuns(),
     to: Output = Output(),
 ) -> None:
@@ -38,7 +45,7 @@ def investigate(
     """
     from ...investigation.case import Case
 
-    run_case(Case(prompt, about, change_to, **run.case), output, to, anyway=anyway)
+    run_case(Case(prompt, about, change_to, method=method, **run.case), output, to, anyway=anyway)
 
 
 def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anyway: bool = False) -> None:
