@@ -32,6 +32,8 @@ TUNING = 100
 PAINTED = 0.6
 FACTORS = (8.0, 32.0)
 """Lengths that are tried for a direction, in units of the difference that it comes from."""
+HEARD = 3, 4
+"""How many layers read styles, and how many objects; all others read neither."""
 STEERED = ("resnet.out", "self_attn.out", "cross_attn.out", "mlp.out")
 FAR = 100.0
 """A log signal-to-noise ratio beyond all that occur."""
@@ -115,8 +117,8 @@ def readings(ground: Ground, rng: random.Random) -> Iterator[Planted | None]:
     model = ground.model
     sites = layers(model)
     while True:
-        drawn = rng.sample(range(len(sites)), 5)
-        style, thing = tuple(sorted(drawn[:2])), tuple(sorted(drawn[2:]))
+        drawn = rng.sample(range(len(sites)), sum(HEARD))
+        style, thing = tuple(sorted(drawn[: HEARD[0]])), tuple(sorted(drawn[HEARD[0] :]))
         (s, t), (o, p) = rng.sample(ground.styles, 2), rng.sample(ground.words, 2)
         parts = Parts((s, t), (o, p))
         matrices = tune(model, parts, (style, thing), seed=TUNING)

@@ -32,7 +32,7 @@ from ...probes.text_states import encoded
 from .places import GUIDANCE, STEPS, Planted, Question, lasting
 
 RANK = 8
-RATE = 0.02
+RATE = 0.03
 BATCH = 6
 TUNED = 40
 """Steps of tuning."""
