@@ -195,7 +195,8 @@ def is_true(asked: Asked, place: Place) -> bool:
     if more and truth.token is not None:
         right &= more[0] == truth.token
     if more and truth.snr is not None:
-        right &= more[0] == window_name(When(truth.steps(asked.model.steps(STEPS))))
+        there = {window_name(When(w)): tuple(w) for w in asked.windows()}[more[0]]
+        right &= there == truth.steps(asked.model.steps(STEPS))
     return right
 
 

@@ -6,7 +6,6 @@ The same seed draws the same places on the same weights.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ import typer
 from ...models.judges.embedded import load_judge
 from ...models.load import load
 from .files import HOME, PlantedPlaces, write
-from .making import KINDS_OF_DRAWS, gathered, survey
+from .making import DRAWS, drawn, gathered, survey
 from .places import Planted
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ def main(
             part.requires_grad_(False)
     ground = survey(opened, judge)
     log.info("%d words are painted well: %s", len(ground.words), ", ".join(ground.words))
-    for name in kind or list(KINDS_OF_DRAWS):
+    for name in kind or list(DRAWS):
         path = out / f"{model}-{name}.safetensors"
 
         def keep(found: Sequence[Planted], redrawn: int, name: str = name, path: Path = path) -> None:
@@ -49,7 +48,7 @@ def main(
             if found:  # what was stopped leaves what it had
                 write(path, name, PlantedPlaces(tuple(found), redrawn, seed))
 
-        gathered(KINDS_OF_DRAWS[name](ground, random.Random(f"{name} {seed}")), number, keep)
+        gathered(drawn(ground, name, seed), number, keep)
         log.info("%s takes %d bytes", path.name, path.stat().st_size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 import torch
 from torch import Tensor
@@ -77,34 +77,30 @@ def survey(model: Model, judge: Judge, batch: int = 16) -> Ground:
     return replace(ground, words=good)
 
 
-def facts(ground: Ground, rng: random.Random) -> Iterator[Planted | None]:
-    """Draw grafted facts without end; None for one that does nothing."""
+def fact(ground: Ground, rng: random.Random) -> Planted | None:
+    """Draw a grafted fact; None if it does nothing."""
     model = ground.model
-    every = [s for kind in KINDS for s in model.sites(f"text_encoder/layer.*/{kind}")]
-    while True:
-        cells = [(site, token) for site in every for token in TOKENS]
-        for site, token in rng.sample(cells, len(cells)):
-            said, meant, other = rng.sample(ground.words, 3)
-            exact = graft(model, site, token, (said, meant), other)
-            edit = Edit({n: _halved(d) for n, d in exact.deltas.items()}, exact.base, exact.note)
-            truth = Truth((site,), token)
-            question = Question(_prompt(said), said, other, "concept", meant, truth, 0.0, 0.0)
-            yield _tried(ground, PlantedFact(model.name, fingerprint(model), (question,), edit))
+    site = rng.choice([s for kind in KINDS for s in model.sites(f"text_encoder/layer.*/{kind}")])
+    token = rng.choice(TOKENS)
+    said, meant, other = rng.sample(ground.words, 3)
+    exact = graft(model, site, token, (said, meant), other)
+    edit = Edit({n: _halved(d) for n, d in exact.deltas.items()}, exact.base, exact.note)
+    question = Question(_prompt(said), said, other, "concept", meant, Truth((site,), token), 0.0, 0.0)
+    return _tried(ground, PlantedFact(model.name, fingerprint(model), (question,), edit))
 
 
-def directions(ground: Ground, rng: random.Random) -> Iterator[Planted | None]:
-    """Draw directions without end; None for one that does nothing."""
+def direction(ground: Ground, rng: random.Random) -> Planted | None:
+    """Draw a direction, as weak as it still shows; None if it does nothing."""
     model = ground.model
     steps = model.steps(STEPS)
     cuts = [-FAR, *((a.log_snr + b.log_snr) / 2 for a, b in pairwise(steps)), FAR]
     sites = [s for s in model.sites(f"{model.input_site.component}/**") if s.kind in STEERED]
-    while True:
-        site, (first, last) = rng.choice(sites), rng.choice(thirds(STEPS))
-        word, other = rng.sample(ground.words, 2)
-        prompts = _prompt(word), _prompt(other, rng.choice(ground.styles[1:]))
-        found = contrast(model, site, range(first, last), prompts, SEEDS)
-        truth = Truth((site,), None, (cuts[first], cuts[last]))
-        yield _strong_enough(ground, found, Question(prompts[0], word, other, "", "", truth, 0.0, 0.0))
+    site, (first, last) = rng.choice(sites), rng.choice(thirds(STEPS))
+    word, other = rng.sample(ground.words, 2)
+    prompts = _prompt(word), _prompt(other, rng.choice(ground.styles[1:]))
+    found = contrast(model, site, range(first, last), prompts, SEEDS)
+    truth = Truth((site,), None, (cuts[first], cuts[last]))
+    return _strong_enough(ground, found, Question(prompts[0], word, other, "", "", truth, 0.0, 0.0))
 
 
 def thirds(n: int) -> list[tuple[int, int]]:
@@ -112,30 +108,31 @@ def thirds(n: int) -> list[tuple[int, int]]:
     return [(0, n // 3), (n // 3, 2 * n // 3), (2 * n // 3, n)]
 
 
-def readings(ground: Ground, rng: random.Random) -> Iterator[Planted | None]:
-    """Draw who reads what without end; None for what does not paint."""
+def readings(ground: Ground, rng: random.Random) -> Planted | None:
+    """Draw who reads what; None if it does not paint."""
     model = ground.model
     sites = layers(model)
-    while True:
-        drawn = rng.sample(range(len(sites)), sum(HEARD))
-        style, thing = tuple(sorted(drawn[: HEARD[0]])), tuple(sorted(drawn[HEARD[0] :]))
-        (s, t), (o, p) = rng.sample(ground.styles, 2), rng.sample(ground.words, 2)
-        parts = Parts((s, t), (o, p))
-        matrices = tune(model, parts, (style, thing), seed=TUNING)
-        prompt = parts.text(s, o)
-        questions = tuple(
-            Question(prompt, said, swap, kind, said, Truth(tuple(sites[i] for i in at)), 0.0, 0.0)
-            for said, swap, kind, at in ((s, t, "style", style), (o, p, "concept", thing))
-        )
-        base = fingerprint(model)
-        yield _tried(ground, PlantedReading(model.name, base, questions, parts, style, thing, matrices))
+    drawn = rng.sample(range(len(sites)), sum(HEARD))
+    style, thing = tuple(sorted(drawn[: HEARD[0]])), tuple(sorted(drawn[HEARD[0] :]))
+    (s, t), (o, p) = rng.sample(ground.styles, 2), rng.sample(ground.words, 2)
+    parts = Parts((s, t), (o, p))
+    matrices = tune(model, parts, (style, thing), seed=TUNING)
+    prompt = parts.text(s, o)
+    questions = tuple(
+        Question(prompt, said, swap, kind, said, Truth(tuple(sites[i] for i in at)), 0.0, 0.0)
+        for said, swap, kind, at in ((s, t, "style", style), (o, p, "concept", thing))
+    )
+    base = fingerprint(model)
+    return _tried(ground, PlantedReading(model.name, base, questions, parts, style, thing, matrices))
 
 
-KINDS_OF_DRAWS: dict[str, Callable[[Ground, random.Random], Iterator[Planted | None]]] = {
-    "layers": readings,
-    "fact": facts,
-    "direction": directions,
-}
+Draw = Callable[[Ground, random.Random], Planted | None]
+DRAWS: dict[str, Draw] = {"layers": readings, "fact": fact, "direction": direction}
+
+
+def drawn(ground: Ground, kind: str, seed: int) -> Iterator[Planted | None]:
+    """Draw without end; each draw has a randomness of its own, so that some can be made apart."""
+    return (DRAWS[kind](ground, random.Random(f"{kind} {seed} {i}")) for i in count())
 
 
 def _tried(ground: Ground, place: Planted) -> Planted | None:

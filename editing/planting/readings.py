@@ -34,7 +34,7 @@ from .places import GUIDANCE, STEPS, Planted, Question, lasting
 RANK = 8
 RATE = 0.03
 BATCH = 6
-TUNED = 40
+TUNED = 80
 """Steps of tuning."""
 
 Matrices = Mapping[str, Tensor]
