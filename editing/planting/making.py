@@ -161,7 +161,9 @@ def _strong_enough(ground: Ground, found: Direction, question: Question) -> Plan
         acts = listening(model, direction, question.subject, question.truth)
         runs = [SweepRun(question.prompt, seed, (acts,)) for seed in SEEDS]
         now = sweep(model, runs, steps=STEPS, guidance=GUIDANCE).latents
-        attribute, label = _risen(ground, now, made[:n], made[n:])
+        attribute, label, rise = _risen(ground, now, made[:n], made[n:])
+        if rise < LEAST:  # the words alone may paint the label
+            continue
         asked = replace(question, attribute=attribute, label=label)
         place = _tried(ground, PlantedDirection(model.name, fingerprint(model), (asked,), direction))
         if place is not None:
@@ -169,8 +171,8 @@ def _strong_enough(ground: Ground, found: Direction, question: Question) -> Plan
     return None
 
 
-def _risen(ground: Ground, now: Tensor, *before: Tensor) -> tuple[str, str]:
-    """The attribute and label that runs show more than all other runs do, in all seeds."""
+def _risen(ground: Ground, now: Tensor, *before: Tensor) -> tuple[str, str, float]:
+    """The attribute and label that runs show more than all others do, in all seeds; and how much more."""
     best, rise = ("", ""), -1.0
     for attribute in ("style", "concept"):
         with torch.no_grad():
@@ -178,7 +180,7 @@ def _risen(ground: Ground, now: Tensor, *before: Tensor) -> tuple[str, str]:
         least, at = (each[0] - torch.stack(each[1:]).amax(0)).amin(0).max(0)
         if float(least) > rise:
             best, rise = (attribute, ground.judge.labels(attribute)[int(at)]), float(least)
-    return best
+    return *best, rise
 
 
 def _halved(delta: Tensor | LowRank) -> Tensor | LowRank:
