@@ -111,7 +111,7 @@ def mediated(asked: Asked, source: Any) -> Found:
 
 
 def patched(asked: Asked, sites: Sequence[str] | None) -> Found:
-    found = attribution_patching(*asked.first, sites=sites, **asked.swapped)
+    found = attribution_patching(*asked.first, sites=sites, recompute=False, **asked.swapped)
     return scored(found, int(found.values.attrs["rows"]))
 
 
