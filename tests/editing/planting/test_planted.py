@@ -22,7 +22,7 @@ from denoscope.models.errors import UsageError
 from denoscope.models.site import Site
 from denoscope.models.store.fingerprint import fingerprint
 
-EVERY = [(kind, i) for kind in KINDS for i in (0, 5)]
+EVERY = [(kind, i) for kind in KINDS for i in (0, 3)]
 
 
 @pytest.fixture(params=EVERY, ids=lambda p: f"{p[0]}-{p[1]}")
@@ -145,7 +145,7 @@ def test_a_fact_is_found_where_activations_first_differ(emoji: Any, i: int) -> N
     assert (found,) == question.truth.sites
 
 
-@pytest.mark.parametrize("i", range(0, 6, 3))
+@pytest.mark.parametrize("i", range(0, 4, 3))
 def test_a_direction_is_found_where_and_when_activations_first_differ(emoji: Any, i: int) -> None:
     place = planted("direction")[i]
     (question,) = place.questions
