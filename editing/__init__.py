@@ -18,6 +18,8 @@ __getattr__, __dir__, __all__ = lazily(
         "memit": "methods.memit",
         "methods": "",
         "nullspace": "methods.nullspace",
+        "planted": "planting.files",
+        "planting": "",
         "quickfix": "methods.quickfix",
         "read_foreign": "foreign",
         "refact": "methods.refact",

@@ -50,6 +50,7 @@ def attribution_patching(  # noqa: PLR0913  # one experiment, all its settings b
     corruption: Corruption = Noise(draws=1),  # noqa: B008  # a frozen value
     steps: int = 20,
     guidance: float | None = None,
+    recompute: bool = True,
     progress: Progress | None = None,
 ) -> Scores:
     """Return the indirect effect of each site to first order, in units of the metric.
@@ -67,6 +68,8 @@ def attribution_patching(  # noqa: PLR0913  # one experiment, all its settings b
         corruption: how the subject is taken out.
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
+        recompute: compute each step again for its gradients, in the memory of one step instead of all; False
+            where interventions of a surrounding block act, which that refuses.
         progress: called with (done, total, what).
 
     Returns:
@@ -92,7 +95,7 @@ def attribution_patching(  # noqa: PLR0913  # one experiment, all its settings b
     found, pairs = np.empty(shape), list(product(range(len(prompts)), range(len(seeds))))
     with showing(progress) as show:
         for i, (p, s) in enumerate(pairs):
-            found[:, p, s] = _first_order(experiment, places, p, seeds[s])
+            found[:, p, s] = _first_order(experiment, places, p, seeds[s], recompute)
             show(i + 1, len(pairs), "prompts and seeds, with gradients")
     coords = {
         "site": [str(s) for s in places],
@@ -109,12 +112,14 @@ def attribution_patching(  # noqa: PLR0913  # one experiment, all its settings b
     return Scores(xr.DataArray(found, coords, ("site", "prompt", "seed", "draw"), attrs=about))
 
 
-def _first_order(experiment: CausalExperiment, sites: Sequence[Site], p: int, seed: int) -> Tensor:
+def _first_order(  # noqa: PLR0917  # one sample
+    experiment: CausalExperiment, sites: Sequence[Site], p: int, seed: int, recompute: bool
+) -> Tensor:
     """[site, draw] of one prompt and seed."""
     settings = {k: experiment.settings[k] for k in ("steps", "guidance")}
     clean = trace(experiment.model, [experiment.clean[p]], seeds=[seed], sites=sites, **settings)
     corrupted = experiment.corrupted[p]
-    values, slopes = _slopes(experiment, corrupted, sites, p, seed, clean.latents)
+    values, slopes = _slopes(experiment, corrupted, sites, p, seed, clean.latents, recompute)
     found = torch.zeros(len(sites), len(corrupted), dtype=torch.float64)
     for i, site in enumerate(sites):
         for t, step in enumerate(clean.kept_steps):
@@ -134,6 +139,7 @@ def _slopes(  # noqa: PLR0917  # as _first_order has them
     p: int,
     seed: int,
     clean: Tensor,
+    recompute: bool,
 ) -> tuple[Places, Places]:
     """What passes through sites in the corrupted runs, and the metric's gradient there, by site and step."""
     model, added, values = experiment.model, Places(), Places()
@@ -152,7 +158,7 @@ def _slopes(  # noqa: PLR0917  # as _first_order has them
     how = {k: experiment.settings[k] for k in ("steps", "guidance")}
     with torch.enable_grad():
         run = model.sample(
-            list(corrupted), seeds=[seed] * n, interventions=list(map(add, sites)), recompute=True, **how
+            list(corrupted), seeds=[seed] * n, interventions=list(map(add, sites)), recompute=recompute, **how
         )
         *_, state = run
         prompts = (experiment.clean[p],) * n
