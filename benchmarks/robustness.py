@@ -104,6 +104,14 @@ def _cell(part: pd.DataFrame, probe: str) -> str:
     return f"{text} ({same['mean'].max():.2f})" if len(same) else text
 
 
+def show(text: str, *, quick: bool) -> None:
+    """Put the table into the page."""
+    if quick:
+        pages.write("docs/robustness.md", "quick", text)
+    else:
+        pages.write("docs/robustness.md", "sheets", text)
+
+
 def main() -> None:
     """Make all sheets and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -123,7 +131,7 @@ def main() -> None:
             frames.append(sheet(model, judge, method, about, **how))
             text = table(pd.concat(frames))
             if not options.method and not options.concept:  # what there is so far: a stopped run is not lost
-                pages.write("docs/robustness.md", "quick" if options.quick else "sheets", text)
+                show(text, quick=options.quick)
             sys.stdout.write(table(frames[-1]) + "\n")
             sys.stdout.flush()
     sys.stdout.write(text + "\n")

@@ -28,8 +28,8 @@ def investigate(
     method: Annotated[
         str,
         typer.Option(
-            help="How it is edited: quickfix or locoedit at the place that was found; uce or nullspace in all "
-            "layers of the denoiser that read the text; refact or memit in an MLP of the text encoder."
+            help="How it is edited: quickfix or locoedit at the place that was found; uce or nullspace in "
+            "all layers of the denoiser that read the text; refact or memit in the text encoder's MLPs."
         ),
     ] = "quickfix",
     run: JudgedRuns = JudgedRuns(),
