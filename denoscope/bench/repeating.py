@@ -77,7 +77,7 @@ def repeated(  # noqa: PLR0917  # all that a trial needs
     return Tried.of(store.make(parts_of_many(plan, method, order, concepts), make))
 
 
-def _made(
+def _made(  # noqa: PLR0917  # all that a trial needs
     stack: ExitStack, plan: Plan, method: Method, order: str, concepts: Sequence[Concept], layers: Layers
 ) -> dict[str, Any]:
     """Make the edits and apply them: each on the model as the ones before left it, or all in one solve."""

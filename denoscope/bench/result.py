@@ -80,7 +80,8 @@ class EditBenchmark:
         cells: one row for each method and concept; ``reason`` says why there is no edit.
         pictures: one row for each picture that was judged.
         many: one row for each lot of edits beside each other.
-        distances: FID and KID of all pictures of a method from what the unedited model paints, asked outright.
+        distances: FID and KID of all pictures of a method from what the unedited model paints when it is
+            asked outright.
         strips: pictures for the page; none in one that was loaded.
     """
 
