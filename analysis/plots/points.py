@@ -13,8 +13,9 @@ from ...models.errors import UsageError
 from .style import INK, layout, with_table
 
 PALETTE = (
-    "#d9480f", "#4f7cac", "#2b8a3e", "#9c36b5", "#e8a317", "#0b7285", "#c2255c", "#5c5f66", "#7c5295", "#8a5a2b",
-)  # fmt: skip
+    *("#d9480f", "#4f7cac", "#2b8a3e", "#9c36b5", "#e8a317"),
+    *("#0b7285", "#c2255c", "#5c5f66", "#7c5295", "#8a5a2b"),
+)
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
 _GRID = "rgba(128,128,128,0.2)"
 _BELOW = {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0}

@@ -56,8 +56,8 @@ def edits(
     Example:  denoscope bench edits --concepts TIMED_test_set.csv --model CompVis/stable-diffusion-v1-4
     --judge openai/clip-vit-large-patch14
 
-    Writes report.html, results.json and Parquet tables. It says first what it costs; a run that was stopped goes
-    on where it was, with the same command.
+    Writes report.html, results.json and Parquet tables. It says first what it costs; a run that was stopped
+    goes on where it was, with the same command.
     """
     from ...bench.costing import cost
     from ...bench.running import edits as compare
