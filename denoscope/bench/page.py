@@ -54,9 +54,10 @@ def render(found: EditBenchmark) -> str:
         "many": _many(found.many),
         "kinds": _kinds(found.cells),
         "refused": _refused(found.cells),
+        "judged": not summary.empty,
         "provenance": [(k, _plain(v)) for k, v in about.items()],
     }
-    figures = {"trade": plots.trade_off(summary)}
+    figures = {} if summary.empty else {"trade": plots.trade_off(summary)}
     if not found.many.empty:
         figures["many"] = plots.fall_lines(falls(found.many))
     return filled("bench.html.jinja", page, figures)

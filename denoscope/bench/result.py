@@ -91,6 +91,7 @@ class EditBenchmark:
     many: pd.DataFrame
     distances: pd.DataFrame
     strips: tuple[Strip, ...] = field(default=(), repr=False)
+    _summed: dict[float, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     def __repr__(self) -> str:
         done, n = int(self.cells["reason"].isna().sum()), len(self.cells)
@@ -109,7 +110,9 @@ class EditBenchmark:
         state (before, after, oracle), mean, low, high, concepts. Concepts and seeds are random samples
         (``denoscope.analysis.intervals``). A method's numbers are of the concepts that it takes.
         """
-        return summed(self.pictures, level)
+        if level not in self._summed:
+            self._summed[level] = summed(self.pictures, level)
+        return self._summed[level].copy()
 
     def plot(self) -> Figure:
         """Return efficacy against specificity, with intervals, ``analysis.plots.trade_off``."""

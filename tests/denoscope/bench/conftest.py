@@ -55,8 +55,7 @@ def judge():
 def concepts():
     return [
         concept("cat", "dog", "hat", "mat"),
-        concept("cook", "man", "hat", "mat"),
-        concept("red", "red hat", "man", "mat"),
+        concept("red", "red cook", "man", "mat"),
     ]
 
 
@@ -68,7 +67,7 @@ def setup(tiny, judge, concepts):
         "concepts": concepts,
         "judge": judge,
         "seeds": 2,
-        "steps": 2,
+        "steps": 1,
         "many": (2,),
     }
 

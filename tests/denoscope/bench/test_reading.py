@@ -91,7 +91,9 @@ def test_road(tmp_path):
     for i in range(1, 6):
         row |= {f"positive{i}": f"cook {i}", f"positive_old{i}": f"cat {i}", f"positive_new{i}": f"dog {i}"}
         row |= {f"negative{i}": f"hat {i}", f"negative_new{i}": f"dog hat {i}"}
-    (one,) = read_concepts(write(tmp_path / "r.csv", [c.title() for c in ROAD], {k.title(): v for k, v in row.items()}))
+    (one,) = read_concepts(
+        write(tmp_path / "r.csv", [c.title() for c in ROAD], {k.title(): v for k, v in row.items()})
+    )
     assert one.requests == {"the cook": "a dog"}
     assert one.of("efficacy") == [Probe("efficacy", "the cook", "a dog", ("a cat",))]
     assert one.of("paraphrase")[0] == Probe("paraphrase", "cook 1", "dog 1", ("cat 1",))

@@ -13,6 +13,7 @@ from denoscope.editing import quickfix, uce
 from tests.denoscope.bench.conftest import nothing
 
 METHODS = {"quickfix": quickfix, "uce": uce}
+ONE = {"quickfix": quickfix}
 TIMES = ["seconds"]
 
 
@@ -21,9 +22,11 @@ def run(setup, folder, **more):
 
 
 def same(one, other):
-    """Equal in all but seconds."""
+    """Equal in all but seconds, for the methods of the first."""
+    methods = set(one.cells["method"])
     for name in ("cells", "pictures", "many", "distances"):
         first, second = (getattr(b, name).drop(columns=TIMES, errors="ignore") for b in (one, other))
+        second = second[second["method"].isin(methods)]
         by = [c for c in ("method", "concept", "prompt", "seed", "edits", "order") if c in first]
         first, second = (f.sort_values(by).reset_index(drop=True) for f in (first, second))
         pd.testing.assert_frame_equal(first, second, check_exact=name != "distances")
@@ -42,7 +45,9 @@ def test_every_method_meets_every_concept(found, concepts):
     assert set(cells["weights"]) == {256, 2048}
     pictures = found[0].pictures
     assert len(pictures) == 2 * len(concepts) * 5 * 2  # methods, texts, seeds
-    assert repr(found[0]) == "EditBenchmark(StableDiffusionPipeline: 2 methods x 3 concepts, 6 of 6 edits made)"
+    assert (
+        repr(found[0]) == "EditBenchmark(StableDiffusionPipeline: 2 methods x 2 concepts, 4 of 4 edits made)"
+    )
 
 
 def test_capitals_that_are_read_alike_are_painted_once_and_judged_alike(found):
@@ -61,9 +66,9 @@ def test_the_numbers_are_those_of_the_pictures(found, setup, judge):
     concept = next(c for c in setup["concepts"] if c.name == row["concept"])
     runs = [SweepRun(row["prompt"], s) for s in (0, 1)]
     with torch.no_grad():
-        clean = rounded(model.decode(sweep(model, runs, steps=2).latents))[0] / 255
+        clean = rounded(model.decode(sweep(model, runs, steps=1).latents))[0] / 255
         with uce(model, concept.requests).applied(model):
-            edited = rounded(model.decode(sweep(model, runs, steps=2).latents))[0] / 255
+            edited = rounded(model.decode(sweep(model, runs, steps=1).latents))[0] / 255
     assert float((edited - clean).abs().mean()) == pytest.approx(row["moved"], abs=1e-6)
     fit = judge.similarity(edited[None], [row["wanted"]])
     assert float(fit) == pytest.approx(row["fit_after"], abs=1e-6)
@@ -88,14 +93,14 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(setup, foun
 
     def stop(done, total, what):
         painted.append(done)
-        if done > 20:
+        if done > 12:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(setup, tmp_path, progress=stop)
-    left = cost(**{**setup, "methods": METHODS, "folder": tmp_path})
+        run(setup, tmp_path, methods=ONE, progress=stop)
+    left = cost(**{**setup, "methods": ONE, "folder": tmp_path})
     assert 0 < left.pictures < left.total
-    same(run(setup, tmp_path), found[0])
+    same(run(setup, tmp_path, methods=ONE), found[0])
 
 
 def test_what_is_done_is_not_done_again(setup, found):
@@ -111,15 +116,15 @@ def test_what_is_done_is_not_done_again(setup, found):
 
 
 def test_the_order_of_concepts_does_not_matter(setup, found, concepts, tmp_path):
-    same(run(setup, tmp_path, concepts=concepts[::-1]), found[0])
+    same(run(setup, tmp_path, methods=ONE, concepts=concepts[::-1]), found[0])
 
 
 def test_a_request_that_a_method_refuses_is_in_the_tables(setup, tmp_path):
     found = run(setup, tmp_path, methods=["time"])
     reasons = found.cells.set_index("concept")["reason"]
     assert "'dog' is not 'cat' with more words" in reasons["cat -> dog"]
-    assert reasons.isna()["red -> red hat"]
-    assert found.many["reason"].tolist() == ["it takes 1 of the 3 requests; 2 are needed"] * 2
+    assert reasons.isna()["red -> red cook"]
+    assert found.many["reason"].tolist() == ["it takes 1 of the 2 requests; 2 are needed"] * 2
 
 
 def test_layers_are_located_for_a_method_that_is_told(setup, tmp_path):
@@ -146,15 +151,15 @@ def test_one_after_the_other_is_each_on_the_model_so_far(setup, concepts, tmp_pa
         return quickfix(model, requests)
 
     run(setup, tmp_path, methods={"watching": watching})
-    singles, first, second, both = seen[:3], *seen[3:]
+    singles, first, second, both = seen[:2], *seen[2:]
     assert len({total for *_, total in singles}) == 1
     assert first[-1] == singles[0][-1] == both[-1] and second[-1] != first[-1]
-    assert len(both) == 3
+    assert len(both) == 3  # two words and the weights
 
 
 def test_things_that_name_an_edited_word_are_no_test_of_specificity(concepts):
     texts = [p.prompt for p in probes_of(concepts)]
-    assert texts == ["a cat", "a cook", "a red", "a hat", "a man", "a mat"]
+    assert texts == ["a cat", "a red", "a hat", "a man", "a mat"]
 
 
 def test_texts_that_the_model_cannot_read_are_told(setup, concepts, tmp_path):
@@ -176,15 +181,15 @@ def test_faults_of_a_method_are_no_refusals(setup, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("judge", "said"),
+    ("blind", "said"),
     [
         (lambda images, texts: torch.ones(len(images), len(texts)), "says the same of all pictures"),
         (lambda images, texts: images.mean(), "returned shape"),
     ],
 )
-def test_a_judge_that_does_not_look_is_an_error(setup, tmp_path, judge, said):
+def test_a_judge_that_does_not_look_is_an_error(setup, tmp_path, blind, said):
     with pytest.raises(ValueError, match=said):
-        run(setup, tmp_path, judge=judge)
+        run(setup, tmp_path, judge=blind)
 
 
 def test_a_function_judges_and_gives_no_distances(setup, tmp_path):
