@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazily(
         "edits": "running",
         "embedded_concepts": "reading",
         "read_concepts": "reading",
+        "write_page": "page",
     },
 )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from ..analysis import plots
+from ..models.arguments import checked
+from ..models.store.disk import write_bytes
 from ..report.page import filled
 from ..report.plain import amount, with_interval
-
-if TYPE_CHECKING:
-    from .result import EditBenchmark, Strip
+from .result import EditBenchmark, Strip
 
 SHARES = {
     "efficacy": "efficacy",
@@ -27,6 +28,21 @@ SHARES = {
 }
 BESIDE = {"before": "unedited", "oracle": "asked outright"}
 Table = dict[str, Sequence[Any]]
+
+
+PAGE = "report.html"
+
+
+@checked
+def write_page(found: EditBenchmark, folder: str | Path) -> Path:
+    """Write the page of a benchmark, ``report.html``, whole or not at all; return its path.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    path = Path(folder) / PAGE
+    write_bytes(path, render(found).encode())
+    return path
 
 
 def render(found: EditBenchmark) -> str:

@@ -1,4 +1,4 @@
-"""What a benchmark found: tables, which go to JSON and Parquet, and a page."""
+"""What a benchmark found: tables, which go to JSON and Parquet."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MANY = (
 """Many edits beside each other."""
 DISTANCES = ("method", "pictures", "fid", "kid")
 FRAMES = ("cells", "pictures", "many", "distances")
-RESULTS, PAGE = "results.json", "report.html"
+RESULTS = "results.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,21 +146,18 @@ class EditBenchmark:
 
     @checked
     def save(self, folder: str | Path) -> Path:
-        """Write results.json, the page, and Parquet files where pyarrow is there; return the page's path.
+        """Write results.json, and Parquet files where pyarrow is there; return the first one's path.
 
         Raises:
             OSError: if they cannot be written.
         """
-        from .page import render
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         told = json.loads(self.to_json())
         write_bytes(folder / RESULTS, json.dumps({**told, "sha256": json_hash(told)}, indent=1).encode())
         if has_parquet():
             self.to_parquet(folder)
-        write_bytes(folder / PAGE, render(self).encode())
-        return folder / PAGE
+        return folder / RESULTS
 
     @classmethod
     @checked

@@ -18,6 +18,7 @@ from .concept import Concept
 from .costing import counted
 from .locating import located
 from .methods import Make, Method
+from .page import write_page
 from .painting import Painter
 from .planning import MANY, STEPS, Plan
 from .repeating import ORDERS, chosen_many, probes_of, repeated
@@ -84,6 +85,7 @@ def edits(  # noqa: PLR0913  # one experiment, all its settings by name
         work = _Work(plan, store, show, counted(plan, store)[0])
         found = work.done()
     found.save(folder)
+    write_page(found, folder)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 MEASURES = ("efficacy", "generality", "neighbours", "bystanders")
 
 
-def edits(
-    *,
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared."""
+
     methods: Annotated[
         str | None,
         typer.Option(
@@ -28,7 +31,7 @@ def edits(
             "docs/bench-edits.md if left out.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     concepts: Annotated[
         str | None,
         typer.Option(
@@ -36,16 +39,31 @@ def edits(
             "or words and kinds with commas between them: fox,style. All 50 if left out.",
             show_default=False,
         ),
-    ] = None,
-    many: Annotated[
-        str, typer.Option(help="How many edits are tried beside each other; empty for none.")
-    ] = "10,50",
+    ] = None
+    many: Annotated[str, typer.Option(help="How many edits are tried beside each other; empty for none.")] = (
+        "10,50"
+    )
     quick: Annotated[
         bool, typer.Option("--quick", help="One concept of each kind, two seeds: a first look.")
-    ] = False,
+    ] = False
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What ``denoscope.bench.edits`` takes."""
+        return {
+            "methods": None if self.methods is None else _parts(self.methods),
+            "concepts": None if self.concepts is None else _concepts(self.concepts),
+            "many": _numbers(self.many),
+            "quick": self.quick,
+        }
+
+
+def edits(
+    *,
     output: Annotated[Path, typer.Option("--output", "--folder", "-o", help="Folder to write.")] = Path(
         "bench-edits"
     ),
+    what: Comparison = Comparison(),
     run: JudgedRuns = JudgedRuns(seeds=8, steps=8),
     to: Output = Output(),
 ) -> None:
@@ -64,18 +82,9 @@ def edits(
     from ...models.store.disk import check_writable
 
     check_writable(output)
+    settings = {"seeds": run.chosen, "steps": run.steps, "guidance": run.guidance, "judge": run.judge}
+    asked = {**what.asked, **settings, "folder": output}
     model = open_model(run, to)
-    asked: dict[str, Any] = {
-        "methods": None if methods is None else _parts(methods),
-        "concepts": None if concepts is None else _concepts(concepts),
-        "many": _numbers(many),
-        "seeds": run.chosen,
-        "steps": run.steps,
-        "guidance": run.guidance,
-        "judge": run.judge,
-        "quick": quick,
-        "folder": output,
-    }
     with to.status("counting what is left to do"):
         price = cost(model, **asked)
     if not to.quiet:

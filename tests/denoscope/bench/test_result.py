@@ -13,7 +13,7 @@ import torch
 
 from denoscope.analysis import plots
 from denoscope.bench import EditBenchmark
-from denoscope.bench.page import falls
+from denoscope.bench.page import falls, write_page
 from denoscope.bench.result import CELLS, DISTANCES, MANY, PICTURES, Strip
 
 EVIL = "<script>alert(1)</script>"
@@ -118,11 +118,11 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"pip install 'denoscope\[tables\]'"):
         benchmark().to_parquet(tmp_path)
     benchmark().save(tmp_path)  # the rest is written all the same
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["report.html", "results.json"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["results.json"]
 
 
 def test_the_page_is_whole_and_what_is_said_in_it_is_escaped(tmp_path):
-    page = Words(benchmark().save(tmp_path).read_text())
+    page = Words(write_page(benchmark(), tmp_path).read_text())
     assert all(link.startswith(("#", "data:")) for link in page.links)
     assert page.tags.count("script") == 3  # numbers, plotly, ours
     assert page.words.count(EVIL) >= 3  # prompt, reason, judge
@@ -132,7 +132,7 @@ def test_the_page_is_whole_and_what_is_said_in_it_is_escaped(tmp_path):
 
 
 def test_the_page_tells_the_numbers(tmp_path):
-    text = benchmark().save(tmp_path).read_text()
+    text = write_page(benchmark(), tmp_path).read_text()
     row = re.search(r"<td>uce</td><td>1 of 1</td>(.*?)</tr>", re.sub(r"\n\s*", "", text), re.S)[1]
     cells = [re.sub(r"<[^>]+>", " ", c).strip() for c in row.split("</td>")]
     assert cells[0].startswith("50%") and "to" in cells[0]
@@ -142,7 +142,7 @@ def test_the_page_tells_the_numbers(tmp_path):
 def test_a_benchmark_without_numbers_has_a_page_too(tmp_path):
     made = benchmark()
     empty = EditBenchmark(ABOUT, made.cells[1:], made.pictures[:0], made.many[:0], made.distances[:0])
-    words = Words(empty.save(tmp_path).read_text()).words
+    words = Words(write_page(empty, tmp_path).read_text()).words
     assert "No method took any request" in words and "too few concepts" in words
 
 
