@@ -67,7 +67,7 @@ def render(found: EditBenchmark) -> str:
         "still": still,
         "columns": _columns(edited, found),
         "still_columns": _columns(still, found),
-        "many": _many(found.many),
+        "many": many_table(found.many),
         "kinds": _kinds(found.cells),
         "refused": _refused(found.cells),
         "judged": not summary.empty,
@@ -135,7 +135,8 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}"
 
 
-def _many(many: pd.DataFrame) -> Table:
+def many_table(many: pd.DataFrame) -> Table:
+    """Return many edits beside each other in words: columns and rows."""
     columns = ("method", "edits", "order", "made", "efficacy", "outright", "neighbours", "bystanders",
                "drift", "seconds", "refused because")  # fmt: skip
     rows = []
