@@ -4,8 +4,8 @@
     python benchmarks/edits.py --model emoji-dit   the transformer
     python benchmarks/edits.py --quick             a first look, which writes no page
 
-Runs ``denoscope.bench.edits`` into --folder, under a hash of the weights, where a run that was stopped goes on. The
-tables are written into docs/bench-edits.md, between ``<!-- unet -->`` and ``<!-- /unet -->``, or ``dit``.
+Runs ``denoscope.bench.edits`` into --folder, under a hash of the weights, where a run that was stopped goes
+on. The tables are written into docs/bench-edits.md, between ``<!-- unet -->`` and ``<!-- /unet -->``, or ``dit``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def told(found: EditBenchmark) -> str:
     about = found.about
     settings = (
         f"{found.cells['concept'].nunique()} concepts, {len(about['seeds'])} seeds, {about['steps']} steps, "
-        f"guidance {about['guidance']:g}. After the edit, with 95 % intervals over concepts and seeds; the last "
-        "two lines are the unedited model."
+        f"guidance {about['guidance']:g}. After the edit, with 95 % intervals over concepts and seeds; the "
+        "last two lines are the unedited model."
     )
     rows = dict(measured(found, found.summary()))
     columns = list(next(iter(rows.values())))

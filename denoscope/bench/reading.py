@@ -15,8 +15,8 @@ from .concept import Concept, Probe
 
 DATA = Path(__file__).parent / "data" / "concepts.csv"
 BYSTANDER = "bystander"
-DRAWN = 2
-"""Bystanders that each concept is tried on."""
+DRAWN = 1
+"""Bystanders that each concept is tried on; over many concepts that is enough for what hardly moves."""
 SMALL = {"a", "an", "of", "on", "with"}
 """Words that say nothing of what is shown."""
 Row = Mapping[str, str]
@@ -41,7 +41,7 @@ def read_concepts(path: str | Path) -> list[Concept]:
       paraphrases (as the prompt, with `` | `` between them), plural (what is painted ``>`` what should be
       seen), neighbours (words, with `` | `` between them); only kind, said, meant and prompt must be filled
       in. A row of kind ``bystander`` has the text of another thing under ``said``; each concept is
-      tried on two of these, drawn by its name.
+      tried on one of these, drawn by its name.
     - TIMED (Orgad et al. 2023): old, new, positive1, gt1, negative1, gn1 ... 5.
     - RoAD (Arad et al. 2024): prompt, old, new, positive1, positive_old1, positive_new1, negative1,
       negative_new1 ... 5.
