@@ -5,7 +5,7 @@
     python benchmarks/edits.py --quick             a first look, which writes no page
 
 Runs ``denoscope.bench.edits`` into --folder, under a hash of the weights, where a run that was stopped goes
-on. The tables are written into docs/bench-edits.md, between ``<!-- unet -->`` and ``<!-- /unet -->``, or ``dit``.
+on. The tables go into docs/bench-edits.md, between ``<!-- unet -->`` and ``<!-- /unet -->``, or ``dit``.
 """
 
 from __future__ import annotations
