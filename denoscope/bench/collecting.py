@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from .judgement import distances
 from .methods import Method
 from .planning import Plan
 from .result import CELLS, DISTANCES, MANY, PICTURES, EditBenchmark, Strip
-from .trial import Clean, Tried
+from .trial import Clean, Seen, Tried
 
 GROUPS: dict[str, tuple[Aim, ...]] = {
     "efficacy": ("efficacy",),
@@ -47,22 +47,23 @@ class Collected:
         some = [c for k in kinds for c in drawn([c for c in self.plan.concepts if c.kind == k], IN_GRID)]
         self._shown = {c.name for c in some}
 
-    def add(self, method: Method, concept: Concept, made: Tried, base: Clean | None) -> None:
-        """Take what came of one edit."""
-        about = made.about
+    def add(self, method: Method, concept: Concept, made: Tried, known: Callable[[], Clean]) -> None:
+        """Take what came of one edit, and, if there is one, what the unedited model paints."""
+        about, seen = made.about, made.seen
         row = (method.name, concept.name, concept.kind, about["reason"], about["seconds"])
-        if made.after is None or made.moved is None or base is None:
+        if seen is None:
             self.cells.append((*row, *[None] * (len(CELLS) - len(row))))
             return
+        base = known()
         self.able[method.name].append(concept)
-        found = dict(_means(made, base))
+        found = dict(_means(seen, base))
         self.cells.append((*row, about["weights"], about["share"], about["kid"], *found.values()))
-        self.pictures += _pictures(self.plan, method, concept, made, base)
-        if made.after.features is not None and base.oracle.features is not None:
-            pair = made.after.features[base.own], base.oracle.features[base.own]
-            self.features[method.name].append((pair[0].flatten(0, 1), pair[1].flatten(0, 1)))
+        self.pictures += _pictures(self.plan, method, concept, seen, base)
+        if seen.after.features is not None and base.oracle.features is not None:
+            first, second = (f[base.own].flatten(0, 1) for f in (seen.after.features, base.oracle.features))
+            self.features[method.name].append((first, second))
         if concept.name in self._shown:
-            self._strip(method, concept, made, base)
+            self._strip(method, concept, seen, base)
 
     def refused(self, method: Method, n: int, orders: Sequence[str]) -> None:
         """Tell that a method takes too few of the requests."""
@@ -71,14 +72,14 @@ class Collected:
         for order in orders:
             self.many.append((method.name, n, order, reason, 0, *[None] * (len(MANY) - 5)))
 
-    def add_many(self, method: Method, n: int, order: str, made: Tried, base: Clean | None) -> None:
+    def add_many(self, method: Method, n: int, order: str, made: Tried, known: Callable[[], Clean]) -> None:
         """Take what came of many edits."""
         about = made.about
         row = (method.name, n, order, about["reason"], about["made"], about["seconds"])
-        if made.after is None or base is None:
+        if made.seen is None:
             self.many.append((*row, *[None] * (len(MANY) - len(row))))
             return
-        found = dict(_means(made, base))
+        found = dict(_means(made.seen, known()))
         kept = [found[name] for name in MANY[7:]]
         self.many.append((*row, about["kid"], *kept))
 
@@ -98,32 +99,29 @@ class Collected:
             tuple(self.strips.values()),
         )
 
-    def _strip(self, method: Method, concept: Concept, made: Tried, base: Clean) -> None:
+    def _strip(self, method: Method, concept: Concept, seen: Seen, base: Clean) -> None:
         """Pictures of the first seed: the edited wording, and a neighbour."""
-        assert made.pictures is not None  # noqa: S101
         at = [i for i, p in enumerate(base.probes) if p.aim in ("efficacy", "neighbour")]
         for i in at[:2]:
             probe = base.probes[i]
             name = f"{concept.name}: {probe.prompt}"
             if name not in self.strips:
-                still = probe.aim in STILL
-                first = {"unedited": base.before[i, 0]} | (
-                    {} if still else {"asked outright": base.outright[i, 0]}
-                )
-                self.strips[name] = Strip(concept.name, probe.prompt, probe.wanted, dict(first))
-            self.strips[name].pictures[method.name] = made.pictures[i]
+                first = {"unedited": base.before[i, 0]}
+                first |= {} if probe.aim in STILL else {"asked outright": base.outright[i, 0]}
+                self.strips[name] = Strip(concept.name, probe.prompt, probe.wanted, first)
+            self.strips[name].pictures[method.name] = seen.pictures[i]
 
 
-def _means(made: Tried, base: Clean) -> Iterator[tuple[str, float | None]]:
+def _means(seen: Seen, base: Clean) -> Iterator[tuple[str, float | None]]:
     """Means over texts and seeds, in the order of the columns."""
     for name, aims in GROUPS.items():
         at = [i for i, p in enumerate(base.probes) if p.aim in aims]
-        for state, said in (("before", base.said), ("after", made.after), ("oracle", base.oracle)):
-            yield f"{name}_{state}", _mean(said.shown[at]) if said is not None and at else None
+        for state, said in (("before", base.said), ("after", seen.after), ("oracle", base.oracle)):
+            yield f"{name}_{state}", _mean(said.shown[at]) if at else None
     at = [i for i, p in enumerate(base.probes) if p.aim in STILL]
-    for state, said in (("before", base.said), ("after", made.after)):
-        yield f"fit_still_{state}", _mean(said.fit[at]) if said is not None and at else None
-    yield "drift", _mean(made.moved[at]) if made.moved is not None and at else None
+    for state, said in (("before", base.said), ("after", seen.after)):
+        yield f"fit_still_{state}", _mean(said.fit[at]) if at else None
+    yield "drift", _mean(seen.moved[at]) if at else None
 
 
 def _mean(x: Tensor) -> float | None:
@@ -132,12 +130,11 @@ def _mean(x: Tensor) -> float | None:
 
 
 def _pictures(
-    plan: Plan, method: Method, concept: Concept, made: Tried, base: Clean
+    plan: Plan, method: Method, concept: Concept, seen: Seen, base: Clean
 ) -> Iterator[tuple[Any, ...]]:
-    assert made.after is not None and made.moved is not None  # noqa: S101, PT018
-    states = (base.said, made.after, base.oracle)
+    states = (base.said, seen.after, base.oracle)
     for i, probe in enumerate(base.probes):
         row = method.name, concept.name, concept.kind, probe.aim, probe.prompt, probe.wanted
         for s, seed in enumerate(plan.seeds):
             told = [float(x[i, s]) for said in states for x in (said.shown, said.fit)]
-            yield (*row, seed, *told, float(made.moved[i, s]))
+            yield (*row, seed, *told, float(seen.moved[i, s]))

@@ -110,7 +110,7 @@ def drawn(concepts: Sequence[Concept], n: int, *, salt: str = "") -> list[Concep
     >>> drawn(concepts, 1) == drawn(concepts[::-1], 1)
     True
     """
-    return sorted(concepts, key=lambda c: json_hash([salt, c.said]))[:n]
+    return sorted(concepts, key=lambda c: json_hash([salt, c.name]))[:n]
 
 
 def together(concepts: Sequence[Concept]) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ Make = Callable[[Model, Requests], Edit]
 METHODS = ("quickfix", "uce", "uce/code", "time", "nullspace", "locoedit", "refact", "memit")
 """Those that are compared if none are named."""
 
-_OTHERS: Mapping[str, Mapping[str, Any]] = {
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "uce/code": {"settings": "code"},
     "time/paper": {"settings": "paper", "keep": ()},
     "nullspace/speed": {"settings": "speed"},
@@ -28,7 +28,7 @@ _OTHERS: Mapping[str, Mapping[str, Any]] = {
     "memit/paper": {"settings": "paper", "keep": ()},
 }
 """The authors' choices."""
-NAMES = tuple(dict.fromkeys([*METHODS, *_OTHERS]))
+NAMES = tuple(dict.fromkeys([*METHODS, *SETTINGS]))
 LOCATED = "locoedit"
 """It is told which layers to change, by an analysis."""
 
@@ -94,7 +94,7 @@ def chosen(methods: Sequence[str] | Mapping[str, Make] | None) -> list[Method]:
 def _named(name: str) -> Method:
     if name not in NAMES:
         raise NotFoundError(f"there is no method {name!r} to compare; {near(name, NAMES)}")
-    base, settings = name.partition("/")[0], _OTHERS.get(name, {})
+    base, settings = name.partition("/")[0], SETTINGS.get(name, {})
 
     def make(model: Model, requests: Requests, **more: Any) -> Edit:
         edit: Edit = getattr(editing, base)(model, requests, **settings, **more)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ..investigation.wording import fit, same
@@ -61,7 +62,7 @@ def read_concepts(path: str | Path) -> list[Concept]:
     columns = {(c or "").strip().lower() for c in reader.fieldnames or ()}
     for layout, make in ((ROAD, _road), (TIMED, _timed)):
         if set(layout) <= columns:
-            return _each(path, rows, [make] * len(rows))
+            return _each(path, rows, make)
     if not set(OWN[:4]) <= columns:
         raise UsageError(
             f"{str(path)!r} has the columns {', '.join(sorted(columns))}; give {', '.join(OWN)}, or those of "
@@ -69,7 +70,7 @@ def read_concepts(path: str | Path) -> list[Concept]:
         )
     asked = [row for row in rows if row["kind"] != BYSTANDER]
     pool = [row["said"] for row in rows if row["kind"] == BYSTANDER]
-    return _each(path, asked, [lambda row: _own(row, pool)] * len(asked))
+    return _each(path, asked, partial(_own, pool=pool))
 
 
 def embedded_concepts() -> list[Concept]:
@@ -86,9 +87,9 @@ def _flat(value: str | list[str] | None) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _each(path: Path, rows: Sequence[Row], makers: Sequence) -> list[Concept]:  # type: ignore[type-arg]
+def _each(path: Path, rows: Sequence[Row], make: Callable[[Row], Concept]) -> list[Concept]:
     found = list[Concept]()
-    for i, (row, make) in enumerate(zip(rows, makers, strict=True), 1):
+    for i, row in enumerate(rows, 1):
         try:
             found.append(make(row))
         except UsageError as error:
@@ -113,6 +114,10 @@ def _own(row: Row, pool: Sequence[str]) -> Concept:
     probes.append(Probe("capitals", source.upper(), target, (source, *peers)))
     if row.get("plural"):
         painted, _, seen = (part.strip() for part in row["plural"].partition(">"))
+        if not painted or not seen:
+            raise UsageError(
+                f"the plural {row['plural']!r} says not what should be seen; write 'two cats > two dogs'"
+            )
         probes.append(Probe("plural", painted, seen, (painted,)))
     probes += [
         Probe("neighbour", peer, peer, (source, target, *(p for p in peers if p != peer))) for peer in peers

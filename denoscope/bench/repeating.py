@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..investigation.wording import same
+from ..models.errors import UsageError
 from ..models.store.store import Store
 from .concept import STILL, Concept, Probe, drawn, together
 from .methods import Method
@@ -82,9 +83,14 @@ def _made(  # noqa: PLR0917  # all that a trial needs
 ) -> dict[str, Any]:
     """Make the edits and apply them: each on the model as the ones before left it, or all in one solve."""
     if order == ORDERS[1]:
-        return {**attempt(stack, plan, method, together(concepts), layers), "made": len(concepts)}
+        try:
+            requests = together(concepts)
+        except UsageError as error:
+            return {"reason": str(error), "seconds": 0.0, "made": 0}
+        about = attempt(stack, plan, method, requests, layers)
+        return {**about, "made": len(concepts) if about["reason"] is None else 0}
     start, done, refused = time.perf_counter(), 0, ""
-    about: dict[str, Any] = {}
+    about = dict[str, Any]()
     for concept in concepts:
         one = attempt(stack, plan, method, concept.requests, layers)
         refused = refused or one["reason"] or ""

@@ -114,7 +114,7 @@ class _Work:
             known = cache(partial(clean, self.painter, concept.probes, self.plan.seeds))
             for method in self.plan.methods:
                 made = tried(self.painter, self.store, method, concept, known, self.layers)
-                found.add(method, concept, made, known() if made.after is not None else None)
+                found.add(method, concept, made, known)
         for method in self.plan.methods:
             self._many(method, found)
         self.show(self.total, self.total, "pictures")
@@ -131,4 +131,4 @@ class _Work:
             known = cache(partial(clean, self.painter, probes, self.plan.few))
             for order in ORDERS:
                 made = repeated(self.painter, self.store, method, order, some, known, self.layers)
-                found.add_many(method, n, order, made, known() if made.after is not None else None)
+                found.add_many(method, n, order, made, known)

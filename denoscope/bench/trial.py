@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,30 +80,40 @@ def clean(painter: Painter, probes: Sequence[Probe], seeds: Sequence[int]) -> Cl
     return Clean(tuple(probes), same, before, outright, said, oracle)
 
 
-@dataclass(eq=False)
-class Tried:
-    """What came of an edit: a unit of the store, read.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What an edited model paints.
 
     Args:
-        about: reason (why there is no edit; None), seconds, numbers and share of weights touched, distances.
-        after: what the judge says; None without an edit.
+        after: what the judge says.
         moved: mean absolute change of a pixel, 0 to 1, [probe, seed].
         pictures: of the first seed, [probe, 3, height, width] bytes.
     """
 
+    after: Judged
+    moved: Tensor
+    pictures: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """What came of an edit.
+
+    Args:
+        about: reason (why there is no edit; None), seconds, number and share of weights touched, distances.
+        seen: what it paints; None without an edit.
+    """
+
     about: dict[str, Any]
-    after: Judged | None = None
-    moved: Tensor | None = None
-    pictures: Tensor | None = None
-    unit: Unit | None = field(default=None, repr=False)
+    seen: Seen | None
 
     @classmethod
     def of(cls, unit: Unit) -> Tried:
-        """Read a unit."""
-        if unit.about["reason"] is not None:
-            return cls(dict(unit.about), unit=unit)
-        found = unit.tensors
-        return cls(dict(unit.about), Judged.of(found), found["moved"], found["pictures"], unit)
+        """Read a unit of the store."""
+        about, found = dict(unit.about), unit.tensors
+        if about["reason"] is not None:
+            return cls(about, None)
+        return cls(about, Seen(Judged.of(found), found["moved"], found["pictures"]))
 
 
 def parts_of(plan: Plan, method: Method, concept: Concept) -> dict[str, Any]:

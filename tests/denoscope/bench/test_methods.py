@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from denoscope import editing
-from denoscope.bench.methods import _OTHERS, METHODS, NAMES, chosen
+from denoscope.bench.methods import METHODS, NAMES, SETTINGS, chosen
 
 SITE = "unet/mid.attn.0.0/cross_attn.out"
 
@@ -20,7 +20,7 @@ def test_the_names():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_name_is_a_function_of_ours_and_its_settings_are_there(name):
     function = inspect.unwrap(getattr(editing, name.partition("/")[0]))
-    assert set(_OTHERS.get(name, {})) <= set(inspect.signature(function).parameters)
+    assert set(SETTINGS.get(name, {})) <= set(inspect.signature(function).parameters)
 
 
 # the two that optimise take longer; so small a model leaves no room for what null-space edits hold
@@ -30,7 +30,7 @@ def test_a_named_method_makes_the_edit_of_its_function(tiny, name):
     requests = {"cat": "red cat"}
     more = {"weights": [SITE]} if method.located else {}
     base = getattr(editing, name.partition("/")[0])
-    expected = base(tiny, requests, **_OTHERS.get(name, {}), **more)
+    expected = base(tiny, requests, **SETTINGS.get(name, {}), **more)
     assert method.edit(tiny, requests, lambda: [SITE]) == expected
 
 

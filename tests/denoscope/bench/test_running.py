@@ -196,3 +196,14 @@ def test_a_function_judges_and_gives_no_distances(setup, tmp_path):
     found = run(setup, tmp_path, judge=lambda x, t: setup["judge"].similarity(x, t), many=())
     assert found.cells["kid"].isna().all() and found.distances["fid"].isna().all()
     assert found.cells["efficacy_after"].notna().all()
+
+
+def test_contradictions_between_concepts_are_told_where_they_are_solved_at_once(setup, tmp_path):
+    from tests.denoscope.bench.conftest import concept
+
+    some = [concept("cat", "dog", "hat", "mat"), concept("cat", "man", "hat", "mat")]
+    found = run(setup, tmp_path, methods=ONE, concepts=some)
+    many = found.many.set_index("order")
+    assert "'cat' is asked to mean" in many.loc["at once", "reason"]
+    assert many.loc["at once", "made"] == 0
+    assert many.loc["one after the other", "made"] == 2
