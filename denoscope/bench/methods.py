@@ -53,18 +53,18 @@ class Method:
         function = getattr(self.make, "func", self.make)
         return {"name": self.name, "function": getattr(function, "__qualname__", type(function).__name__)}
 
-    def edit(self, model: Model, requests: Requests, layers: Callable[[], Sequence[Site]]) -> Edit:
+    def edit(self, model: Model, requests: Requests, layers: Sequence[Site] = ()) -> Edit:
         """Make an edit.
 
         Args:
             model: as it is now.
             requests: what is said -> what is meant.
-            layers: finds the layers to change, for a method that is told.
+            layers: those to change, for a method that is told.
 
         Raises:
-            TypeError: if the method makes something else.
+            ValueError: if the method makes something else.
         """
-        more = {"weights": layers()} if self.located else {}
+        more = {"weights": list(layers)} if self.located else {}
         made = self.make(model, requests, **more)
         if not isinstance(made, Edit):
             raise UsageError(f"the method {self.name!r} returned {type(made).__name__}; return an Edit")

