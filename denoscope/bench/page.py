@@ -139,7 +139,7 @@ def many_table(many: pd.DataFrame) -> Table:
     """Return many edits beside each other in words: columns and rows."""
     columns = ("method", "edits", "order", "made", "efficacy", "outright", "neighbours", "bystanders",
                "drift", "seconds", "refused because")  # fmt: skip
-    rows = []
+    rows = list[tuple[Any, ...]]()
     for row in many.itertuples():
         if isinstance(row.reason, str):
             rows.append((row.method, row.edits, row.order, row.made, *[""] * 6, row.reason))
@@ -162,7 +162,7 @@ def many_table(many: pd.DataFrame) -> Table:
 def _kinds(cells: pd.DataFrame) -> Table:
     kinds = list(dict.fromkeys(cells["kind"]))
     done = cells[cells["reason"].isna()]
-    rows = []
+    rows = list[tuple[Any, ...]]()
     for method in dict.fromkeys(cells["method"]):
         own = done[done["method"] == method]
         line = []

@@ -82,8 +82,8 @@ def edits(
     from ...models.store.disk import check_writable
 
     check_writable(output)
-    settings = {"seeds": run.chosen, "steps": run.steps, "guidance": run.guidance, "judge": run.judge}
-    asked = {**what.asked, **settings, "folder": output}
+    asked = {**what.asked, "seeds": run.chosen, "steps": run.steps, "guidance": run.guidance}
+    asked |= {"judge": run.judge, "folder": output}
     model = open_model(run, to)
     with to.status("counting what is left to do"):
         price = cost(model, **asked)
