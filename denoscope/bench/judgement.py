@@ -16,8 +16,6 @@ from ..models.judges.distances import frechet, kernel_distance
 from .concept import Probe
 from .painting import shown
 
-Pictures = Shaped[Tensor, "probe seed 3 height width"]
-
 
 @runtime_checkable
 class FeatureJudge(Protocol):
@@ -53,7 +51,9 @@ class Judged:
         return cls(tensors["shown"], tensors["fit"], tensors.get("features"))
 
 
-def judge(by: TextJudge, probes: Sequence[Probe], pixels: Pictures) -> Judged:
+def judge(
+    by: TextJudge, probes: Sequence[Probe], pixels: Shaped[Tensor, "probe seed 3 height width"]
+) -> Judged:
     """Ask a judge about the pictures of some texts.
 
     Raises:
@@ -71,7 +71,7 @@ def judge(by: TextJudge, probes: Sequence[Probe], pixels: Pictures) -> Judged:
     return Judged(wins, torch.stack([x[:, 0] for x in said]), features)
 
 
-def check_judge(by: TextJudge, probes: Sequence[Probe], pixels: Sequence[Pictures]) -> None:
+def check_judge(by: TextJudge, probes: Sequence[Probe], pixels: Sequence[Tensor]) -> None:
     """Raise ValueError for a judge that says the same of all pictures of a text, where these differ."""
     asked = [
         torch.stack([fits(by, shown(x), [p.wanted, p.others[0]]) for x, p in zip(one, probes, strict=True)])

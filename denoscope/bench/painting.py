@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
 from ..models.progress import quiet
 from ..models.store.store import Store
 from ..probes.sweep.sweeping import SweepRun, sweep
 from .planning import Plan
-
-Pixels = Shaped[Tensor, "seed 3 height width"]
 
 
 @dataclass(eq=False)
@@ -31,17 +28,16 @@ class Painter:
     plan: Plan
     store: Store
     tell: Callable[[int], None]
-    seconds: float = field(default=0.0, init=False)
 
-    def clean(self, texts: Sequence[str], seeds: Sequence[int]) -> dict[str, Pixels]:
-        """Return what the model as it was opened paints, from the store where it is there.
+    def clean(self, texts: Sequence[str], seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Return what the model as it was opened paints, bytes [seed, 3, height, width] for each text.
 
-        The model must be without edits.
+        They are taken from the store where they are there; the model must be without edits.
         """
         return {text: self._kept(text, seeds) for text in texts}
 
-    def now(self, texts: Sequence[str], seeds: Sequence[int]) -> dict[str, Pixels]:
-        """Return what the model paints as it is now."""
+    def now(self, texts: Sequence[str], seeds: Sequence[int]) -> dict[str, Tensor]:
+        """Return what the model paints as it is now, bytes [seed, 3, height, width] for each text."""
         return {text: self._painted(text, seeds) for text in texts}
 
     def parts(self, text: str, seeds: Sequence[int]) -> dict[str, Any]:
