@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import analysis, editing, models, probes
+    from . import analysis, bench, editing, models, probes
     from .editing.edit import Edit
     from .investigation.investigate import investigate
     from .models.base import Model, State
@@ -53,6 +53,7 @@ __all__ = [
     "When",
     "analysis",
     "attached",
+    "bench",
     "editing",
     "intervening",
     "investigate",
@@ -88,7 +89,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("analysis", "editing", "models", "probes"):
+    if name in ("analysis", "bench", "editing", "models", "probes"):
         return import_module(f".{name}", __name__)
     if name not in _HOMES:
         raise AttributeError(f"module 'denoscope' has no attribute {name!r}; it has {', '.join(__all__)}")

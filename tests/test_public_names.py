@@ -29,6 +29,7 @@ NAMES = [
     "When",
     "analysis",
     "attached",
+    "bench",
     "editing",
     "intervening",
     "investigate",
@@ -40,7 +41,7 @@ NAMES = [
 ]
 
 
-FOLDERS = ("analysis", "editing", "models", "probes")
+FOLDERS = ("analysis", "bench", "editing", "models", "probes")
 
 
 def test_the_public_names_are_these() -> None:

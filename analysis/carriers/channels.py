@@ -178,7 +178,8 @@ def outlier_channels(
     shape = (len(run.steps), len(prompts), len(seeds))
     data = {}
     for site, seen in kept.items():
-        whole = torch.stack([seen[at] for at in product(*map(range, shape))]).unflatten(0, shape)
+        at = product(*(range(n) for n in shape))
+        whole = torch.stack([seen[step, p, s] for step, p, s in at]).unflatten(0, shape)
         data[str(site)] = xr.DataArray(
             whole.permute(3, 0, 1, 2, 4).numpy(), coords, ("measure", *DIMS[1:]), attrs=dict(run.about)
         )

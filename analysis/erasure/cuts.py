@@ -67,13 +67,13 @@ def _unet_cuts(own: Sequence[Site]) -> dict[str, list[Site]]:
             made.append(site)
     used = {b: sum(s.kind == "resid.post" for s in sites) for b, sites in layers.items()}
     found, skips = {}, list[Site]()
-    for block, sites in layers.items():
-        if block.startswith("up"):
-            skips = skips[: len(skips) - used[block]]
-            found[block] = [*skips, sites[-1]]
-        elif block == "mid":
-            found[block] = [*skips, sites[-1]]
+    for name, sites in layers.items():
+        if name.startswith("up"):
+            skips = skips[: len(skips) - used[name]]
+            found[name] = [*skips, sites[-1]]
+        elif name == "mid":
+            found[name] = [*skips, sites[-1]]
         else:
             skips = [*skips, *sites]
-            found[block] = list(skips)
-    return {f"{own[0].component}/{block}": sites for block, sites in found.items()}
+            found[name] = list(skips)
+    return {f"{own[0].component}/{name}": sites for name, sites in found.items()}

@@ -175,7 +175,9 @@ class _Depths:
         }
         coords = {"source": names, "cut": list(wide), "component": ("cut", [_part(c) for c in wide])}
         dims = ("source", "cut")
-        variables = {k: ((*dims, "picture"), np.array(v)) for k, v in data.items()}
+        variables: dict[str, tuple[tuple[str, ...], Any]] = {
+            k: ((*dims, "picture"), np.array(v)) for k, v in data.items()
+        }
         variables |= {k: ((*dims, "other"), np.array(v)) for k, v in kept.items()}
         variables["length"] = (("cut", "picture"), np.array(list(length.values())))
         return xr.Dataset(variables, coords)

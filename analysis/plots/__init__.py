@@ -10,6 +10,8 @@ from .bars import effect_bars, weight_bars
 from .lines import level_curves
 from .maps import effect_map, word_heat
 from .offline import plotly_js
+from .pictures import png as picture_address
+from .points import fall_lines, trade_off
 from .strips import before_after, picture_grid, sampling_strip
 from .timing import when_and_where
 
@@ -17,10 +19,13 @@ __all__ = [
     "before_after",
     "effect_bars",
     "effect_map",
+    "fall_lines",
     "level_curves",
+    "picture_address",
     "picture_grid",
     "plotly_js",
     "sampling_strip",
+    "trade_off",
     "weight_bars",
     "when_and_where",
     "word_heat",

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .commands import bench
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -61,6 +62,10 @@ def options(
     sleep_while_waiting()
 
 
+def _grouped() -> None:
+    """Compare methods on many concepts."""
+
+
 # in the order of --help
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
@@ -72,3 +77,10 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(expanded(command))
+
+compared = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Compare methods on many concepts."
+)
+compared.command()(expanded(bench.edits))
+compared.callback()(_grouped)
+app.add_typer(compared, name="bench", rich_help_panel="Check")

@@ -43,11 +43,22 @@ def render(found: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit
     sections = [make(results) for make in SECTIONS]
     page = joined([{"found": [told for s in sections for told in s.findings]}, *(s.values for s in sections)])
     figures = joined(s.figures for s in sections)
+    return filled("report.html.jinja", page, figures)
+
+
+def filled(template: str, page: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """Return a page of a template; all text is escaped.
+
+    Args:
+        template: name of its file.
+        page: what it reads as ``page.name``.
+        figures: plotly figures by the name that the template puts in ``data-figure``.
+    """
     shown = {name: json.loads(str(figure.to_json())) for name, figure in figures.items()}
     loader = PackageLoader("denoscope.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    template = environment.get_template("report.html.jinja")
-    return template.render(page=page, figures=shown, plotly_js=plots.plotly_js())
+    found = environment.get_template(template)
+    return found.render(page=page, figures=shown, plotly_js=plots.plotly_js())
 
 
 def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ COMMANDS = ["demo", "investigate", "generate", "sites", "trace", "locate", "edit
             "robustness"]  # fmt: skip
 PANELS = ["The whole loop", "Look", "Find", "Change", "Check"]
 GROUP = typer.main.get_command(app)
+BENCH = GROUP.commands["bench"]
 
 
 def examples(text):
@@ -30,7 +31,8 @@ def examples(text):
 
 
 def test_the_commands_are_these_in_the_order_of_use():
-    assert list(GROUP.commands) == COMMANDS
+    assert list(GROUP.commands) == [*COMMANDS, "bench"]
+    assert list(BENCH.commands) == ["edits"]
     said = call("--help")
     assert said.exit_code == 0
     assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * 10
@@ -68,6 +70,20 @@ def test_the_examples_of_a_command_can_be_typed(name):
     for program, command, *rest in found:
         assert (program, command) == ("denoscope", name)
         GROUP.commands[name].make_context(name, rest)  # raises for an option that is not there
+
+
+def test_the_examples_of_a_comparison_can_be_typed():
+    found = examples(inspect.getdoc(BENCH.commands["edits"].callback))
+    assert len(found) == 2
+    for *before, group, command in (line[:3] for line in found):
+        assert (*before, group, command) == ("denoscope", "bench", "edits")
+    for line in found:
+        BENCH.commands["edits"].make_context("edits", line[3:])
+
+
+def test_a_comparison_tells_programs_and_can_be_quiet():
+    options = {o for p in BENCH.commands["edits"].params for o in p.opts}
+    assert {"--json", "--quiet", "--seeds", "--judge", "--quick", "--methods", "--concepts"} <= options
 
 
 def test_the_first_words_of_a_new_user_can_be_typed():

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ....judges import distances
 from ....judges.embedded import Judge
 from ..data import world
 from ..data.captions import caption
@@ -107,14 +107,9 @@ def score(judge: Judge, pictures: Tensor, records: Sequence[Record], read: Seque
 def frechet(judge: Judge, first: Tensor, second: Tensor) -> float:
     """Fréchet distance between two sets of pictures on the classifier's features (Heusel et al. 2017).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)); small sets are biased upwards.
+    Small sets are biased upwards.
     """
-    features = [judge.features(pictures).double().numpy() for pictures in (first, second)]
-    (mean, other_mean), (cov, other_cov) = zip(
-        *((f.mean(0), np.cov(f, rowvar=False)) for f in features), strict=True
-    )
-    roots = np.sqrt(np.linalg.eigvals(cov @ other_cov).real.clip(min=0)).sum()
-    return float(((mean - other_mean) ** 2).sum() + np.trace(cov) + np.trace(other_cov) - 2 * roots)
+    return distances.frechet(judge.features(first), judge.features(second))
 
 
 Answers = list[bool | None]

@@ -1,0 +1,63 @@
+"""Which layers a method changes that is told: found once for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..analysis.localisation.layer_prompts import locogen, reading_layers
+from ..analysis.metrics import text_fit
+from ..models.progress import quiet
+from ..models.site import Site
+from ..models.store.store import Store
+from .concept import drawn
+from .planning import Plan
+
+CONCEPTS = 4
+"""Concepts that vote on the layers."""
+WIDEST = 2
+"""So many neighbouring layers are changed, as LocoEdit does."""
+
+
+def located(plan: Plan, store: Store) -> list[Site]:
+    """Return the two neighbouring layers that carry most from the text to the picture, by LocoGen.
+
+    Over four concepts drawn by name and two seeds: the layers that, when they alone read what a text is to
+    mean, most change the picture's fit with the text. Kept in the store.
+
+    Raises:
+        LookupError: for a model that reads no text by attention.
+        ValueError: if no layer changes anything.
+    """
+    some = drawn(plan.concepts, CONCEPTS, salt="locating")
+    pairs = [(p.prompt, p.wanted) for c in some for p in c.of("efficacy")[:1]]
+    base = {"what": "layers", **plan.about, "judge": plan.judged_by, "seeds": list(plan.few)}
+
+    def make() -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+        return {}, {"sites": [str(site) for site in _found(plan, pairs)]}
+
+    unit = store.make({**base, "pairs": pairs}, make)
+    return [Site(site) for site in unit.about["sites"]]
+
+
+def _found(plan: Plan, pairs: Sequence[tuple[str, str]]) -> list[Site]:
+    layers = reading_layers(plan.model)
+    width = min(WIDEST, len(layers))
+    prompts, others = (list(texts) for texts in zip(*dict(pairs).items(), strict=True))
+    scores = locogen(
+        plan.model,
+        prompts,
+        others,
+        seeds=plan.few,
+        metric=text_fit(plan.judge),
+        widest=width,
+        steps=plan.steps,
+        guidance=plan.guidance,
+        progress=quiet,
+    )
+    mean = scores.mean().sel(window=str(width)).fillna(-float("inf"))
+    names = [str(s) for s in mean["site"].values]
+    first = [str(s) for s in layers].index(names[int(mean.argmax("site"))])
+    # the block's own output stands for its keys and values
+    return [Site(str(s).replace(".k_proj", ".out")) for s in layers[first : first + width]]
