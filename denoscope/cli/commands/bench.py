@@ -96,7 +96,11 @@ def edits(
         stopped.add_note("The same command goes on where it stopped.")
         raise
     summary, page = found.summary(), output / "report.html"
-    told = {"page": str(page), "results": str(output / "results.json"), "about": found.about}
+    told: dict[str, Any] = {
+        "page": str(page),
+        "results": str(output / "results.json"),
+        "about": found.about,
+    }
     told |= {"summary": rows(summary), "cells": rows(found.cells), "many": rows(found.many)}
     said = f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser"
     to.result(told, _table(summary, found.cells), said, written=[page])

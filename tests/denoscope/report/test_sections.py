@@ -168,19 +168,18 @@ def test_metrics_and_costs_are_in_words():
 
 
 def edited(**note):
-    note = {"site": "text_encoder/layer.0/self_attn.out", **note}
-    return SimpleNamespace(note=note, size=lambda: 25_600)
+    note = {"method": "quickfix", "site": "text_encoder/layer.0/self_attn.out", **note}
+    return SimpleNamespace(note=note, size=lambda: 25_600, deltas={"a.weight": 0})
 
 
 def test_pictures_of_other_wordings_and_of_other_things_are_shown():
     made = change.section(SimpleNamespace(edit=edited(keep=["a", "b"]), stages={"effect": effect()}))
     assert list(made.figures) == ["grid-generality", "grid-specificity"]
     assert colours(made.figures["grid-generality"]) == [10, 20, 110, 120]
-    assert made.values["edit"] == {
-        "site": "the self-attention of layer 0",
-        "address": "text_encoder/layer.0/self_attn.out",
-        "size": "25,600",
-    }
+    told = made.values["edit"]
+    assert told["site"] == "the self-attention of layer 0" and told["how"] == ""
+    assert told["address"] == "text_encoder/layer.0/self_attn.out"
+    assert told["size"] == "25,600" and told["edited"] == "one weight matrix was"
     assert made.values["kept"] == 2
     assert made.values["grids"][0]["caption"] == "From left to right: prompt 1; prompt 2."
     assert change.section(SimpleNamespace(edit=edited(), stages={"effect": effect()})).values["kept"] == 0
