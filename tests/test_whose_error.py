@@ -80,6 +80,7 @@ EXCEPTIONS = {
     "Trace": OURS,
     "Lens": OURS,
     "Outcome": OURS,
+    "Outcome.some": OURS,
     "Spec": OURS,
     "Combined": OURS,
     "GuidanceContext": OURS,
@@ -355,6 +356,7 @@ class World:
         return {
             "Search": (editing.Search, {"objective": "contrast", "tokens": "subject", "steps": 3, "rate": 0.1,
                                         "stop": 0.9, "ball": 2.0, "decay": 0.0}),
+            "planted": (editing.planted, {"kind": "fact", "model": "emoji"}),
             "refact": (editing.refact, found),
             "memit": (editing.memit, {**found, "weight": 2.0}),
             "uce": (editing.uce, {

@@ -65,6 +65,10 @@ class Balance:
         return panel(repr(self), table(list(self.history.columns), self.history.itertuples(index=False)))
 
 
+MOST_ROUNDS = 10_000
+"""More would be a slip: each paints all pictures."""
+
+
 @checked
 def balance(  # noqa: PLR0913  # one experiment, all its settings by name
     model: Model,
@@ -165,6 +169,8 @@ def _check(
                 f"wanted asks for {dict(shares)!r} of {concept!r}; give shares from 0 up that make at most "
                 '1: {"doctor": {"woman": 0.5, "man": 0.5}}'
             )
+    if rounds > MOST_ROUNDS:
+        raise UsageError(f"rounds is {rounds}; give {MOST_ROUNDS} at most, the usual are 30")
     if not wanted or not prompts or not seeds or rounds < 1:
         raise UsageError(
             f"wanted is {dict(wanted)!r}, prompts {list(prompts)!r}, seeds {list(seeds)!r}, rounds {rounds}; "

@@ -57,7 +57,9 @@ def test_every_method_has_its_sentence():
 
 def test_what_a_method_cannot_do_is_told(case, finished):
     found = (Mediation(read_store(finished / "results.zarr" / n, STAGE)[0]) for n in ("text", "denoiser"))
-    with pytest.raises(ValueError, match="no change is left"):  # 32 tokens of "" are more directions than the text has
+    with pytest.raises(
+        ValueError, match="no change is left"
+    ):  # 32 tokens of "" are more directions than the text has
         make_edit(prepare(replace(case, method="nullspace")), *found)
 
 

@@ -65,7 +65,8 @@ def test_flow_mixes_as_its_scheduler_does_and_wants_noise_minus_picture():
     noise = torch.randn_like(clean)
     assert loss.item() == pytest.approx((noise - clean).square().mean().item(), rel=1e-5)
     levels = times / 1000
-    assert torch.allclose(noisy, (1 - levels.view(-1, 1, 1, 1)) * clean + levels.view(-1, 1, 1, 1) * noise)
+    mixed = (1 - levels.view(-1, 1, 1, 1)) * clean + levels.view(-1, 1, 1, 1) * noise
+    assert torch.allclose(noisy, mixed, atol=1e-6)  # the levels went through times, and sums may cancel
     assert ((levels > 0.25) & (levels < 0.75)).float().mean() > 0.6  # the middle ones come most often
     assert times[1:].gt(times[:-1]).all()  # one from each part
     exact = Said(lambda x, t: (x - clean) / (t / 1000).view(-1, 1, 1, 1))
