@@ -235,6 +235,19 @@ def load_store(path: str | Path) -> xr.Dataset:
     return read_store(Path(path), {str: object})[0]
 
 
+def load_result(path: str | Path, needed: set[str], kind: str) -> xr.Dataset:
+    """Read the dataset of a result, which has to hold some variables and attributes.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if it is no store of that kind of result, or damaged.
+    """
+    data = load_store(path)
+    if missing := needed - set(map(str, data.variables)) - set(data.attrs):
+        raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by {kind}.save")
+    return data
+
+
 @checked
 def read_store(path: Path, schema: Schema) -> tuple[xr.Dataset, Mapping[str, Any]]:
     """Read a dataset, and what else was told of it, which has to fit a schema.

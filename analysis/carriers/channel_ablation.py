@@ -21,7 +21,7 @@ from ...models.store.provenance import provenance
 from ...probes.intervene import Intervention
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ...probes.trace import trace
-from ..localisation.scoring import score_runs
+from ..localisation.scoring import score_prompts
 from ..mediation.runs import check_each_once
 from ..metrics import Metric
 from ..scores import Scores
@@ -89,11 +89,7 @@ def channels_ablated(  # noqa: PLR0913  # one experiment, all its settings by na
     latents = made.latents.unflatten(0, (1 + len(cells), len(prompts), len(seeds)))
     with torch.no_grad():
         read = model.encode(list(prompts))
-    each = [
-        score_runs(model, metric, latents[:, i].flatten(0, 1), p, seeds=len(seeds), batch=batch)
-        for i, p in enumerate(read)
-    ]
-    scores = np.stack(each, 1)
+    scores = score_prompts(model, metric, latents, read, batch=batch)
     lost = (scores[:1] - scores[1:]).reshape(len(channels.data), len(GROUPS), len(WAYS), *scores.shape[1:])
     about = provenance(model, **Sampling(**how).described(model), rows=made.rows, k=k,
                        metric=getattr(metric, "__name__", repr(metric)))  # fmt: skip

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -23,7 +22,7 @@ from ...models.progress import Progress
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.store.provenance import provenance
 from ...probes.sweep.sweeping import SweepRun, sweep
-from ..localisation.scoring import score_runs
+from ..localisation.scoring import score_prompts
 from ..mediation.runs import check_each_once, each_subject
 from ..mediation.token_axis import role_of, starts_of
 from ..metrics import Metric
@@ -90,15 +89,13 @@ def text_rows(
     runs = [SweepRun(p, s) for given in [plain, *mixed] for p in given for s in seeds]
     made = sweep(model, runs, batch=batch, progress=progress, **how)
     latents = made.latents.unflatten(0, (1 + len(mixed), len(prompts), len(seeds)))
-    each = [
-        score_runs(model, metric, latents[:, i].flatten(0, 1), p, seeds=len(seeds), batch=batch)
-        for i, p in enumerate(plain)
-    ]
     about = provenance(model, **Sampling(**how).described(model), rows=made.rows, method="text_rows",
                        metric=getattr(metric, "__name__", repr(metric)))  # fmt: skip
     site = f"{model.input_site.component}/in/text"
     coords = {"site": [site], "kept": list(chosen), "prompt": list(prompts), "seed": list(seeds)}
-    values = np.stack(each, 1)[1:]  # [kept, prompt, seed]; the first is the plain run
+    values = score_prompts(model, metric, latents, plain, batch=batch)[
+        1:
+    ]  # [kept, prompt, seed]; the first is the plain run
     return Scores(xr.DataArray(values[None], coords, ("site", "kept", "prompt", "seed"), attrs=about))
 
 

@@ -15,7 +15,7 @@ from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval
-from ..scores import Scores, load_store, save_store
+from ..scores import Scores, load_result, save_store
 from .scoring import shares
 
 
@@ -64,10 +64,7 @@ class Comparison:
             FileNotFoundError: if there is nothing at the path.
             ValueError: if it is no store of a Comparison, or damaged.
         """
-        data = load_store(path)
-        if missing := {"cosine", "relative", "first", "second", "swapped"} - set(data):
-            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Comparison.save")
-        return cls(data)
+        return cls(load_result(path, {"cosine", "relative", "first", "second", "swapped"}, "Comparison"))
 
     @property
     def effect(self) -> Scores:

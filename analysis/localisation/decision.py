@@ -17,7 +17,7 @@ from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval, proportion
-from ..scores import load_store, save_store
+from ..scores import load_result, save_store
 from .bootstrap import Array, check_resampling, quantiles, repeated, resamples
 
 Measure: TypeAlias = Literal["score", "yes", "nearness"]
@@ -165,10 +165,7 @@ class Decision:
             FileNotFoundError: if there is nothing at the path.
             ValueError: if it is no store of a Decision, or damaged.
         """
-        data = load_store(path)
-        if missing := {"score", "nearness", "concept", "log_snr"} - set(data.variables):
-            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Decision.save")
-        return cls(data)
+        return cls(load_result(path, {"score", "nearness", "concept", "log_snr"}, "Decision"))
 
     def _parts(self, of: Measure) -> Iterator[tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]]:
         """For each concept the values, and those of the pure runs without and with it [prompt, seed]."""

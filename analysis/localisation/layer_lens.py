@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -34,8 +33,8 @@ from ...probes.sweep.sweeping import SweepRun, sweep
 from ...probes.text_states import parts_reached, site_states
 from ..mediation.runs import check_each_once
 from ..metrics import Metric
-from ..scores import Scores, load_store, save_store
-from .scoring import score_runs
+from ..scores import Scores, load_result, save_store
+from .scoring import score_prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +96,7 @@ class Lens:
             FileNotFoundError: if there is nothing at the path.
             ValueError: if it is no store of a Lens, or damaged.
         """
-        data = load_store(path)
-        if missing := {"score", "latents", "images"} - set(data):
-            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Lens.save")
+        data = load_result(path, {"score", "latents", "images"}, "Lens")
         pictures = torch.tensor(data["images"].values).movedim(-1, -3).flatten(0, 2).float() / 255
         scores = Scores(data["score"].rename(None).assign_attrs(data.attrs))
         return cls(scores, torch.tensor(data["latents"].values), lambda _: pictures)
@@ -156,14 +153,11 @@ def lens(  # noqa: PLR0913  # one experiment, all its settings by name
     runs = [SweepRun(p, s) for layer in [plain, *read] for p in layer for s in seeds]
     made = sweep(model, runs, batch=batch, progress=progress, **how)
     latents = made.latents.unflatten(0, (1 + len(read), len(prompts), len(seeds)))
-    each = [
-        score_runs(model, metric, latents[:, i].flatten(0, 1), p, seeds=len(seeds), batch=batch)
-        for i, p in enumerate(plain)
-    ]
+    scores = score_prompts(model, metric, latents, plain, batch=batch)
     about = provenance(model, **Sampling(**how).described(model), rows=made.rows, norm=norm, tokens=tokens,
                        pooled=pooled, metric=getattr(metric, "__name__", repr(metric)))  # fmt: skip
     coords = {"site": list(map(str, work.sites)), "prompt": list(prompts), "seed": list(seeds)}
-    values = xr.DataArray(np.stack(each, 1)[1:], coords, ("site", "prompt", "seed"), attrs=about)
+    values = xr.DataArray(scores[1:], coords, ("site", "prompt", "seed"), attrs=about)
     return Lens(Scores(values), latents[1:], model.decode)
 
 

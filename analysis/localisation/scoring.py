@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import xarray as xr
@@ -29,6 +31,21 @@ def score_runs(
     scores = torch.cat([measure(metric, o).double().cpu() for o in outcomes])
     found: Array = scores.reshape(-1, seeds).numpy()
     return found
+
+
+def score_prompts(
+    model: Model, metric: Metric, latents: Tensor, prompts: Sequence[Prompt], *, batch: int
+) -> Array:
+    """Score runs [run, prompt, seed, ...] of several prompts, of which the first are plain; in batches.
+
+    Returns:
+        [run, prompt, seed].
+    """
+    each = [
+        score_runs(model, metric, latents[:, i].flatten(0, 1), p, seeds=latents.shape[2], batch=batch)
+        for i, p in enumerate(prompts)
+    ]
+    return np.stack(each, 1)
 
 
 def shares(effect: xr.DataArray, total: xr.DataArray, what: str) -> Scores:

@@ -13,7 +13,7 @@ from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval
-from ..scores import UNITS, Scores, load_store, save_store
+from ..scores import UNITS, Scores, load_result, save_store
 
 ATTRIBUTES = {"metric", "corruption", "rows", "reference_rows"}
 
@@ -176,11 +176,7 @@ class Mediation:
             FileNotFoundError: if there is nothing at the path.
             ValueError: if it is no store of a Mediation, or damaged.
         """
-        data = load_store(path)
-        missing = {"clean", "corrupted", "restored"} - set(data) | ATTRIBUTES - set(data.attrs)
-        if missing:
-            raise UsageError(f"{path} lacks {sorted(missing)}; give a store written by Mediation.save")
-        return cls(data)
+        return cls(load_result(path, {"clean", "corrupted", "restored", *ATTRIBUTES}, "Mediation"))
 
     def _scores(self, values: xr.DataArray, denominator: xr.DataArray | None = None) -> Scores:
         values = values.transpose(*self.data["restored"].dims)
