@@ -116,6 +116,7 @@ EXCEPTIONS = {
     "investigate": "opens the embedded model: tested with Case, which it is given",
     "save_store": "takes any dataset, and xarray answers for it",
     "read_store": "an inner function of Scores.load",
+    "load_result": "an inner function of the results' load",
 }
 
 

@@ -1,7 +1,8 @@
-"""Which layers a method changes that is told: found once for a model."""
+"""Which layers a method changes that is told: found once for a model, drawn at random, or all."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -12,12 +13,33 @@ from ..models.progress import quiet
 from ..models.site import Site
 from ..models.store.store import Store
 from .concept import drawn
+from .methods import Method, Requests
 from .planning import Plan
 
 CONCEPTS = 4
 """Concepts that vote on the layers."""
 WIDEST = 2
 """So many neighbouring layers are changed, as LocoEdit does."""
+
+
+def layers_for(plan: Plan, store: Store, method: Method, requests: Requests) -> list[Site]:
+    """Return the layers that a method is told to change.
+
+    Args:
+        plan: of the benchmark.
+        store: where what was located is kept.
+        method: says where it changes: what ``located`` finds, as many neighbours drawn at random (by the
+            requests, so that another edit has others), or all.
+        requests: what the edit is asked for.
+    """
+    if method.where == "found":
+        return located(plan, store)
+    layers = _outputs(reading_layers(plan.model))
+    if method.where == "all":
+        return layers
+    width = min(WIDEST, len(layers))
+    first = random.Random(str(sorted(requests.items()))).randrange(len(layers) - width + 1)
+    return layers[first : first + width]
 
 
 def located(plan: Plan, store: Store) -> list[Site]:
@@ -59,5 +81,9 @@ def _found(plan: Plan, pairs: Sequence[tuple[str, str]]) -> list[Site]:
     mean = scores.mean().sel(window=str(width)).fillna(-float("inf"))
     names = [str(s) for s in mean["site"].values]
     first = [str(s) for s in layers].index(names[int(mean.argmax("site"))])
-    # the block's own output stands for its keys and values
-    return [Site(str(s).replace(".k_proj", ".out")) for s in layers[first : first + width]]
+    return _outputs(layers[first : first + width])
+
+
+def _outputs(layers: Sequence[Site]) -> list[Site]:
+    """A block's own output stands for its keys and values."""
+    return [Site(str(site).replace(".k_proj", ".out")) for site in layers]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .. import editing
 from ..editing.edit import Edit
@@ -15,7 +15,18 @@ from ..models.suggest import near
 
 Requests = Mapping[str, str]
 Make = Callable[[Model, Requests], Edit]
-METHODS = ("quickfix", "uce", "uce/code", "time", "nullspace", "locoedit", "refact", "memit")
+METHODS = (
+    "quickfix",
+    "uce",
+    "uce/code",
+    "time",
+    "nullspace",
+    "locoedit",
+    "locoedit/random",
+    "locoedit/all",
+    "refact",
+    "memit",
+)
 """Those that are compared if none are named."""
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -29,8 +40,15 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 }
 """The authors' choices."""
 NAMES = tuple(dict.fromkeys([*METHODS, *SETTINGS]))
-LOCATED = "locoedit"
-"""It is told which layers to change, by an analysis."""
+Where = Literal["", "found", "random", "all"]
+"""Which layers a method changes: those it names itself; what an analysis found; as many at random; all."""
+LAYERS: Mapping[str, Where] = {
+    "locoedit": "found",
+    "locoedit/paper": "found",
+    "locoedit/random": "random",
+    "locoedit/all": "all",
+}
+"""Methods that are told which layers to change; two of them to see what the finding is worth."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +58,12 @@ class Method:
     Args:
         name: how tables call it.
         make: of a model and what is said and meant, ``{"firefighter": "cook"}``, makes an Edit.
-        located: whether ``make`` also takes ``weights=``, the layers to change.
+        where: which layers are told to ``make``, as ``weights=``; "" for one that is not told.
     """
 
     name: str
     make: Callable[..., Edit]
-    located: bool = False
+    where: Where = ""
 
     @property
     def told(self) -> dict[str, str]:
@@ -64,7 +82,7 @@ class Method:
         Raises:
             ValueError: if the method makes something else.
         """
-        more = {"weights": list(layers)} if self.located else {}
+        more = {"weights": list(layers)} if self.where else {}
         made = self.make(model, requests, **more)
         if not isinstance(made, Edit):
             raise UsageError(f"the method {self.name!r} returned {type(made).__name__}; return an Edit")
@@ -101,4 +119,4 @@ def _named(name: str) -> Method:
         return edit
 
     make.__qualname__ = f"denoscope.editing.{base}"
-    return Method(name, make, base == LOCATED)
+    return Method(name, make, LAYERS.get(name, ""))

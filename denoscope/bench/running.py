@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -11,12 +11,11 @@ from typing import Any
 from ..models.arguments import checked
 from ..models.base import Model
 from ..models.progress import Progress, showing
-from ..models.site import Site
 from ..models.store.store import Store
 from .collecting import Collected
 from .concept import Concept
 from .costing import counted
-from .locating import located
+from .locating import layers_for
 from .methods import Make, Method
 from .page import write_page
 from .painting import Painter
@@ -101,7 +100,7 @@ class _Work:
 
     def __post_init__(self) -> None:
         self.painter = Painter(self.plan, self.store, self.tell)
-        self.layers: Callable[[], list[Site]] = cache(partial(located, self.plan, self.store))
+        self.layers = partial(layers_for, self.plan, self.store)
 
     def tell(self, painted: int) -> None:
         self.count = min(self.count + painted, self.total)

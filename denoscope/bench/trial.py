@@ -21,7 +21,7 @@ from .methods import Method, Requests
 from .painting import Painter, alike, shown
 from .planning import Plan
 
-Layers = Callable[[], Sequence[Site]]
+Layers = Callable[[Method, Requests], Sequence[Site]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +166,7 @@ def attempt(
     """
     start = time.perf_counter()
     try:
-        told = layers() if method.located else ()
+        told = layers(method, requests) if method.where else ()
         start = time.perf_counter()  # locating is an analysis, made once
         edit = method.edit(plan.model, requests, told)
         seconds = time.perf_counter() - start

@@ -27,7 +27,7 @@ class Comparison:
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Which methods, with commas between them: quickfix,uce,uce/code; the eight of "
+            help="Which methods, with commas between them: quickfix,uce,uce/code; the ten of "
             "docs/bench-edits.md if left out.",
             show_default=False,
         ),

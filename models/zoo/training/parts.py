@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import MissingFileError
 from ..folders import place
@@ -82,10 +83,15 @@ def find_parts(work: Path, base: Path | None, names: Iterable[str]) -> dict[str,
 
 
 def history(name: str, path: Path) -> dict[str, float]:
-    """How a part was trained here: steps and minutes; empty when it comes from elsewhere."""
+    """How a part was trained: steps and minutes, here or as the model tells that it comes from; or empty."""
     part = PARTS[name]
     if not path.as_posix().endswith(part.trained):
-        return {}
-    run = path.parents[len(Path(part.trained).parts) - 2] / "run.json"
-    kept = json.loads(run.read_text()) if run.is_file() else None
+        model = path.parents[len(Path(part.shipped).parts) - 1]
+        return _read(model / "training.json").get(name, {})
+    kept = _read(path.parents[len(Path(part.trained).parts) - 2] / "run.json")
     return {"steps": kept["step"], "minutes": round(kept["seconds"] / 60, 1)} if kept else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return kept

@@ -14,7 +14,7 @@ SITE = "unet/mid.attn.0.0/cross_attn.out"
 
 def test_the_names():
     assert [m.name for m in chosen(None)] == list(METHODS)
-    assert len(METHODS) == 8
+    assert len(METHODS) == 10
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,7 +28,7 @@ def test_each_name_is_a_function_of_ours_and_its_settings_are_there(name):
 def test_a_named_method_makes_the_edit_of_its_function(tiny, name):
     (method,) = chosen([name])
     requests = {"cat": "red cat"}
-    more = {"weights": [SITE]} if method.located else {}
+    more = {"weights": [SITE]} if method.where else {}
     base = getattr(editing, name.partition("/")[0])
     expected = base(tiny, requests, **SETTINGS.get(name, {}), **more)
     assert method.edit(tiny, requests, [SITE]) == expected
@@ -36,7 +36,7 @@ def test_a_named_method_makes_the_edit_of_its_function(tiny, name):
 
 def test_a_function_of_a_users_own(tiny):
     (method,) = chosen({"mine": lambda model, requests: editing.quickfix(model, requests, ridge=1.0)})
-    assert method.name == "mine" and not method.located
+    assert method.name == "mine" and not method.where
     assert method.edit(tiny, {"cat": "dog"}).note["ridge"]["text_encoder/layer.0/self_attn.out"] == 1.0
 
 

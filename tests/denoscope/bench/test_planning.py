@@ -11,7 +11,7 @@ from denoscope.models.synthetic.tiny import tiny_ddpm
 
 def test_by_default_it_is_all_that_ships(emoji):
     plan = Plan.of(emoji)
-    assert (len(plan.methods), len(plan.concepts), len(plan.seeds), plan.sizes) == (8, 50, 8, [10, 50])
+    assert (len(plan.methods), len(plan.concepts), len(plan.seeds), plan.sizes) == (10, 50, 8, [10, 50])
     assert plan.guidance == emoji.default_guidance
     assert plan.judged_by["name"] == "the embedded judge"
 

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 import denoscope
-from denoscope.bench import cost
+from denoscope.analysis.localisation.layer_prompts import reading_layers
+from denoscope.bench import Plan, cost
+from denoscope.bench.locating import layers_for
 from denoscope.bench.repeating import probes_of
 from denoscope.editing import quickfix, uce
+from denoscope.models.store.store import Store
 from tests.denoscope.bench.conftest import nothing
 
 METHODS = {"quickfix": quickfix, "uce": uce}
@@ -132,6 +135,18 @@ def test_layers_are_located_for_a_method_that_is_told(setup, tmp_path):
     assert found.cells["reason"].isna().all()
     assert set(found.cells["weights"]) == {1024}  # keys and values of two layers
     assert found.many.empty
+
+
+def test_layers_at_random_and_all_layers_stand_beside_the_found_ones(setup, tmp_path):
+    names = ["locoedit", "locoedit/random", "locoedit/all"]
+    found = run(setup, tmp_path, methods=names, many=())
+    weights = found.cells.groupby("method")["weights"].first()
+    layers = reading_layers(setup["model"])
+    assert weights[names[0]] == weights[names[1]] == 1024
+    assert weights[names[2]] == 512 * len(layers) > 1024
+    plan, store = Plan.of(**setup, methods=names[1:2]), Store(tmp_path / "layers")
+    drawn = {tuple(layers_for(plan, store, plan.methods[0], {"cat": str(i)})) for i in range(40)}
+    assert len(drawn) == len(layers) - 1  # every pair of neighbours, each by its request
 
 
 def test_many_edits_are_all_made_and_taken_back(setup, found):

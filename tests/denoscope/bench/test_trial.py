@@ -26,12 +26,12 @@ def late(model, requests, weights):
 
 
 def test_looking_for_layers_is_no_part_of_an_edits_seconds(plan):
-    def layers():
+    def layers(*_):
         time.sleep(2)
         return ["somewhere"]
 
     with ExitStack() as stack:
-        about = attempt(stack, plan, Method("late", late, located=True), {"cat": "dog"}, layers)
+        about = attempt(stack, plan, Method("late", late, where="found"), {"cat": "dog"}, layers)
     assert about["reason"] is None and about["seconds"] < 2
     assert about["weights"] == 256 and 0 < about["share"] < 0.1
 
@@ -46,9 +46,9 @@ def test_an_edit_is_applied_as_long_as_the_stack_lasts(plan, tiny):
 
 
 def test_what_is_refused_is_told_in_one_line(plan):
-    def nowhere():
+    def nowhere(*_):
         raise NotFoundError("there are\nno layers")
 
     with ExitStack() as stack:
-        about = attempt(stack, plan, Method("late", late, located=True), {"cat": "dog"}, nowhere)
+        about = attempt(stack, plan, Method("late", late, where="found"), {"cat": "dog"}, nowhere)
     assert about["reason"] == "there are no layers"

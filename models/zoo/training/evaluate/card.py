@@ -21,13 +21,16 @@ from .people import Found
 from .scoring import Mean, Share
 
 AIMS = {
-    "style": 0.95,
-    "concept, 50 common ones, top-1 of all": 0.70,
-    "concept of the nearest caption, 50 common ones": 0.70,
-    "gender": 0.85,
-    "skin tone": 0.85,
+    "style": 0.94,
+    "concept, 50 common ones, top-1 of all": 0.92,
+    "gender, man or woman asked for": 0.88,
+    "skin tone": 0.90,
+    "right subject in its place: two subjects": 0.40,
 }
 """What the first column should reach."""
+
+NEAR = 0.08
+"""How far held-out combinations may stay behind all that was asked for."""
 
 
 def write(folder: Path, evaluation: Evaluation, notes: str) -> None:
@@ -43,6 +46,8 @@ def write(folder: Path, evaluation: Evaluation, notes: str) -> None:
         "guidance": GUIDANCE,
         "questions": list(next(iter(evaluation.scores.values()))),
         "verdicts": verdicts(evaluation),
+        "behind": behind(evaluation),
+        "near": NEAR,
     }
     _write(folder, shown, figures(evaluation), notes)
 
@@ -110,10 +115,20 @@ def _size(folder: Path) -> int:
 
 def verdicts(evaluation: Evaluation) -> dict[str, str]:
     """Each aim, and whether the generated pictures met it."""
-    found = evaluation.scores["generated"]
+    found = {**evaluation.scores["generated"], **evaluation.composed.get("generated", {})}
     return {
         question: f"{100 * aim:.0f} %: {'met' if found[question].value >= aim else 'not met'}"
         for question, aim in AIMS.items()
+        if question in found
+    }
+
+
+def behind(evaluation: Evaluation) -> dict[str, str]:
+    """How far held-out combinations stay behind all that was generated, where there is an aim."""
+    found, unseen = (evaluation.scores.get(f"generated{x}", {}) for x in ("", ", held-out combinations"))
+    gaps = {q: found[q].value - unseen[q].value for q in AIMS if q in unseen}
+    return {
+        question: f"{100 * gap:.1f} ({'met' if gap <= NEAR else 'not met'})" for question, gap in gaps.items()
     }
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ....errors import UsageError
 from ....judges.embedded import Judge
+from ....load import load
+from ..assemble import STEPS
 from ..data import world
 from ..data.pictures import Pictures, Record
 from ..data.sampling import weights
@@ -28,14 +30,15 @@ class Found:
 
     Attributes:
         pictures: generated, ``[n, 3, side, side]`` in 0..1.
-        shares: each label to its share of the generated, of the training pictures as judged, and as labelled.
+        shares: each label to its share of the generated, of those started from the mean picture, of the
+            training pictures as judged, and as labelled.
         sure: each attribute to the judge's mean certainty about generated and about real pictures.
         frechet: name of a set of pictures to its Fréchet distance from the training pictures.
         nearest: median distance to the nearest training picture, of generated and of held-out pictures.
     """
 
     pictures: Tensor
-    shares: dict[str, tuple[Share, Share, Share]]
+    shares: dict[str, tuple[Share, ...]]
     sure: dict[str, tuple[float, float]]
     frechet: dict[str, float]
     nearest: dict[str, float]
@@ -65,10 +68,11 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
     some = torch.multinomial(likely, number, replacement=True, generator=starting_noise(0)).tolist()
     order = torch.randperm(len(real), generator=starting_noise(0))
     records = [train.records[i] for i in some]
-    shares: dict[str, tuple[Share, Share, Share]] = {}
+    begun = from_mean(folder, real.mean(0), max(10, number // 2))
+    shares: dict[str, tuple[Share, ...]] = {}
     sure: dict[str, tuple[float, float]] = {}
     for attribute in ATTRIBUTES:
-        shares |= _shares(judge, attribute, made, real[some], records)
+        shares |= _shares(judge, attribute, (made, begun, real[some]), records)
         first, second = (judge.probabilities(p, attribute).amax(1).mean().item() for p in (made, real[some]))
         sure[attribute] = (first, second)
     distances = {
@@ -80,16 +84,35 @@ def evaluate(folder: Path, judge: Judge, pictures: Pictures, number: int, kept: 
     return Found(made, shares, sure, distances, nearest)
 
 
+def from_mean(folder: Path, mean: Tensor, number: int, batch: int = 50) -> Tensor:
+    """Pictures that start one step in, from the mean picture under noise: a control of the plain start.
+
+    Where the two starts paint other shares of people, the plain one is no start that training showed.
+
+    Args:
+        folder: an assembled model that reads no text.
+        mean: of the training pictures, ``[3, side, side]`` in 0..1.
+        number: how many, seeds from 0 on.
+        batch: pictures at once.
+    """
+    model, parts = load(str(folder)), []
+    for first in range(0, number, batch):
+        seeds = range(first, min(first + batch, number))
+        start = model.start_at(mean.expand(len(seeds), -1, -1, -1), 1, seeds, steps=STEPS)
+        *_, last = model.sample([""] * len(seeds), seeds=seeds, start=start, steps=STEPS)
+        parts.append(model.decode(last.latents))
+    return torch.cat(parts).float()
+
+
 def _shares(
-    judge: Judge, attribute: str, made: Tensor, real: Tensor, records: Sequence[Record]
-) -> dict[str, tuple[Share, Share, Share]]:
+    judge: Judge, attribute: str, sets: Sequence[Tensor], records: Sequence[Record]
+) -> dict[str, tuple[Share, ...]]:
     labels = judge.labels(attribute)
-    said = [judge.probabilities(p, attribute).argmax(1).tolist() for p in (made, real)]
+    said = [judge.probabilities(p, attribute).argmax(1).tolist() for p in sets]
     told = [{"gender": r.gender, "style": r.style, "skin": world.skin_name(r)}[attribute] for r in records]
     return {
         f"{attribute}: {label}": (
-            Share(said[0].count(i), len(made)),
-            Share(said[1].count(i), len(real)),
+            *(Share(found.count(i), len(found)) for found in said),
             Share(told.count(label), len(told)),
         )
         for i, label in enumerate(labels)
