@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -29,8 +30,11 @@ from denoscope.analysis import (
     Noise,
     Scores,
     attribution_patching,
+    compare,
     decided,
+    head_ablation,
     locogen,
+    path_effect,
     race,
     trace_denoiser,
     trace_text,
@@ -61,12 +65,14 @@ class Asked:
         question: what is asked.
         metric: the probability of the question's label.
         seeds: of the runs.
+        place: the plant.
     """
 
     model: denoscope.Model
     question: Question
     metric: Metric
     seeds: Sequence[int]
+    place: Planted
 
     @property
     def first(self) -> tuple[Any, list[str], str]:
@@ -123,6 +129,36 @@ def growing(asked: Asked) -> Found:
     return {(site.replace("k_proj", "out"),): v for (site, _), v in scores.items()}, rows
 
 
+def without_heads(asked: Asked) -> Found:
+    """How far the label falls without each head of a layer, all heads together."""
+    q = asked.question
+    sites = [site.replace(".out", ".z") for site in cross(asked)]
+    found = head_ablation(asked.model, [q.prompt], others=[q.other], sites=sites, **asked.settings)
+    heads = found.mean().sum("head")
+    rows = int(found.values.attrs["rows"])
+    return {(site.replace(".z", ".out"),): float(heads.sel(site=site)) for site in sites}, rows
+
+
+def straight(asked: Asked) -> Found:
+    """What each layer says to the output and to nothing else, by path patching."""
+    found = path_effect(*asked.first, cross(asked), ["unet/out/eps"], **asked.swapped)
+    mean = found.mean().isel(receiver=0)
+    return {(str(s),): float(mean.sel(site=s)) for s in mean["site"].values}, int(found.values.attrs["rows"])
+
+
+def compared(asked: Asked, sites: Sequence[str] | None, windows: Sequence[range] | None) -> Found:
+    """What swapping a site in from the planted model brings to the model as it was."""
+    found = compare(
+        asked.model,
+        asked.place.applied,
+        [asked.question.prompt],
+        sites=sites,
+        windows=windows,
+        **asked.settings,
+    )
+    return scored(Scores(found.data["swapped"]), int(found.data.attrs["rows"]))
+
+
 def raced(asked: Asked) -> Found:
     """A race over twice the seeds, of which it need not run all."""
     rows = 0
@@ -166,6 +202,8 @@ def switched(asked: Asked) -> Found:
 
 
 NOISE = Noise(draws=1)
+UNPLANTED = "compared with the unplanted model"
+TEXT_SITES = ["text_encoder/*/self_attn.out", "text_encoder/*/mlp.out"]
 METHODS: Mapping[str, Mapping[str, Method]] = {
     "layers": {
         "mediation, trajectory": lambda a: mediated(a, "trajectory"),
@@ -173,16 +211,20 @@ METHODS: Mapping[str, Mapping[str, Method]] = {
         "locogen": growing,
         "attribution patching": lambda a: patched(a, cross(a)),
         "race, in place": raced,
+        "heads ablated": without_heads,
+        "paths to the output": straight,
     },
     "fact": {
         "text tracing, swapped word": lambda a: restored_text(a, a.swapped),
         "text tracing, noise": lambda a: restored_text(a, {**a.settings, "corruption": NOISE}),
+        f"{UNPLANTED} (sites)": lambda a: compared(a, TEXT_SITES, None),
     },
     "direction": {
         "mediation, trajectory": lambda a: windowed(a, "trajectory"),
         "mediation, in place": lambda a: windowed(a, "in_place"),
         "attribution patching (sites)": lambda a: patched(a, None),
         "decided (windows)": switched,
+        f"{UNPLANTED}": lambda a: compared(a, None, a.windows()),
     },
 }
 
@@ -238,9 +280,9 @@ def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Seque
             continue
         metric = judge_probability(judge, question.attribute, question.label)
         begun = time.perf_counter()
-        with place.applied(model):
-            asked = Asked(model, question, metric, seeds)
-            scores, rows = method(asked)
+        # a comparison puts the plant into its second model itself
+        with nullcontext() if name.startswith(UNPLANTED) else place.applied(model):
+            scores, rows = method(Asked(model, question, metric, seeds, place))
         row = dict(zip(("kind", "place", "asked", "method"), key, strict=True))
         spent = {"rows": rows, "seconds": time.perf_counter() - begun}
         known.append({**row, **judged(asked, scores), **spent})

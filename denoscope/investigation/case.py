@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from ..analysis.metrics import ClipScorer, Metric, clip_score, latent_distance, text_fit
+from ..bench.ranking import best
 from ..models.arguments import check_fields
 from ..models.base import Model, check_run
 from ..models.errors import UsageError
@@ -19,6 +20,9 @@ from ..models.opening.placing import placing
 from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
 from .wording import OTHERS, Wording, fit, same, wording
+
+METHOD = "quickfix"
+"""Of editing, where no benchmark says which is best."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Case:
         draws: how many noise draws take the word out in causal tracing.
         device: where the model computes.
         dtype: number format of its weights: ``"float32"``, ``"float16"``, ``"bfloat16"``.
-        method: of the edit: "quickfix", "uce", "nullspace", "locoedit", "refact" or "memit".
+        method: of the edit: "quickfix", "uce", "nullspace", "locoedit", "refact" or "memit"; None is the one
+            that the benchmark that ships found best (``denoscope.bench.best``).
         judge: says what pictures show: a folder or hub id of a CLIP, a SigLIP or an image classifier; a
             judge; or a function of pictures and texts. None is the one that ships with the model, if any.
     """
@@ -51,7 +56,7 @@ class Case:
     draws: int = 2
     device: str = "cpu"
     dtype: str = "float32"
-    method: str = "quickfix"
+    method: str | None = None
     judge: Any = None
 
     def __post_init__(self) -> None:
@@ -99,6 +104,18 @@ class Setup:
         return seeds_of(self.case.seeds)
 
     @property
+    def method(self) -> str:
+        """The method of editing: the case's, or the one that the benchmark found best."""
+        found = best(self.case.model)
+        return self.case.method or (found.method if found else METHOD)
+
+    @property
+    def why_method(self) -> str:
+        """Why it is that one, where the case names none; else empty."""
+        found = best(self.case.model)
+        return "" if self.case.method or found is None else found.why(self.case.model)
+
+    @property
     def metric(self) -> Metric:
         """What pictures are scored by in causal tracing."""
         if self.judge is None:
@@ -108,7 +125,7 @@ class Setup:
     @property
     def settings(self) -> dict[str, Any]:
         """What the case says, in JSON; a judge of its own by name and hash."""
-        plain = asdict(replace(self.case, seeds=self.seeds, judge=None))
+        plain = asdict(replace(self.case, seeds=self.seeds, judge=None, method=self.method))
         if self.case.judge is None:
             del plain["judge"]
         else:

@@ -80,7 +80,8 @@ def investigate(
         case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
         found = denoscope.investigate(case, "firefighter-to-cook")
     """
-    checked_method(case.method)
+    if case.method is not None:
+        checked_method(case.method)
     setup = prepare(case)
     settings = {
         **setup.settings,
@@ -111,6 +112,7 @@ def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: x
         found["robustness"] = stage("robustness", "trying to get it back", lambda p: attack(setup, edit, p))
     about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
     about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
+    about |= {"why_method": setup.why_method} if setup.why_method else {}
     about |= {} if setup.judge is None else {"judge": about_judge(setup.judge)}
     about["parameters"] = sum(p.numel() for m in setup.model.components.values() for p in m.parameters())
     whole = folder.finish(about)

@@ -26,12 +26,14 @@ def investigate(
         bool, typer.Option("--anyway", help="Go on where the model cannot paint one of the words.")
     ] = False,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
+            show_default=False,
             help="How it is edited: quickfix or locoedit at the place that was found; uce or nullspace in "
-            "all layers of the denoiser that read the text; refact or memit in the text encoder's MLPs."
+            "all layers of the denoiser that read the text; refact or memit in the text encoder's MLPs. "
+            "If left out, by what the benchmark found best (docs/bench-edits.md), and the page says why.",
         ),
-    ] = "quickfix",
+    ] = None,
     run: JudgedRuns = JudgedRuns(),
     to: Output = Output(),
 ) -> None:

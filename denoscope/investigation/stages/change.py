@@ -33,7 +33,7 @@ def make_edit(setup: Setup, text: Mediation, denoiser: Mediation) -> Edit:
         LookupError: for an unknown method.
         ValueError: where the method cannot do what is asked in this model.
     """
-    return EDITS[checked_method(setup.case.method)](setup, text, denoiser)
+    return EDITS[checked_method(setup.method)](setup, text, denoiser)
 
 
 def checked_method(name: str) -> str:

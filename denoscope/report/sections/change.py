@@ -40,6 +40,7 @@ def section(results: Results) -> Section:
             "how": HOW[method].format(**_words(results)) if method in HOW else "",
             "site": plain_site(edit.note["site"]) if method == "quickfix" else "",
             "address": edit.note.get("site", ""),
+            "why": str(results.about.get("why_method", "")),
             "size": f"{edit.size():,}",
             "edited": "one weight matrix was" if n == 1 else f"{n} weight matrices were",
             "weights": "one weight" if n == 1 else f"{n} weights",
