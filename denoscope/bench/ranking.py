@@ -137,8 +137,8 @@ class Best:
         said = (
             f"of the methods offered here it came first ({sure}) in a benchmark of {self.concepts} concepts "
             f"with {self.seeds} seeds each on {self.model}: {self.score:.2f} "
-            f"({self.low:.2f} to {self.high:.2f}), the harmonic mean of efficacy, generality and what neighbours keep; next came {self.next} "
-            f"with {self.next_score:.2f}"
+            f"({self.low:.2f} to {self.high:.2f}), the harmonic mean of efficacy, generality and what "
+            f"neighbours keep; next came {self.next} with {self.next_score:.2f}"
         )
         return said if model == self.model else f"{said}. Nobody has measured that on {model}"
 
