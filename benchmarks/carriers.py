@@ -3,6 +3,11 @@
 Writes the tables of docs/carriers.md: kinds of rows alone and left out, the dose of padding, another padding
 token, padding that the denoiser may not look at, heads of the text encoder that may not write into padding,
 how special tokens are read, outlier channels. Results are kept in --output under a hash of the weights.
+
+    python benchmarks/carriers.py --trained OTHER --beside SAME
+
+measures instead two denoisers of one training, of which one saw texts with another padding token (how they
+are made stands in models/zoo/training/README.md), and writes the table of the disagreement alone.
 """
 
 from __future__ import annotations
@@ -156,6 +161,24 @@ def _other_tokens(model: denoscope.Model) -> list[str]:
     return [t for t in ("!", "of</w>", "zombie</w>", "a</w>") if t in vocabulary][:2]
 
 
+def retrained(folders: Sequence[Path], output: Path) -> str:
+    """What rows are enough for in denoisers that were trained with the end token, and with another one."""
+    keep = {**alone_and_without(), **NEXT}
+    shown = ("all", "padding alone", "all but padding", "begin+words+end", "none")
+    lines = []
+    for folder in folders:
+        model = denoscope.load(str(folder))
+        found = kept(
+            output / f"retrained-{fingerprint(model)[:12]}.zarr",
+            lambda model=model: text_rows(  # type: ignore[misc]
+                model, prompts(), WORDS, seeds=SEEDS, metric=own_concept(), kept=keep, steps=STEPS
+            ),
+        )
+        frame = found.to_frame().set_index("kept")
+        lines.append((f"`{model.pipe.tokenizer.pad_token}`", *(bounds(frame.loc[name]) for name in shown)))
+    return table(("trained with padding", *shown), lines)
+
+
 @torch.no_grad()
 def unread(model: denoscope.Model) -> Scores:
     """Cross-attention may not look at the padding."""
@@ -276,8 +299,14 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    parser.add_argument("--trained", type=Path, help="a model trained with another padding token")
+    parser.add_argument("--beside", type=Path, help="one trained alike with the end token")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.trained and options.beside:
+        options.output.mkdir(parents=True, exist_ok=True)
+        write(PAGE, "retrained", retrained((options.beside, options.trained), options.output))
+        return
     model = denoscope.load("emoji")
     folder = options.output / f"carriers-{fingerprint(model)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)

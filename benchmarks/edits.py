@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pages
 import torch
+from faster import SAID, bfloat16
 
 from denoscope import load
 from denoscope.bench import Best, EditBenchmark, cost, edits, ranked
@@ -36,7 +37,7 @@ def told(found: EditBenchmark) -> str:
     settings = (
         f"{found.cells['concept'].nunique()} concepts, {len(about['seeds'])} seeds, {about['steps']} steps, "
         f"guidance {about['guidance']:g}. After the edit, with 95 % intervals over concepts and seeds; the "
-        "last two lines are the unedited model."
+        f"last two lines are the unedited model. {SAID}"
     )
     rows = dict(measured(found, found.summary()))
     columns = list(next(iter(rows.values())))
@@ -79,9 +80,11 @@ def main() -> None:
     torch.set_num_threads(1)
     model = load(options.model)
     folder = options.folder / fingerprint(model)[:16]
-    sys.stdout.write(f"{cost(model, folder=folder, quick=options.quick)}\n")
+    with bfloat16():
+        sys.stdout.write(f"{cost(model, folder=folder, quick=options.quick)}\n")
     sys.stdout.flush()
-    found = edits(model, folder=folder, quick=options.quick)
+    with bfloat16():
+        found = edits(model, folder=folder, quick=options.quick)
     text = told(found)
     sys.stdout.write(f"{text}\n\n{folder / PAGE}\n")
     if options.quick:

@@ -16,14 +16,16 @@ from .investigate import run_case
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("denoscope-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="2 seeds and fewer steps: some 70 seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="2 seeds and fewer steps: within a minute.")] = False,
     seeds: Seeds = Seeds(),
     to: Output = Output(),
 ) -> None:
-    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some three minutes."""
+    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some two minutes on two cores."""
     from ...investigation.case import Case
 
-    case = Case("a noto emoji of a woman firefighter", "firefighter", "cook", seeds=seeds.chosen)
+    case = Case(
+        "a noto emoji of a woman firefighter", "firefighter", "cook", seeds=seeds.chosen, steps=8, draws=1
+    )
     if quick:
         asked = case.seeds if seeds != Seeds() else case.quicker().seeds
         case = replace(case.quicker(), seeds=asked)

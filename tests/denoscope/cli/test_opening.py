@@ -50,9 +50,9 @@ def test_embedded_models_take_two_threads_if_these_sleep(model, policy, number, 
 @pytest.mark.parametrize(
     ("options", "seeds", "steps"),
     [
-        ([], 4, 10),
-        (["--seeds", 8], 8, 10),
-        (["--seed", "7,8,9"], (7, 8, 9), 10),
+        ([], 4, 8),
+        (["--seeds", 8], 8, 8),
+        (["--seed", "7,8,9"], (7, 8, 9), 8),
         (["--quick"], 2, 6),
         (["--quick", "--seeds", 3], 3, 6),
     ],
