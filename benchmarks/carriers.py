@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from faster import bfloat16
 from mediation import own_concept
 from pages import ROOT, bounds, table, write
 from torch import Tensor
@@ -295,6 +296,7 @@ def channels(folder: Path) -> tuple[str, str]:
     return first, second
 
 
+@bfloat16()
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from faster import bfloat16
 from pages import ROOT, bounds, table, write
 
 import denoscope
@@ -128,6 +129,7 @@ def approximated(folder: Path) -> str:
     return table(("study", "rank correlation with the true effect", "same best site", "faster"), rows)
 
 
+@bfloat16()
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

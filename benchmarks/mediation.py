@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from faster import bfloat16
 from pages import ROOT, bounds, table, write
 
 import denoscope
@@ -202,6 +203,7 @@ def unet_table(found: Mediation, in_place: Mediation, most: int = 8) -> str:
     return f"{total(found)}\n\n" + table(("site", "share, clean trajectory", "share, in place"), rows)
 
 
+@bfloat16()
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

@@ -3,6 +3,9 @@
     python benchmarks/robustness.py              16 sheets of some five minutes of one core each
     python benchmarks/robustness.py --quick      the cheap probes and small budgets: about a minute each
 
+A sheet is kept in --output, under a hash of the weights, as soon as it is made: what was stopped goes on, and
+two processes with a --method or --concept of their own share the work.
+
 Edits are solved for general wordings, and held by texts of other things. Nothing is tuned to equal efficacy:
 the column "edited" says how much is left before anybody tries. The tables are written into
 docs/robustness.md, between its markers.
@@ -13,11 +16,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pages
 import pandas as pd
 import torch
+from faster import bfloat16
 
 import denoscope
 from denoscope import editing
@@ -25,6 +30,7 @@ from denoscope.analysis import Budget, robustness
 from denoscope.analysis.erasure.attacks import CHEAP, PROBES
 from denoscope.analysis.erasure.completion import switched
 from denoscope.models.judges import load_judge
+from denoscope.models.store.fingerprint import fingerprint
 
 PERSON = "a noto emoji of a woman {}"
 THING = "a noto emoji of a {}"
@@ -112,6 +118,7 @@ def show(text: str, *, quick: bool) -> None:
         pages.write("docs/robustness.md", "sheets", text)
 
 
+@bfloat16()
 def main() -> None:
     """Make all sheets and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -122,13 +129,20 @@ def main() -> None:
     parser.add_argument(
         "--concept", action="append", choices=list(CONCEPTS), help="some alone; writes no page"
     )
+    parser.add_argument("--output", type=Path, default=pages.ROOT / "build" / "findings")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, judge, frames = denoscope.load("emoji"), load_judge("emoji"), []
+    folder = options.output / f"robustness-{fingerprint(model)[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
     for about in options.concept or CONCEPTS:
         for method in options.method or METHODS:
             how = {"quick": options.quick, "seeds": options.seeds, "steps": options.steps}
-            frames.append(sheet(model, judge, method, about, **how))
+            name = f"{method.partition(',')[0]}-{about}-{options.seeds}-{options.steps}"
+            path = folder / f"{name}{'-quick' if options.quick else ''}.csv"
+            if not path.is_file():
+                sheet(model, judge, method, about, **how).to_csv(path, index=False)
+            frames.append(pd.read_csv(path))
             text = table(pd.concat(frames))
             if not options.method and not options.concept:  # what there is so far: a stopped run is not lost
                 show(text, quick=options.quick)

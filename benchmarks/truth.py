@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from faster import bfloat16
 from pages import ROOT, bounds, table, write
 
 import denoscope
@@ -312,6 +313,7 @@ def summary(found: pd.DataFrame) -> str:
     return table(("planted", "method", "places", "candidates", *ranks, "rows"), rows)
 
 
+@bfloat16()
 def main() -> None:
     """Ask all methods, and write the summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

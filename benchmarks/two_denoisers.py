@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from faster import bfloat16
 from matplotlib.figure import Figure
 from mediation import KINDS, kept
 from pages import ROOT, bounds, table, write
@@ -99,6 +100,7 @@ def by_kind(found: Frames) -> str:
     return table(("best", *(f"`{n}`, {s}" for n in NAMES for s in SOURCES.values())), rows)
 
 
+@bfloat16()
 def main() -> None:
     """Measure, write, draw."""
     parser = argparse.ArgumentParser(description=__doc__)

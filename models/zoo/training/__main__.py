@@ -221,11 +221,12 @@ def _curves(folder: Path, work: Path) -> None:
     logs = {
         title: (work / name / "log.csv", column) for title, (name, column) in _LOGS.items() if name in folders
     }
-    gone = [str(path) for path, _ in logs.values() if not path.is_file()]
-    if gone:
-        log.warning("training.png stays as it is: there is no %s", ", ".join(gone))
+    here = {title: (path, column) for title, (path, column) in logs.items() if path.is_file()}
+    if here:  # parts that come from a base were trained elsewhere
+        curves.curves(here, folder / "training.png")
     elif logs:
-        curves.curves(logs, folder / "training.png")
+        gone = ", ".join(str(path) for path, _ in logs.values())
+        log.warning("training.png stays as it is: there is no %s", gone)
 
 
 def _recipe(model: str) -> Recipe:
