@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazily(
         "Scores": "scores",
         "SpecialTokens": "carriers.special_tokens",
         "Swap": "mediation.corruption",
-        "WordMaps": "attribution.attention_maps",
+        "WordMaps": "attribution.word_result",
         "agreement": "localisation.patching_gradients",
         "attribution": "",
         "attribution_patching": "localisation.patching_gradients",

@@ -140,7 +140,8 @@ def word_heat(
             pale. False colours each from its own least to its own most: compare places, not words.
 
     Raises:
-        ValueError: for pictures without maps, a sample that is not there, and maps of every step.
+        ValueError: for pictures without maps, a sample that is not there, and maps of every step,
+            layer or head.
     """
     maps = _maps_of(picture, sample) if maps is None else maps
     pixels = pictures_of(picture)[sample].values
@@ -167,9 +168,10 @@ def _maps_of(picture: Any, sample: int) -> xr.DataArray:
         raise UsageError(
             f"a {type(picture).__name__} holds no word maps; give WordMaps, or pictures and maps"
         )
-    if "step" in found.dims:
+    if more := [d for d in ("step", "layer", "head") if d in found.dims]:
         raise UsageError(
-            "these are maps of every step; choose one: word_heat(found, found.maps[step, sample])"
+            f"these are maps of every {more[0]}; choose one: "
+            f"word_heat(found, found.maps.isel({more[0]}=0, sample={sample}))"
         )
     if not 0 <= sample < found.sizes["sample"]:
         raise UsageError(f"sample is {sample}; there are 0 to {found.sizes['sample'] - 1}")
