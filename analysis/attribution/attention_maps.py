@@ -106,7 +106,7 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     (('sample', 'word', 'y', 'x'), (1, 1, 8, 8))
     """
     time = _settled(sites, time, settings)
-    _check(when, time, by, size)
+    check_maps(when, time, by, size)
     how = run_or_calls(images, steps=steps, guidance=guidance, negative=negative)
     plan, branches = plan_of(model, how, images, levels)
     when.check(len(plan), len(prompts), branches)
@@ -155,7 +155,7 @@ def maps_from_trace(
         LookupError: if a word is not in a prompt, or the trace holds no attention to the text.
         ValueError: for other rows than those that read the prompts, and where the prompts are not known.
     """
-    _check(When(), time, by, size)
+    check_maps(When(), time, by, size)
     sites = [s for s in model.reading_sites() if s in run]
     if not sites:
         first = str(model.reading_sites()[0])
@@ -192,7 +192,8 @@ def _settled(sites: object, time: Time | None, settings: str | None) -> Time:
     return "sum" if settings else time or "mean"
 
 
-def _check(when: When, time: str, by: str, size: tuple[int, int] | None) -> None:
+def check_maps(when: When, time: str, by: str, size: tuple[int, int] | None) -> None:
+    """Raise ValueError for maps that cannot be made."""
     check_by(by)
     if size is not None and (len(size) != 2 or not all(1 <= side <= LARGEST for side in size)):
         raise UsageError(
@@ -201,7 +202,7 @@ def _check(when: When, time: str, by: str, size: tuple[int, int] | None) -> None
     if time not in ("mean", "sum", "each"):
         raise UsageError(f"time is {time!r}; it is 'mean', 'sum' or 'each'")
     if when.branch != "cond":
-        raise UsageError(f"word maps need the rows that read the prompt, branch 'cond', not {when.branch!r}")
+        raise UsageError(f"maps need the rows that read the prompt, branch 'cond', not {when.branch!r}")
 
 
 def _reading(model: Model, sites: Sequence[Site | str] | Site | str | None) -> list[Site]:

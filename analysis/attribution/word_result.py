@@ -19,6 +19,16 @@ MOST_WORDS = 8
 """So many words show themselves in a notebook."""
 
 
+def peaks(maps: xr.DataArray) -> pd.DataFrame:
+    """Return a table of maps (sample, word, y, x): their mean, and where they are highest."""
+    rows = []
+    for i, sample in enumerate(maps):
+        for one in sample.dropna("word", how="all"):
+            y, x = divmod(int(one.values.argmax()), one.sizes["x"])
+            rows.append((i, str(one["word"].item()), float(one.mean()), float(one.max()), y, x))
+    return pd.DataFrame(rows, columns=["sample", "word", "mean", "peak", "y", "x"])
+
+
 @dataclass(frozen=True, eq=False)
 class WordMaps:
     """Where the words of prompts were read while their pictures were made.
@@ -55,12 +65,7 @@ class WordMaps:
 
         Columns: sample, word, mean, peak (attention), y and x of the peak (cells of the map).
         """
-        rows = []
-        for i, sample in enumerate(self._averaged()):
-            for one in sample.dropna("word", how="all"):
-                y, x = divmod(int(one.values.argmax()), one.sizes["x"])
-                rows.append((i, str(one["word"].item()), float(one.mean()), float(one.max()), y, x))
-        return pd.DataFrame(rows, columns=["sample", "word", "mean", "peak", "y", "x"])
+        return peaks(self._averaged())
 
     @checked
     def plot(self, sample: int = 0, *, shared: bool = True) -> Figure:
