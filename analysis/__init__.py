@@ -5,6 +5,7 @@ from ..models.lazy import lazily
 __getattr__, __dir__, __all__ = lazily(
     __name__,
     {
+        "Attribution": "attribution.attribution_result",
         "Budget": "erasure.budget",
         "Channels": "carriers.channels",
         "Comparison": "localisation.comparison",
@@ -15,6 +16,7 @@ __getattr__, __dir__, __all__ = lazily(
         "EvaluationPrompt": "edit_evaluation.prompts",
         "Lens": "localisation.layer_lens",
         "Mediation": "mediation.result",
+        "Neuron": "attribution.scalars",
         "Noise": "mediation.corruption",
         "Robustness": "erasure.result",
         "Scores": "scores",
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = lazily(
         "Swap": "mediation.corruption",
         "WordMaps": "attribution.word_result",
         "agreement": "localisation.patching_gradients",
+        "attribute": "attribution.attributing",
         "attribution": "",
         "attribution_patching": "localisation.patching_gradients",
         "carriers": "",
