@@ -225,7 +225,7 @@ def test_saved_maps_are_read_again_and_show_themselves(tmp_path):
 
 @joint
 def test_a_planted_region_is_found(name):
-    """The picture's rows are one vector in a region and its opposite elsewhere: one concept has the region."""
+    """The picture's rows are one vector in a region, its opposite elsewhere: one concept has the region."""
     model = opened(name, FAMILIES[name].size)
     height, width = model.token_grid
     region = torch.zeros(height, width, dtype=torch.bool)

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from denoscope.analysis import Attribution, Neuron, attribute
-from denoscope.analysis.attribution.captum_methods import by_games
+from denoscope.analysis.attribution.gradients.captum_methods import by_games
 from denoscope.analysis.metrics import clip_score, text_fit
 from denoscope.models.judges import load_judge
 from denoscope.models.load import load
@@ -22,11 +22,15 @@ from tests.models.families.test_families import FAMILIES, opened
 
 RUN = {"seeds": [0], "steps": 2, "guidance": 3.0}
 SITE = "unet/mid.attn.0.0/cross_attn.out"
-PROMPT = "a red cat"
+PROMPT, LONG = "a red cat", "a very long red cat and a dog"
 
 
 def energy(outcome):
     return outcome.latents.square().flatten(1).mean(1)
+
+
+def bright(images, texts):
+    return images.mean((1, 2, 3))[:, None]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +60,8 @@ def test_equals_a_hand_written_gradient(tiny, pictures, level):
     by_row = ((prompt.embeds - other.embeds) * slope).sum(-1).detach()
     for word in ("a", "red", "cat"):
         expected = float(by_row[prompt.find(word)].sum())
-        assert math.isclose(float(found.values.sel(word=word)), expected, rel_tol=1e-4, abs_tol=1e-9)
-    assert math.isclose(float(found.data["score"]), float(score.detach()), rel_tol=1e-5)
+        assert math.isclose(found.values.sel(word=word).item(), expected, rel_tol=1e-4, abs_tol=1e-9)
+    assert math.isclose(found.data["score"].item(), float(score.detach()), rel_tol=1e-5)
     plain = attribute(tiny, [PROMPT], of="fit", to="words", method="gradient", seeds=[5],
                       images=pictures[:1], at=level)  # fmt: skip
     assert math.isclose(
@@ -73,8 +77,8 @@ def test_a_gradient_is_what_small_changes_do(to):
     found = attribute(model, [PROMPT], method="gradient_times_input", **run)
     whole = attribute(model, [PROMPT], method="integrated_gradients", points=1, batch=1, **run)
     assert whole.data["score"].item() == found.data["score"].item()
-    from denoscope.analysis.attribution import targets
-    from denoscope.analysis.attribution.scalars import Moment, scored
+    from denoscope.analysis.attribution.gradients import targets
+    from denoscope.analysis.attribution.gradients.scalars import Moment, scored
     from denoscope.models.site import Site
 
     prompt, other = model.encode([PROMPT, ""])
@@ -157,7 +161,7 @@ def test_a_word_that_nobody_reads_is_worth_nothing(tiny, pictures, level):
 
 
 def test_a_neuron_owes_all_to_itself(tiny, pictures, level):
-    """Its mean over places is linear in its own activations: exact with one point, and in its channel alone."""
+    """Its mean over places is linear in its own channel: exact with one point, and nothing else."""
     found = attribute(tiny, [PROMPT], of=Neuron(SITE, 3), to=[SITE], baseline="zero", points=1, seeds=[0],
                       images=pictures[:1], at=level)  # fmt: skip
     channels = found.data["channels"].squeeze()
@@ -209,7 +213,7 @@ def test_results_are_saved_and_show_themselves(tiny, tmp_path):
         ({"of": Neuron(SITE, 10**4)}, ValueError, "has channels 0 to 15"),
         ({"of": Neuron("unet/mid.attn.0.0/cross_attn.probs", 0)}, ValueError, "no channels"),
         ({"of": Neuron("unet/nowhere/mlp.out", 0)}, LookupError, "no site"),
-        ({"of": text_fit(lambda images, texts: images.mean((1, 2, 3))[:, None], "x")}, ValueError, "no gradient"),
+        ({"of": text_fit(bright, "x")}, ValueError, "no gradient"),
         ({"of": lambda outcome: outcome.latents}, TypeError, r"shape \[1\]"),
         ({"to": "word"}, LookupError, "did you mean 'words'"),
         ({"to": "unet/mid.attn.0.0/mlp.outt"}, LookupError, "no site matches"),
@@ -227,7 +231,7 @@ def test_results_are_saved_and_show_themselves(tiny, tmp_path):
         ({"prompts": []}, ValueError, "prompts"),
         ({"prompts": [PROMPT, PROMPT]}, ValueError, "prompts"),
         ({"images": torch.rand(1, 3, 16, 16)}, ValueError, "images and at go together"),
-        ({"prompts": ["a very long red cat and a dog"], "orders": None, "method": "shapley"}, ValueError, "orders=32"),
+        ({"prompts": [LONG], "orders": None, "method": "shapley"}, ValueError, "orders=32"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(tiny, change, error, message):
@@ -239,7 +243,9 @@ def test_bad_input_is_named(tiny, change, error, message):
 def test_pictures_of_another_size_or_range_are_refused(tiny, level):
     run = {"of": "fit", "to": "words", "seeds": [0], "at": level}
     for images, message in (
-        (torch.rand(1, 3, 24, 24), "24"), (torch.rand(1, 3, 16, 16) * 255, "0..1"), (torch.rand(2, 3, 16, 16), "one for each"),
+        (torch.rand(1, 3, 24, 24), "24"),
+        (torch.rand(1, 3, 16, 16) * 255, "0..1"),
+        (torch.rand(2, 3, 16, 16), "one for each"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             attribute(tiny, [PROMPT], images=images, **run)

@@ -9,14 +9,14 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from ...models.base import Model, Prompt
-from ...models.errors import NotFoundError, UsageError
-from ...models.run.context import CallContext
-from ...models.site import Site
-from ...models.suggest import near
-from ...probes.intervene import Intervention, Probe
-from ...probes.trace import expand
-from ..carriers.text_rows import kinds_of
+from ....models.base import Model, Prompt
+from ....models.errors import NotFoundError, UsageError
+from ....models.run.context import CallContext
+from ....models.site import Site
+from ....models.suggest import near
+from ....probes.intervene import Intervention, Probe
+from ....probes.trace import expand
+from ...carriers.text_rows import kinds_of
 from .scalars import Moment
 
 Baseline: TypeAlias = Literal["against", "zero"]

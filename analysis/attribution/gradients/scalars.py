@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.arguments import check_fields
-from ...models.base import Model, Prompt
-from ...models.errors import UsageError, WrongTypeError
-from ...models.run.context import CallContext
-from ...models.run.levels import Step
-from ...models.site import Site
-from ...models.suggest import near
-from ...probes.intervene import Intervention, Probe
-from ..metrics import Metric, Outcome, check_differentiable
+from ....models.arguments import check_fields
+from ....models.base import Model, Prompt
+from ....models.errors import UsageError, WrongTypeError
+from ....models.run.context import CallContext
+from ....models.run.levels import Step
+from ....models.site import Site
+from ....models.suggest import near
+from ....probes.intervene import Intervention, Probe
+from ...metrics import Metric, Outcome, check_differentiable
 
 NAMED = ("fit", "shift")
 """How well the prediction fits the picture; how far it is from that for the other text."""

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.errors import UsageError
-from ...models.site import Site
-from ...models.suggest import near
+from ....models.errors import UsageError
+from ....models.site import Site
+from ....models.suggest import near
 from .captum_methods import GAMES, METHODS, MOST_PLAYERS, by_games, by_gradients
 from .gathering import Found, of_latents, of_site, of_words
 from .scalars import Moment, Scored, scored

@@ -11,11 +11,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.arguments import check_fields, checked
-from ...models.drawn import Figure, figure
-from ...models.errors import UsageError
-from ...models.html import panel, table
-from ..scores import Scores, load_result, save_store
+from ....models.arguments import check_fields, checked
+from ....models.drawn import Figure, figure
+from ....models.errors import UsageError
+from ....models.html import panel, table
+from ...scores import Scores, load_result, save_store
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.arguments import checked
-from ...models.base import Model
-from ...models.errors import UsageError
-from ...models.progress import Progress, showing
-from ...models.run.levels import Step
-from ...models.run.prediction import scales
-from ...models.run.sampling import Sampling
-from ...models.site import Site
-from ...models.store.provenance import provenance
-from ..mediation.runs import check_each_once
-from ..metrics import Metric
+from ....models.arguments import checked
+from ....models.base import Model
+from ....models.errors import UsageError
+from ....models.progress import Progress, showing
+from ....models.run.levels import Step
+from ....models.run.prediction import scales
+from ....models.run.sampling import Sampling
+from ....models.site import Site
+from ....models.store.provenance import provenance
+from ...mediation.runs import check_each_once
+from ...metrics import Metric
 from .attribution_result import Attribution
 from .deriving import Method
 from .gathering import labelled
