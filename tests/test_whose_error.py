@@ -590,7 +590,8 @@ class World:
             "ConceptMaps.save": (maps.save, {"path": "concepts.zarr"}),
             "ConceptMaps.load": (analysis.ConceptMaps.load, {"path": "concepts.zarr"}),
             "attribute": (analysis.attribute, owed),
-            "attribute run": (analysis.attribute, {**owed, "of": far, "to": [SITE], "images": None, "at": None, "steps": 1}),
+            "attribute run": (analysis.attribute, {
+                **owed, "of": far, "to": [SITE], "images": None, "at": None, "steps": 1}),
             "attribute game": (analysis.attribute, {**owed, "of": analysis.Neuron(SITE, 0),
                                                     "method": "shapley", "baseline": None}),
             "Neuron": (analysis.Neuron, {"site": SITE, "channel": 0}),
@@ -756,8 +757,8 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "changed", "fn", "judge", "metric", "on_step", "other", "progress", "reduce", "retained",
-          "second"}  # fmt: skip
+CALLED = {"change", "changed", "fn", "judge", "methods", "metric", "of", "on_step", "other", "progress",
+          "reduce", "retained", "second"}  # fmt: skip
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:

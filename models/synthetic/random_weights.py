@@ -10,6 +10,7 @@ import torch
 from ..arguments import checked
 from ..base import Model
 from ..places.live import Live
+from ..run.noise import generators
 
 M = TypeVar("M", bound=Model)
 
@@ -32,7 +33,7 @@ def randomised(model: M, seed: int = 0) -> M:
     >>> other.pipe.vae is model.pipe.vae, other.pipe.unet is model.pipe.unet
     (True, False)
     """
-    generator = torch.Generator().manual_seed(seed)
+    (generator,) = generators([seed])
     network = copy.deepcopy(model.denoiser)
     with torch.no_grad():
         for weight in network.parameters():

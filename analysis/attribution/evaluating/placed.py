@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from ....models.arguments import check_fields
+from ....models.arguments import check_fields, checked
 from ....models.base import Model
 from ....models.errors import UsageError, WrongTypeError
 from ....models.zoo.evaluation_data import Scene
@@ -59,6 +59,7 @@ class Placed:
                 raise UsageError(f"the mask of {word!r} in {self.caption!r} is empty; leave that word out")
 
     @staticmethod
+    @checked
     def of(scene: Scene) -> Placed:
         """Return a scene of the evaluation data; things of one name have one mask."""
         words = tuple(dict.fromkeys(s.words for s in scene.subjects))

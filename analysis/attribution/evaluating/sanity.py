@@ -24,6 +24,7 @@ from ....models.drawn import Figure
 from ....models.errors import UsageError
 from ....models.html import panel, table
 from ....models.progress import Progress, showing
+from ....models.run.noise import generators
 from ....models.store.provenance import provenance
 from ....models.synthetic.random_weights import randomised
 from ....models.text.prompt import places
@@ -154,7 +155,7 @@ def with_other_words(scenes: Sequence[Placed], seed: int = 0) -> list[Placed]:
     Raises:
         ValueError: for a picture for which the others have too few other words.
     """
-    generator = torch.Generator().manual_seed(seed)
+    (generator,) = generators([seed])
     every = list(dict.fromkeys(w for scene in scenes for w in scene.words))
     made = []
     for scene in scenes:
