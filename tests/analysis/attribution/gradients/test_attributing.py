@@ -110,7 +110,7 @@ def test_every_family_that_reads_words(name):
 
 @pytest.mark.parametrize("to", ["words", "latents", SITE, ["unet/in/text", "unet/mid.attn.0.0/mlp.out"]])
 def test_integrated_gradients_are_complete(tiny, to):
-    found = attribute(tiny, [PROMPT], of=energy, to=to, points=64, batch=32, **RUN)
+    found = attribute(tiny, [PROMPT], of=energy, to=to, points=32, batch=32, **RUN)
     gap = abs(found.data["score"] - found.data["reference"]).max()
     assert gap > 1e-4
     assert float(abs(found.remainder).max()) < 0.01 * float(gap) + 1e-5
@@ -118,11 +118,11 @@ def test_integrated_gradients_are_complete(tiny, to):
 
 @pytest.mark.parametrize("orders", [3, None])
 def test_shapley_values_share_out_the_whole(tiny, pictures, level, orders):
-    found = attribute(tiny, [PROMPT, "a dog"], of="shift", to="words", method="shapley", seeds=[1],
+    found = attribute(tiny, ["cat", "dog"], of="shift", to="words", method="shapley", seeds=[1],
                       images=pictures, at=level, orders=orders)  # fmt: skip
     assert float(abs(found.remainder).max()) < 1e-6
     assert found.values.dims == ("word", "prompt", "seed")
-    assert found.values.sel(word="dog", prompt=PROMPT).isnull().all()
+    assert found.values.sel(word="dog", prompt="cat").isnull().all()
     assert (found.data["reference"] == 0).all()  # of the same text
 
 
