@@ -123,8 +123,8 @@ def word_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
         part = (picture, [first + t for t in tokens])
         watch.append(Intervention(site, _adder(site, part, sums, time == "each"), when))
     probes = [*interventions, *watch]
-    given = {"images": images, "levels": levels, "on_step": on_step, "progress": progress}
-    run = look(model, prompts, probes, seeds=seeds, how=how, **given)
+    run = look(model, prompts, probes, seeds=seeds, how=how, images=images, levels=levels, on_step=on_step,
+               progress=progress)  # fmt: skip
     latent = model.picture_grid
     heat = torch.cat([views_of(layers, latent, size or latent, by) for layers in sums.values()])
     values = words_of(heat.cpu() / (len(kept) if time == "mean" else 1), found, tokens)

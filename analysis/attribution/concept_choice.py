@@ -76,7 +76,8 @@ def read_concepts(  # noqa: PLR0917  # as concept_maps has them
     ]
     if settings == "code":
         places = [(text, tokens[:1]) for text, tokens in places]
-    about = {"score": how, "settings": settings or "", "layers": [str(s) for s in chosen]}
+    pieces = {c: [texts[text].tokens[i] for i in at] for c, (text, at) in zip(concepts, places, strict=True)}
+    about = {"score": how, "settings": settings or "", "layers": [str(s) for s in chosen], "tokens": pieces}
     if double:
         carrier = _passengers(model, texts, places, settings)
         columns = {c: [i] for i, c in enumerate(concepts)}

@@ -116,8 +116,8 @@ def concept_maps(  # noqa: PLR0913 - what one run is, and what of it is mapped
     reading = read_concepts(model, concepts, sites, score, within, settings)
     sums: Sums = {}
     probes = reading.probes(_adder(reading, by, sums, time == "each"), when)
-    given = {"images": images, "levels": levels, "progress": progress}
-    run = look(model, prompts, [*interventions, *probes], seeds=seeds, how=how, **given)
+    run = look(model, prompts, [*interventions, *probes], seeds=seeds, how=how, images=images, levels=levels,
+               progress=progress)  # fmt: skip
     latent = model.picture_grid
     views = [views_of(x, latent, size or latent, by, reading.score == "attention") for x in sums.values()]
     heat = torch.cat(views).cpu() / (len(kept) if time == "mean" else 1)

@@ -85,9 +85,16 @@ def look(  # noqa: PLR0913  # one run, or pictures in its place
         ValueError: unless there are as many prompts, seeds and pictures; and as ``trace``.
     """
     if images is None:
-        settings = {"steps": how.steps, "guidance": how.guidance, "negative": how.negative}
         return trace(
-            model, prompts, seeds=seeds, interventions=probes, on_step=on_step, progress=progress, **settings
+            model,
+            prompts,
+            seeds=seeds,
+            interventions=probes,
+            on_step=on_step,
+            progress=progress,
+            steps=how.steps,
+            guidance=how.guidance,
+            negative=how.negative,
         )
     check_run(len(prompts), seeds)
     if images.ndim < 1 or len(images) != len(seeds):
@@ -104,7 +111,7 @@ def look(  # noqa: PLR0913  # one run, or pictures in its place
             acting = [p for p in probes if step in p.when]
             if acting:
                 a, s = scales(model.scheduler, step, clean)
-                model.denoise(a * clean + s * noise, step, read, interventions=acting)
+                model.denoise(a * clean + s * noise, step, prompts, interventions=acting)
             show(i + 1, len(plan), "noise levels")
     about = provenance(model, levels=[s.log_snr for s in plan], seeds=list(seeds))
     return Trace({}, (), tuple(plan), tuple(read), tuple(seeds), clean, about, model.decode)

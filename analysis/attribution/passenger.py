@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.base import Model
+from ...models.base import Model, Prompt
 from ...models.errors import StateError
 from ...models.places.attention import attention_probs
 from ...models.places.text_side import embedded_text, entering, leaving, text_qkv, without_pooled
@@ -100,7 +100,8 @@ class Passengers:
     def _told(self, temb: Tensor, context: CallContext) -> Tensor:
         if self.pooled == "prompt":
             return temb
-        pooled = [getattr(p, "pooled", None) for p in context.prompts]
-        if not pooled or any(p is None for p in pooled):
+        read = [p.pooled for p in context.prompts if isinstance(p, Prompt)]
+        pooled = [p for p in read if p is not None]
+        if len(pooled) != len(temb):
             raise StateError(f"the prompts of {self.model.name} have no pooled text; take pooled='prompt'")
         return without_pooled(self.model.components[context.part], temb, torch.stack(pooled))

@@ -69,7 +69,7 @@ def labelled(
     if "sites" in found[0]:
         return _sites(found, shape, coords, about)
     runs = ("prompt", "seed")
-    data = {
+    data: dict[str, Any] = {
         k: (runs, np.reshape([f[k] for f in found], shape)) for k in ("score", "reference")
     }  # fmt: skip
     if "map" in found[0]:

@@ -105,12 +105,14 @@ def scored(of: Metric | Neuron | str, moment: Moment) -> Scored:
         if isinstance(of, Neuron):
             return _activation(of, moment, prompts, latents, probes)
         outcome = moment.outcome(prompts, latents, probes)
-        if of == "fit":
+        if of == "fit" and outcome.clean is not None:
             return -(outcome.latents - outcome.clean).square().flatten(1).mean(1)
         if of == "shift":
             other = moment.outcome([moment.against] * len(latents), latents)
             return (outcome.latents - other.latents).square().flatten(1).mean(1)
-        found = of(outcome)  # type: ignore[operator]
+        if isinstance(of, str):
+            raise UsageError(f"of={of!r} is of pictures, and there are none")
+        found = of(outcome)
         check_differentiable(found, of, len(latents), smooth=torch.is_grad_enabled())
         return found
 

@@ -27,8 +27,13 @@ Given: TypeAlias = tuple[Sequence[Prompt], Tensor, Sequence[Probe]]
 class Target(Protocol):
     """An input of a moment, and how a run is given other values of it."""
 
-    x: Tensor
-    baseline: Tensor
+    @property
+    def x(self) -> Tensor:
+        """The input, [1, ...]."""
+
+    @property
+    def baseline(self) -> Tensor:
+        """Where paths to it begin."""
 
     def given(self, x: Tensor) -> Given:
         """What runs are given for inputs [row, ...]."""

@@ -216,8 +216,18 @@ def test_saved_maps_are_read_again_and_show_themselves(tmp_path):
     np.testing.assert_array_equal(again.maps.values, found.maps.values)
     assert torch.equal(again.images, found.images)
     assert list(found.to_frame()["concept"]) == WORDS
+    assert "".join(found.data.attrs["tokens"]["red dog"]).strip("▁").replace("▁", " ") == "red dog"
     assert "red dog" in found._repr_html_() and "red dog" in repr(found)
     assert found.plot().data
+
+
+def test_what_is_changed_in_a_text_encoder_acts_on_maps_of_pictures(tiny):
+    images = trace(tiny, ["a dog"], seeds=[7], steps=2).images
+    run = {"seeds": [5], "images": images}
+    plain = word_maps(tiny, ["a red cat"], ["cat"], **run).maps
+    change = [scale("text_encoder/layer.0/mlp.out", 9.0)]
+    other = word_maps(tiny, ["a red cat"], ["cat"], interventions=change, **run)
+    assert float(abs(plain - other.maps).max()) > 1e-5
 
 
 # planted truth ----------------------------------------------------------------------------------------
