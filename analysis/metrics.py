@@ -188,6 +188,31 @@ def measure(metric: Metric, outcome: Outcome) -> Float[Tensor, " sample"]:
     return scores
 
 
+def check_differentiable(scores: object, metric: Metric, n: int, *, smooth: bool = True) -> None:
+    """Raise the error that says what is wrong with a metric's scores of n samples, where gradients are asked.
+
+    Args:
+        scores: what it returned.
+        metric: which one.
+        n: how many samples there are.
+        smooth: whether it has to have a gradient.
+
+    Raises:
+        TypeError: for anything but one number for each sample.
+        ValueError: for scores without a gradient, NaN and infinite ones.
+    """
+    name = getattr(metric, "__name__", repr(metric))
+    if not isinstance(scores, Tensor) or scores.shape != (n,):
+        raise WrongTypeError(f"the metric {name} has to return a tensor of shape [{n}]")
+    if smooth and not scores.requires_grad:
+        raise UsageError(
+            f"the metric {name} has no gradient (it rounds, counts, or detaches); take one that is smooth in "
+            "the pictures: a judge's probability, a similarity, latent_distance()"
+        )
+    if not bool(scores.isfinite().all()):
+        raise UsageError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
+
+
 def _named(metric: Metric, name: str) -> Metric:
     metric.__name__ = name  # provenance says what was measured
     return metric

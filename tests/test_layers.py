@@ -29,7 +29,7 @@ LAYERS = {
 HOMES = {
     "diffusers": "models/",
     "transformers": "models/",
-    "captum": "analysis/attribution/",
+    "captum": "analysis/attribution/gradients/captum_methods.py",
     "matplotlib": "models/zoo/training/evaluate/curves.py",
     "nnsight": "probes/nnsight.py",
     "plotly": "analysis/plots/",

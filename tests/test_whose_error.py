@@ -79,6 +79,7 @@ EXCEPTIONS = {
     "State": OURS,
     "Trace": OURS,
     "Lens": OURS,
+    "check_differentiable": OURS,
     "Outcome": OURS,
     "Outcome.some": OURS,
     "Spec": OURS,
@@ -399,7 +400,7 @@ class World:
 
     def analyses(self) -> dict[str, Call]:
         model, judge = self.model, self.judge
-        mapped = {"words": ["cat"], "time": "mean", "size": (8, 8)}
+        mapped = {"words": ["cat"], "time": "mean", "by": "all", "size": (8, 8)}
         causal = {"model": model, "prompts": ["a cat"], "subject": "cat", "seeds": [0],
                   "metric": metrics.latent_distance(), "corruption": analysis.Noise(draws=1), "steps": 1,
                   "guidance": 1.0, "batch": 4, "progress": None}  # fmt: skip
@@ -438,6 +439,7 @@ class World:
                 "negative": "red", "sites": [PROBS], "when": denoscope.When(), "interventions": (),
                 "on_step": None, "progress": None}),
             "maps_from_trace": (analysis.maps_from_trace, {"run": self.run, "model": model, **mapped}),
+            **self.attributed(),
             "WordMaps": (analysis.WordMaps, {"maps": ones["values"], "run": self.run}),
             "WordMaps.plot": (maps.plot, {"sample": 0, "shared": True}),
             "Noise": (analysis.Noise, {"sd": 1.0, "draws": 1, "seed": 0}),
@@ -552,6 +554,66 @@ class World:
             "Case": (Case, {
                 "prompt": "a cat", "about": "cat", "change_to": "dog", "model": "emoji", "seeds": 1,
                 "steps": 1, "guidance": 1.0, "draws": 1, "judge": None}),
+        }  # fmt: skip
+
+    def attributed(self) -> dict[str, Call]:
+        """Valid calls of what says where things are, and what a number owes to what."""
+        model, images, level = self.model, self.run.images, self.model.step_at(log_snr=0.0)
+        real = {"model": model, "prompts": ["a cat"], "seeds": [0], "images": images, "levels": [level],
+                "when": denoscope.When(steps=[0]), "time": "mean", "by": "all", "size": (8, 8),
+                "interventions": (), "progress": None}  # fmt: skip
+        concepts = {**real, "concepts": ["cat", "dog"], "sites": [PROBS], "score": "softmax",
+                    "within": "a {}"}  # fmt: skip
+        made = {"images": None, "levels": None, "steps": 1, "guidance": 2.0, "negative": "red"}
+        owed = {"model": model, "prompts": ["a cat"], "of": "fit", "to": "words", "seeds": [0],
+                "method": "integrated_gradients", "images": images, "at": level, "against": "",
+                "baseline": "zero", "words": ["cat"], "guidance": None, "points": 2, "orders": 2, "batch": 2,
+                "progress": None}  # fmt: skip
+        mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+        mask[:, :4, :9] = True
+        scenes = [analysis.Placed(images[0], f"a {w}", (w,), mask) for w in ("cat", "dog", "red", "blue")]
+        flat = {"flat": lambda model, scenes: [torch.rand(
+            1, 4, 4, generator=torch.Generator().manual_seed(0)) for _ in scenes]}  # fmt: skip
+        asked = {"model": model, "scenes": scenes, "methods": flat, "progress": None}
+        maps, found = analysis.concept_maps(**concepts), analysis.attribute(**owed)
+        far = metrics.latent_distance(self.run.latents + 1)
+        scored, sane = analysis.evaluate_maps(**asked), analysis.sanity_checks(**asked)
+        for result, path in ((maps, "concepts.zarr"), (found, "owed.zarr"), (scored, "places.zarr"),
+                             (sane, "sane.zarr")):  # fmt: skip
+            result.save(path)
+        return {
+            "word_maps pictures": (analysis.word_maps, {**real, "words": ["cat"], "sites": [PROBS]}),
+            "concept_maps": (analysis.concept_maps, concepts),
+            "concept_maps run": (analysis.concept_maps, {**concepts, **made, "settings": None}),
+            "ConceptMaps": (analysis.ConceptMaps, {"data": maps.data}),
+            "ConceptMaps.plot": (maps.plot, {"sample": 0, "shared": True}),
+            "ConceptMaps.save": (maps.save, {"path": "concepts.zarr"}),
+            "ConceptMaps.load": (analysis.ConceptMaps.load, {"path": "concepts.zarr"}),
+            "attribute": (analysis.attribute, owed),
+            "attribute run": (analysis.attribute, {
+                **owed, "of": far, "to": [SITE], "images": None, "at": None, "steps": 1}),
+            "attribute game": (analysis.attribute, {**owed, "of": analysis.Neuron(SITE, 0),
+                                                    "method": "shapley", "baseline": None}),
+            "Neuron": (analysis.Neuron, {"site": SITE, "channel": 0}),
+            "Attribution": (analysis.Attribution, {"data": found.data}),
+            "Attribution.to_frame": (found.to_frame, {"level": 0.9}),
+            "Attribution.save": (found.save, {"path": "owed.zarr"}),
+            "Attribution.load": (analysis.Attribution.load, {"path": "owed.zarr"}),
+            "Placed": (analysis.Placed, {"picture": images[0], "caption": "a cat", "words": ("cat",),
+                                         "masks": mask}),
+            "Placed.of": (analysis.Placed.of, {"scene": zoo.data().scenes[0]}),
+            "evaluate_maps": (analysis.evaluate_maps, asked),
+            "score_maps": (analysis.score_maps, {"maps": {"a": [torch.rand(1, 4, 4)] * 4}, "scenes": scenes}),
+            "MapEvaluation": (analysis.MapEvaluation, {"data": scored.data}),
+            "MapEvaluation.to_frame": (scored.to_frame, {"level": 0.9}),
+            "MapEvaluation.save": (scored.save, {"path": "places.zarr"}),
+            "MapEvaluation.load": (analysis.MapEvaluation.load, {"path": "places.zarr"}),
+            "sanity_checks": (analysis.sanity_checks, {**asked, "seed": 0}),
+            "SanityChecks": (analysis.SanityChecks, {"data": sane.data}),
+            "SanityChecks.to_frame": (sane.to_frame, {"level": 0.9}),
+            "SanityChecks.save": (sane.save, {"path": "sane.zarr"}),
+            "SanityChecks.load": (analysis.SanityChecks.load, {"path": "sane.zarr"}),
+            "with_other_words": (analysis.with_other_words, {"scenes": scenes, "seed": 0}),
         }  # fmt: skip
 
     def erased(self) -> dict[str, Call]:
@@ -695,8 +757,8 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "changed", "fn", "judge", "metric", "on_step", "other", "progress", "reduce", "retained",
-          "second"}  # fmt: skip
+CALLED = {"change", "changed", "fn", "judge", "methods", "metric", "of", "on_step", "other", "progress",
+          "reduce", "retained", "second"}  # fmt: skip
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ...models.arguments import checked
 from ...models.base import Model, Prompt
-from ...models.errors import UsageError, WrongTypeError
+from ...models.errors import UsageError
 from ...models.progress import Progress, showing
 from ...models.run.context import CallContext
 from ...models.site import Site
@@ -34,7 +34,7 @@ from ...probes.trace import trace
 from ..mediation.choice import denoiser_sites
 from ..mediation.corruption import Corruption, Noise
 from ..mediation.runs import CausalExperiment, open_experiment
-from ..metrics import Metric, Outcome
+from ..metrics import Metric, Outcome, check_differentiable
 from ..scores import Scores
 
 
@@ -166,23 +166,10 @@ def _slopes(  # noqa: PLR0917  # as _first_order has them
             state.latents, prompts, model.decode, clean.expand_as(state.latents).to(state.latents)
         )
         scores = experiment.metric(outcome)
-        _check(scores, experiment.metric, n)
+        check_differentiable(scores, experiment.metric, n)
         gradients = torch.autograd.grad(scores.sum(), list(added.values()), allow_unused=True)
     slopes = (torch.zeros_like(x) if g is None else g for g, x in zip(gradients, added.values(), strict=True))
     return values, {at: g.cpu() for at, g in zip(added, slopes, strict=True)}
-
-
-def _check(scores: object, metric: Metric, n: int) -> None:
-    name = getattr(metric, "__name__", repr(metric))
-    if not isinstance(scores, Tensor) or scores.shape != (n,):
-        raise WrongTypeError(f"the metric {name} has to return a tensor of shape [{n}]")
-    if not scores.requires_grad:
-        raise UsageError(
-            f"the metric {name} has no gradient (it rounds, counts, or detaches); take one that is smooth in "
-            "the pictures: a judge's probability, a similarity, latent_distance()"
-        )
-    if not bool(scores.isfinite().all()):
-        raise UsageError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
 
 
 @checked

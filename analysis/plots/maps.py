@@ -125,7 +125,12 @@ def _ticks(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def word_heat(
-    picture: Pictures, maps: xr.DataArray | None = None, *, sample: int = 0, shared: bool = True
+    picture: Pictures,
+    maps: xr.DataArray | None = None,
+    *,
+    sample: int = 0,
+    shared: bool = True,
+    label: str = "attention",
 ) -> go.Figure:
     """Where each word was read, over the picture: one panel for each word.
 
@@ -138,9 +143,11 @@ def word_heat(
         sample: which one.
         shared: colour all words from the least to the most of all, so that a word that is read little looks
             pale. False colours each from its own least to its own most: compare places, not words.
+        label: what the values are.
 
     Raises:
-        ValueError: for pictures without maps, a sample that is not there, and maps of every step.
+        ValueError: for pictures without maps, a sample that is not there, and maps of every step,
+            layer or head.
     """
     maps = _maps_of(picture, sample) if maps is None else maps
     pixels = pictures_of(picture)[sample].values
@@ -154,10 +161,17 @@ def word_heat(
         at = {"row": i // columns + 1, "col": i % columns + 1}
         figure.add_trace(go.Image(source=source, hoverinfo="skip", zsmooth="fast"), **at)
         figure.add_trace(
-            _heat(word, heat[i], pixels.shape, heat if shared else heat[i], scale=shared and not i), **at
+            _heat(
+                word,
+                heat[i],
+                pixels.shape,
+                heat if shared else heat[i],
+                scale=label if shared and not i else "",
+            ),
+            **at,
         )
     told = [(w, np.nanmean(h), np.nanmax(h)) for w, h in zip(words, heat, strict=True)]
-    return with_table(figure, ("word", "mean attention", "at most"), told)
+    return with_table(figure, ("word", f"mean {label}", "at most"), told)
 
 
 def _maps_of(picture: Any, sample: int) -> xr.DataArray:
@@ -167,9 +181,10 @@ def _maps_of(picture: Any, sample: int) -> xr.DataArray:
         raise UsageError(
             f"a {type(picture).__name__} holds no word maps; give WordMaps, or pictures and maps"
         )
-    if "step" in found.dims:
+    if more := [d for d in ("step", "layer", "head") if d in found.dims]:
         raise UsageError(
-            "these are maps of every step; choose one: word_heat(found, found.maps[step, sample])"
+            f"these are maps of every {more[0]}; choose one: "
+            f"word_heat(found, found.maps.isel({more[0]}=0, sample={sample}))"
         )
     if not 0 <= sample < found.sizes["sample"]:
         raise UsageError(f"sample is {sample}; there are 0 to {found.sizes['sample'] - 1}")
@@ -177,7 +192,7 @@ def _maps_of(picture: Any, sample: int) -> xr.DataArray:
 
 
 def _heat(
-    word: str, heat: np.ndarray[Any, Any], shape: tuple[int, ...], of: np.ndarray[Any, Any], *, scale: bool
+    word: str, heat: np.ndarray[Any, Any], shape: tuple[int, ...], of: np.ndarray[Any, Any], *, scale: str
 ) -> go.Heatmap:
     """One map over a picture [y, x, channel], coloured from the least to the most of some maps."""
     return go.Heatmap(
@@ -188,11 +203,11 @@ def _heat(
         zmin=float(np.nanmin(of)),
         zmax=float(np.nanmax(of)),
         zsmooth="best",
-        showscale=scale,
+        showscale=bool(scale),
         colorbar={
             "thickness": 7,
             "outlinewidth": 0,
-            "title": {"text": "attention", "side": "right"},
+            "title": {"text": scale, "side": "right"},
             "nticks": 3,
         },
         hovertemplate=f"{html.escape(word)}: %{{z:.3f}}<extra></extra>",

@@ -1,0 +1,204 @@
+"""How well maps find things whose place is known: ``python benchmarks/word_places.py``.
+
+The composed scenes of the evaluation data, encoded, noised to two levels and looked at by each embedded model
+that reads text. Every way to make maps in ``METHODS`` has a row in the tables of docs/attention.md; another
+one is one more function. Results are kept in --output under a hash of the weights, in blocks of scenes: a run
+that was stopped goes on. With --scenes only the first so many are looked at, and the page stays as it is.
+Some 25 minutes of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from pages import ROOT, bounds, table, write
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import denoscope
+from denoscope.analysis import (
+    Placed,
+    SanityChecks,
+    attribute,
+    concept_maps,
+    sanity_checks,
+    score_maps,
+    word_maps,
+)
+from denoscope.analysis.attribution.evaluating.placed import MapsOf
+from denoscope.models import zoo
+from denoscope.models.store.fingerprint import fingerprint
+
+PAGE = "docs/attention.md"
+MODELS = ("emoji", "emoji-dit")
+LEVELS = (-1.0, 1.0)
+"""Log-SNR: somewhat more noise than picture, and the other way round."""
+BLOCK = 20
+CHECKED = 40
+"""So many scenes are asked for their sanity."""
+REST = "background"
+"""What competes with the words of a scene in a softmax; a scene may have one word alone."""
+
+
+def levels(model: denoscope.Model) -> list[denoscope.Step]:
+    """The noise levels at which scenes are looked at."""
+    return [model.step_at(log_snr=a) for a in LEVELS]
+
+
+def seen(model: denoscope.Model, scene: Placed, n: int) -> dict[str, object]:
+    """What maps of one scene are given: its picture, a seed of its own."""
+    return {"seeds": [n], "images": scene.picture[None], "levels": levels(model)}
+
+
+def words(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """Where the words of the caption are read."""
+    found = word_maps(model, [scene.caption], scene.words, **seen(model, scene, n))
+    return torch.from_numpy(found.maps.values[0])
+
+
+def concepts(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """Where the words are as concepts, read by themselves, in the published score; the caption is read."""
+    return _concepts(model, scene, n, scene.caption, None)
+
+
+def concepts_blind(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """The same, where the prompt says nothing."""
+    return _concepts(model, scene, n, "", None)
+
+
+def concepts_rivals(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """Where the words win against one another and the rest."""
+    return _concepts(model, scene, n, scene.caption, "softmax")
+
+
+def _concepts(model: denoscope.Model, scene: Placed, n: int, prompt: str, score: str | None) -> Tensor:
+    given = [*scene.words, REST]
+    found = concept_maps(model, [prompt], given, score=score, **seen(model, scene, n))
+    return torch.from_numpy(found.maps.sel(concept=list(scene.words)).values[0])
+
+
+def gradients(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """How steeply what a word changes in the prediction depends on each place of the noised latents."""
+    prompt = model.encode([scene.caption])[0]
+    maps = []
+    for word in scene.words:
+        each = [
+            attribute(
+                model, [scene.caption], of="shift", to="latents", method="gradient", seeds=[n],
+                against=prompt.without(word), images=scene.picture[None], at=level,
+            ).values.values[0, 0]
+            for level in levels(model)
+        ]  # fmt: skip
+        maps.append(torch.from_numpy(sum(each)))
+    return torch.stack(maps)
+
+
+def centre(_: denoscope.Model, scene: Placed, __: int) -> Tensor:
+    """Things stand in the middle."""
+    side = torch.linspace(-1, 1, 16)
+    heat = torch.exp(-2 * (side[:, None] ** 2 + side**2))
+    return heat.expand(len(scene.words), -1, -1)
+
+
+def even(_: denoscope.Model, scene: Placed, __: int) -> Tensor:
+    """The same everywhere: chance."""
+    return torch.ones(len(scene.words), 4, 4)
+
+
+One = Callable[[denoscope.Model, Placed, int], Tensor]
+"""Maps of one scene, [word, y, x]; the number of the scene is its seed."""
+METHODS: dict[str, One] = {
+    "word maps": words,
+    "concept maps": concepts,
+    "concept maps, no caption": concepts_blind,
+    "concept maps, softmax": concepts_rivals,
+    "gradients": gradients,
+    "picture centre": centre,
+    "even": even,
+}
+NO_CHECK = ("picture centre", "even")  # they look at nothing
+
+
+def kept(folder: Path, name: str, method: str, scenes: Sequence[Placed]) -> list[Tensor]:
+    """The maps of some scenes, made block by block, or read where they are."""
+    model, made = denoscope.load(name), list[Tensor]()
+    for first in range(0, len(scenes), BLOCK):
+        some = list(enumerate(scenes))[first : first + BLOCK]
+        path = folder / f"{name}-{method.replace(' ', '_').replace(',', '')}-{first}-{len(some)}.safetensors"
+        if not path.exists():
+            maps = {str(i): METHODS[method](model, scene, i).float().contiguous() for i, scene in some}
+            part = path.with_suffix(".part")
+            save_file(maps, part)
+            part.rename(path)
+        read = load_file(path)
+        made += [read[str(i)] for i, _ in some]
+    return made
+
+
+def places(folder: Path, scenes: Sequence[Placed]) -> str:
+    """How well each way finds what is there."""
+    rows = []
+    for name in MODELS:
+        found = score_maps({m: kept(folder, name, m, scenes) for m in METHODS}, scenes)
+        frame = found.to_frame().set_index(["method", "measure"])
+        for method in METHODS:
+            cells = [bounds(frame.loc[method, measure]) for measure in ("hit", "iou", "precision")]
+            rows.append((f"`{name}`", method, *cells))
+    return table(("model", "map", "highest place inside", "IoU", "average precision"), rows)
+
+
+def checks(folder: Path, scenes: Sequence[Placed]) -> str:
+    """How alike maps stay when weights and words are others."""
+    rows = []
+    for name in MODELS:
+        for method in (m for m in METHODS if m not in NO_CHECK):
+            path = folder / f"{name}-{method.replace(' ', '_').replace(',', '')}-checks-{len(scenes)}.zarr"
+            if not path.exists():
+                sanity_checks(denoscope.load(name), scenes, {method: stacked(METHODS[method])}).save(path)
+            frame = SanityChecks.load(path).to_frame().set_index("check")
+            rows.append((f"`{name}`", method, *(bounds(frame.loc[c]) for c in ("weights", "words"))))
+    return table(("model", "map", "likeness, weights shuffled", "likeness, another word"), rows)
+
+
+def stacked(one: One) -> MapsOf:
+    """A way to make maps of one scene as one of several."""
+
+    def maps_of(model: denoscope.Model, scenes: Sequence[Placed]) -> list[Tensor]:
+        return [one(model, scene, i) for i, scene in enumerate(scenes)]
+
+    return maps_of
+
+
+def known(model: denoscope.Model) -> Iterator[Placed]:
+    """The scenes whose words a model's tokenizer knows."""
+    for scene in map(Placed.of, zoo.data().scenes):
+        prompt = model.encode([scene.caption])[0]
+        if all(prompt.reads(word) for word in scene.words):
+            yield scene
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    parser.add_argument("--scenes", type=int, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    prints = [fingerprint(denoscope.load(name)) for name in MODELS]
+    folder = options.output / f"word-places-{'-'.join(p[:8] for p in prints)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = list(known(denoscope.load(MODELS[0])))[: options.scenes]
+    found, sane = places(folder, scenes), checks(folder, scenes[:CHECKED])
+    if options.scenes is None:
+        write(PAGE, "places", found)
+        write(PAGE, "sanity", sane)
+    else:
+        print(found, sane, json.dumps({"scenes": len(scenes)}), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
