@@ -20,7 +20,9 @@ from torch import Tensor
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.progress import Progress
-from ...probes.denoising_errors import ErrorBank, Estimator, StrataOptions, error_bank
+from ...probes.denoising_errors import ErrorBank, error_bank
+from ...probes.denoising_errors.result import Estimator
+from ...probes.denoising_errors.strata import StrataOptions
 from ...probes.trace import Trace
 from .mutual import MAPS, about, check_reads, coordinates
 from .pid_result import Decomposition
@@ -140,7 +142,10 @@ def _labelled(
         *(_whole(bank, estimator, three, h) for three, h in zip(needed, priors, strict=True)), strict=True
     )
     dims = ("image", "pair", "part")
-    data = {"nats": (dims, np.stack(nats, 1)), "stderr": (dims, np.stack(errors, 1))}
+    data: dict[str, tuple[tuple[str, ...], Array]] = {
+        "nats": (dims, np.stack(nats, 1)),
+        "stderr": (dims, np.stack(errors, 1)),
+    }
     for name, weight in MAPS.items():
         cells = []
         for three, h in zip(needed, priors, strict=True):

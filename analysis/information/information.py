@@ -28,7 +28,7 @@ class Information(Nats):
     def __repr__(self) -> str:
         first = f"{float(self.nats[0]):.4g} ± {float(self.stderr[0]):.2g} nats"
         more = f", and {len(self.nats) - 1} more" if len(self.nats) > 1 else ""
-        return f"Information({self.data.attrs['estimator']}: {first}{more})"
+        return f"Information({self.data.attrs['estimator']}: {first}{more}{self._reached})"
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

@@ -13,7 +13,7 @@ denoiser alone. On one picture, and on a real network, they say different things
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -25,7 +25,9 @@ from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.errors import UsageError
 from ...models.progress import Progress
-from ...probes.denoising_errors import ErrorBank, Estimator, StrataOptions, error_bank
+from ...probes.denoising_errors import ErrorBank, error_bank
+from ...probes.denoising_errors.result import Estimator, Weight
+from ...probes.denoising_errors.strata import StrataOptions
 from ...probes.trace import Trace
 from .information import Information
 
@@ -122,7 +124,7 @@ def _labelled(
     return xr.Dataset(data, {"image": range(len(nats)), **coordinates(bank)}, about(bank, estimator))
 
 
-MAPS = {"map": "nats", "v_map": "v"}
+MAPS: Mapping[str, Weight] = {"map": "nats", "v_map": "v"}
 
 
 def coordinates(bank: ErrorBank) -> dict[str, tuple[str, Sequence[float]]]:

@@ -35,7 +35,7 @@ class Decomposition(Nats):
         said = f"{about['redundancy']}, {about['estimator']}" + (", given the rest" * about["given_rest"])
         pairs = ", ".join(map(str, self.data["pair"].values[:4]))
         more = f" and {self.data.sizes['pair'] - 4} more" if self.data.sizes["pair"] > 4 else ""
-        return f"Decomposition({said}: {pairs}{more}; {self.data.sizes['image']} images)"
+        return f"Decomposition({said}: {pairs}{more}; {self.data.sizes['image']} images{self._reached})"
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

@@ -67,6 +67,12 @@ class Nats:
         """
         return cls(load_result(path, set(cls.needed), cls.__name__))
 
+    @property
+    def _reached(self) -> str:
+        """What to tell where a standard error was asked for and not reached."""
+        missed = int((~self.data["reached"]).sum()) if "reached" in self.data.coords else 0
+        return f"; the standard error was not reached on {missed} images" if missed else ""
+
     def _image(self, image: int) -> xr.Dataset:
         """One picture's part.
 

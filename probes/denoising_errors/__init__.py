@@ -1,7 +1,7 @@
 """How far a network's predictions are from the noise, and from each other, under several conditions."""
 
 from .evaluating import error_bank
-from .result import ErrorBank, Estimator, Weight
-from .strata import Strata, StrataOptions
+from .result import ErrorBank
+from .strata import Strata
 
-__all__ = ["ErrorBank", "Estimator", "Strata", "StrataOptions", "Weight", "error_bank"]
+__all__ = ["ErrorBank", "Strata", "error_bank"]

@@ -114,6 +114,8 @@ def _check(conditions: Mapping[str, Any], pairs: Sequence[tuple[str, str]], how:
         raise UsageError('conditions is empty; name what the network reads: {"none": "", "cat": "a cat"}')
     if batch < 1:
         raise UsageError(f"batch is {batch}; it holds at least 1 row")
+    if wrong := [pair for pair in pairs if len(pair) != 2]:
+        raise UsageError(f"pairs hold {wrong[0]!r}; a pair is (informed, base), two names of conditions")
     for name in (name for pair in pairs for name in pair):
         if name not in conditions:
             raise NotFoundError(f"pairs name {name!r}, which is no condition; {near(name, conditions)}")

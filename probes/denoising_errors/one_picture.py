@@ -71,7 +71,7 @@ class OnePicture:
         """Draw until standard errors are as small as was asked for, or no more is to be drawn."""
         how, grams, maps = self.plan.how, list[Tensor](), torch.zeros(())
         reached = not how.adaptive
-        for draw in range(how.most_draws):
+        for draw in range(how.last):
             gram, kept = self._one(draw, show)
             grams.append(gram)
             maps = maps + kept

@@ -29,7 +29,8 @@ def cells(model: Model, values: Tensor) -> Float[Tensor, "... y x"]:
         return values.unsqueeze(-2)
     if axes == 3:
         return values.sum(-3)
-    return values.sum(-1).unflatten(-1, model.token_grid)  # type: ignore[attr-defined]  # packed latents
+    packed: Tensor = values.sum(-1).unflatten(-1, model.token_grid)  # type: ignore[attr-defined]
+    return packed
 
 
 def reduced(
@@ -92,4 +93,5 @@ def _residuals(
                 f"{model.name} predicts NaN or infinite values at log_snr {steps[bad].log_snr:.3g}; open it "
                 "in a wider number format (dtype=torch.float32)"
             )
-    return torch.cat(found).unflatten(0, (len(steps), 2, len(prompts)))
+    every: Tensor = torch.cat(found).unflatten(0, (len(steps), 2, len(prompts)))
+    return every

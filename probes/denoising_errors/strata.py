@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.arguments import check_fields
+from ...models.arguments import check_fields, checked
 from ...models.base import Model
 from ...models.errors import UsageError
 
 USUAL = (-5.3, 7.0)
 """The range of log-SNR that is taken where the model was trained on it."""
+MOST = 2**20
+"""Levels, and draws, that nobody means to exceed."""
 LEAST = 4
 """Neighbouring levels that one standard error takes, where each has a single draw."""
 
@@ -49,7 +51,7 @@ class Strata:
         seed: of the noise of the first picture; picture i has seed + i, so pictures are as if each alone.
         stderr: draw on until standard errors are at most so many nats ...
         relative: ... or at most this share of what they are of; what is near 0 needs ``stderr``.
-        most_draws: give up after so many draws.
+        most_draws: where a standard error is asked for, give up after so many.
 
     Raises:
         ValueError: for ranges and numbers that cannot be, and for so few levels and draws that nothing tells
@@ -69,8 +71,8 @@ class Strata:
         if self.log_snr is not None and not (len(self.log_snr) == 2 and self.log_snr[0] < self.log_snr[1]):
             raise UsageError(f"log_snr is {self.log_snr}; it is a range, low and high, like {USUAL}")
         for name in ("levels", "draws"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; give at least 1")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise UsageError(f"{name} is {getattr(self, name)}; it lies between 1 and {MOST}")
         for name in ("stderr", "relative"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -79,7 +81,7 @@ class Strata:
             raise UsageError(
                 f"one draw at {self.levels} levels tells no standard error; give draws=2, or {LEAST} levels"
             )
-        if self.most_draws < self.draws:
+        if self.adaptive and self.most_draws < self.draws:
             raise UsageError(f"most_draws is {self.most_draws}, below draws, {self.draws}; give as many")
 
     @property
@@ -87,6 +89,12 @@ class Strata:
         """Whether more is drawn where a standard error is too large."""
         return self.stderr is not None or self.relative is not None
 
+    @property
+    def last(self) -> int:
+        """So many draws are made at most."""
+        return self.most_draws if self.adaptive else self.draws
+
+    @checked
     def middles(self, model: Model) -> tuple[tuple[float, ...], float]:
         """Return the log-SNR of each level, noisiest first, and the width of a stratum.
 
@@ -104,10 +112,12 @@ class Strata:
         width = (high - low) / self.levels
         return tuple(low + (k + 0.5) * width for k in range(self.levels)), width
 
+    @checked
     def seeds(self, picture: int, draw: int, levels: range) -> list[int]:
         """Return the seed of the noise at each of some levels: of one draw, for one picture."""
         return [_mixed(self.seed + picture, draw, level) for level in levels]
 
+    @checked
     def reached(self, value: float, error: float) -> bool:
         """Whether a standard error is as small as was asked for; NaN never is."""
         return error <= max(self.stderr or 0.0, (self.relative or 0.0) * abs(value))
