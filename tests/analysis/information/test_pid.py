@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 import denoscope
 from denoscope.analysis import Decomposition, mutual_information, pid
@@ -21,7 +23,7 @@ from denoscope.models.synthetic.analytic import Analytic, AnalyticDenoiser, two_
 from denoscope.models.synthetic.tiny import tiny_ddpm
 
 FEW: dict[str, Any] = {"levels": 4}
-WHOLE: dict[str, Any] = {"log_snr": (-10, 9), "levels": 32, "draws": 8, "batch": 8192}
+WHOLE: dict[str, Any] = {"log_snr": (-8, 6), "levels": 24, "draws": 20, "batch": 8192}
 LOG2 = float(np.log(2))
 RULES: list[dict[str, Any]] = [
     {"redundancy": "min"},
@@ -72,12 +74,12 @@ def test_all_pairs_come_from_one_bank_and_equal_each_pair_by_itself(tiny: Any, r
 def test_informations_are_those_of_mutual_information(tiny: Any, run: Any) -> None:
     found = pid(tiny, run, "a red cat", ["cat", "red"], given_rest=True, **FEW).nats
     assert found["pair"].values.tolist() == ["red + cat"]  # in the order of the prompt
-    for part, text, given in (
+    for part, text, rest in (
         ("information 1", "a red", "a"),
         ("information 2", "a cat", "a"),
         ("total", "a red cat", "a"),
     ):
-        true = mutual_information(tiny, run, text, given=given, **FEW).nats
+        true = mutual_information(tiny, run, text, given=rest, **FEW).nats
         assert found.sel(part=part).values[:, 0] == pytest.approx(true.values, abs=1e-3)
     alone = pid(tiny, run, "a red cat", ["red", "cat"], **FEW).nats.sel(part="total").values[:, 0]
     assert alone == pytest.approx(mutual_information(tiny, run, "red cat", **FEW).nats.values, abs=1e-3)
@@ -148,12 +150,12 @@ def test_planted_synergy_redundancy_and_what_the_minimum_calls_redundant() -> No
     where = found.map.isel(image=0, pair=0, y=0)  # cell by cell it tells them apart
     assert float(abs(where.sel(part="redundancy")).max()) < 0.1
     for part, at in (("unique 1", 0), ("unique 2", 1)):
-        assert float(where.sel(part=part)[at]) > 0.5
+        assert float(where.sel(part=part)[at]) > 0.4
 
 
 def near(value: xr.DataArray, truth: float, found: Decomposition, part: str) -> None:
     error = max(3 * float(found.stderr.sel(part=part).squeeze()), 0.01)
-    assert float(value.squeeze()) == pytest.approx(truth, abs=error) and error < 0.4
+    assert float(value.squeeze()) == pytest.approx(truth, abs=error) and error < 0.5
 
 
 def test_words_are_found_numbered_and_left_out_in_their_places() -> None:
@@ -202,3 +204,14 @@ def test_it_is_kept_shown_and_drawn(tiny: Any, run: Any, tmp_path: Path) -> None
         found.plot("red + cta")
     with pytest.raises(UsageError, match="image is 2"):
         found.plot(image=2)
+
+
+@given(st.lists(st.sampled_from(["red", "cook", "a", "hat"]), min_size=2, max_size=7), st.data())
+def test_what_is_left_of_a_prompt_is_its_other_words_in_order(words: list[str], data: st.DataObject) -> None:
+    text = " ".join(words)
+    i, j = data.draw(st.sets(st.integers(0, len(words) - 1), min_size=2, max_size=2).map(sorted))
+    every = chosen_words(text, None)
+    assert [w.text for w in every] == words and len({w.name for w in every}) == len(words)
+    same = chosen_words(text, [every[j].name, every[i].name])
+    assert same == [every[i], every[j]]
+    assert without(text, same).split() == [w for k, w in enumerate(words) if k not in (i, j)]
