@@ -80,8 +80,8 @@ def pid(  # noqa: PLR0913  # one decomposition, all its settings by name
             I2 and I12.
 
     Returns:
-        A Decomposition. Its standard errors take the word that R follows as given; near a tie they are
-        too small, for the choice is uncertain then.
+        A Decomposition; ``v_map`` is NaN with ``"finn_lizier"``, whose priors are nats. Its standard errors
+        take the word that R follows as given; near a tie, where that is uncertain, they are too small.
 
     Raises:
         LookupError: for words that are not in the prompt, and words without a prior.
@@ -150,7 +150,8 @@ def _labelled(
         cells = []
         for three, h in zip(needed, priors, strict=True):
             i1, i2, i12 = (bank.map(*pair, estimator, weight) for pair in three)
-            cells.append(parts(i1, i2, i12, h).movedim(-1, 1).numpy())
+            split = parts(i1, i2, i12, h).movedim(-1, 1).numpy()
+            cells.append(split if weight == "nats" or h is None else np.full_like(split, np.nan))
         data[name] = ((*dims, "y", "x"), np.stack(cells, 1))
     coords = {
         "image": range(len(bank.gram)),
