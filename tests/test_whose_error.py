@@ -40,6 +40,7 @@ from denoscope.models.synthetic.tiny_families import tiny_flux
 from denoscope.models.synthetic.tiny_judges import save_tiny_classifier, save_tiny_clip
 from denoscope.probes import intervene
 from denoscope.probes.attach import attached
+from denoscope.probes.denoising_errors import Strata, error_bank
 from denoscope.probes.direction import Direction
 from denoscope.probes.invert import invert
 from denoscope.probes.observe import Observer
@@ -59,7 +60,7 @@ LAYER = "text_encoder/layer.0/self_attn.out"
 FEW = editing.EditSettings(templates=("a {}",), tokens="subject", held_tokens="subject")
 HOMES = ("denoscope", "denoscope.models", "denoscope.probes", "denoscope.editing", "denoscope.editing.export",
          "denoscope.analysis", "denoscope.guidance", "denoscope.models.judges",
-         "denoscope.probes.intervene")  # fmt: skip
+         "denoscope.probes.intervene", "denoscope.probes.denoising_errors")  # fmt: skip
 
 OURS = "made by our runs, handed out and not asked for"
 FAMILY = "what a family fills in, called by runs with what they made"
@@ -86,6 +87,8 @@ EXCEPTIONS = {
     "Combined": OURS,
     "GuidanceContext": OURS,
     "measure": OURS,
+    "ErrorBank": OURS,
+    "ErrorBank.integral": OURS,
     "ImageTower": "a network of torch's, with torch's errors",
     "ImageTower.forward": "a network of torch's, with torch's errors",
     "Attributes": "a network of torch's, with torch's errors",
@@ -310,9 +313,28 @@ class World:
                                     "companions": ()}),
             "sweep": (sweep, {"model": model, "runs": [SweepRun("a cat", 0, (move,))], "batch": 2,
                               "progress": None, "steps": 1, "guidance": 2.0, "negative": "red"}),
+            "Strata": (Strata, {"log_snr": (-3.0, 3.0), "levels": 4, "draws": 1, "seed": 0, "stderr": 1.0,
+                                "relative": 0.5, "most_draws": 2}),
+            "Strata.middles": (Strata().middles, {"model": model}),
+            "Strata.seeds": (Strata().seeds, {"picture": 0, "draw": 0, "levels": range(2)}),
+            "Strata.reached": (Strata().reached, {"value": 1.0, "error": 0.1}),
+            **self.bank(),
             "invert": (invert, {"model": model, "images": run.images, "prompts": ["a cat"], "steps": 2,
                                 "guidance": 1.0, "progress": None}),
         }  # fmt: skip
+
+    def bank(self) -> dict[str, Call]:
+        """Valid calls of what predictions are reduced in."""
+        given = {"model": self.model, "images": self.run.images, "conditions": {"none": "", "cat": "a cat"},
+                 "pairs": [("cat", "none")], "estimator": "standard", "batch": 8, "store": None,
+                 "progress": None, "levels": 4, "draws": 1, "seed": 0, "log_snr": (-3.0, 3.0)}  # fmt: skip
+        made, pair = error_bank(**given), {"informed": "cat", "base": "none", "estimator": "orthogonal"}
+        return {
+            "error_bank": (error_bank, given),
+            "ErrorBank.weights": (made.weights, {"weight": "v"}),
+            "ErrorBank.densities": (made.densities, pair),
+            "ErrorBank.map": (made.map, {**pair, "weight": "v"}),
+        }
 
     def acting(self, make: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that makes an intervention, and lets it act in a run like the world's own."""
@@ -459,6 +481,7 @@ class World:
                 "metric": metrics.latent_distance(), "concepts": ["dog"], "progress": None, "steps": 2,
                 "guidance": 1.0}),
             **self.erased(),
+            **self.told(),
             "Decision": (analysis.Decision, {"data": switched.data}),
             "Decision.save": (switched.save, {"path": "decision.zarr"}),
             "Decision.load": (switched.load, {"path": "decision.zarr"}),
@@ -614,6 +637,30 @@ class World:
             "SanityChecks.save": (sane.save, {"path": "sane.zarr"}),
             "SanityChecks.load": (analysis.SanityChecks.load, {"path": "sane.zarr"}),
             "with_other_words": (analysis.with_other_words, {"scenes": scenes, "seed": 0}),
+        }  # fmt: skip
+
+    def told(self) -> dict[str, Call]:
+        """Valid calls of what asks how much a text tells."""
+        given = {"model": self.model, "images": self.run, "estimator": "standard", "batch": 8, "store": None,
+                 "progress": None, "levels": 4, "stderr": 1e3}  # fmt: skip
+        words = {**given, "prompt": "a red cat", "words": ["red", "cat"], "redundancy": "min",
+                 "given_rest": True, "log_prior": None}  # fmt: skip
+        one = analysis.mutual_information(**given, prompts="a cat")
+        two = analysis.pid(**words)
+        one.save("information.zarr")
+        two.save("pid.zarr")
+        return {
+            "mutual_information": (analysis.mutual_information, {
+                **given, "prompts": ["a red cat"], "given": "a cat"}),
+            "Information": (analysis.Information, {"data": one.data}),
+            "Information.plot": (one.plot, {"image": 0}),
+            "Information.save": (one.save, {"path": "information.zarr"}),
+            "Information.load": (analysis.Information.load, {"path": "information.zarr"}),
+            "pid": (analysis.pid, words),
+            "Decomposition": (analysis.Decomposition, {"data": two.data}),
+            "Decomposition.plot": (two.plot, {"pair": "red + cat", "image": 0}),
+            "Decomposition.save": (two.save, {"path": "pid.zarr"}),
+            "Decomposition.load": (analysis.Decomposition.load, {"path": "pid.zarr"}),
         }  # fmt: skip
 
     def erased(self) -> dict[str, Call]:

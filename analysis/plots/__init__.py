@@ -9,6 +9,7 @@ backgrounds are transparent.
 from .bars import effect_bars, weight_bars
 from .lines import level_curves
 from .maps import effect_map, word_heat
+from .nats import nats_maps
 from .offline import plotly_js
 from .pictures import png as picture_address
 from .points import fall_lines, trade_off
@@ -21,6 +22,7 @@ __all__ = [
     "effect_map",
     "fall_lines",
     "level_curves",
+    "nats_maps",
     "picture_address",
     "picture_grid",
     "plotly_js",

@@ -250,14 +250,22 @@ class Analytic(Model):
 
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The expected noise for network inputs ``a x_0 + s eps``, [sample, dim]."""
-        if not isinstance(step, Step):
-            return torch.cat([self.predict(x[[i]], s, [prompts[i]]) for i, s in enumerate(step)])
-        a = 1 / math.sqrt(1 + step.sigma**2)
-        return self.denoiser.eps(x / a, step.sigma, [self.condition(p.text) for p in prompts])
+        given = [self.condition(p.text) for p in prompts]
+        if isinstance(step, Step):
+            a = 1 / math.sqrt(1 + step.sigma**2)
+            return self.denoiser.eps(x / a, step.sigma, given)
+        sigma = torch.tensor([s.sigma for s in step], dtype=x.dtype, device=x.device)
+        return self.denoiser.eps(x * (1 + sigma[:, None] ** 2).sqrt(), sigma, given)
 
     def decode(self, latents: Tensor) -> Tensor:
         """The points themselves; there is nothing to decode."""
         return latents
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """The points themselves [sample, dim], which are its pictures; there is nothing to encode."""
+        if images.ndim != 2 or tuple(images.shape[1:]) != self.latent_shape:
+            raise UsageError(f"points are {tuple(images.shape)}; give [sample, {self.latent_shape[0]}]")
+        return images.to(self.dtype)
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

@@ -20,7 +20,7 @@ def demo(
     seeds: Seeds = Seeds(),
     to: Output = Output(),
 ) -> None:
-    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some two minutes on two cores."""
+    """Do the whole loop on the embedded model: a firefighter becomes a cook. Some two minutes."""
     from ...investigation.case import Case
 
     case = Case(

@@ -1,0 +1,1 @@
+"""What a prompt, and each of its words, tells of a picture, in nats."""

@@ -1,0 +1,232 @@
+"""What information costs, and what it finds on ``emoji``: ``python benchmarks/information.py``.
+
+All pairs of an eight-word prompt from one bank, against a call for each pair with noise of its own; rows to
+the same standard error of strata and antithetic pairs, against independent draws; whether a picture's own
+caption is told from others; and pairs of words whose reading is known. Writes the tables of
+docs/information.md. Predictions are kept in --output under a hash of the weights: a run that was stopped goes
+on. Some ten minutes of one core; ``--small`` tries all of it in two, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from localising import WORDS
+from pages import ROOT, table, write
+from torch import Tensor
+
+import denoscope
+from denoscope.analysis import pid
+from denoscope.models.run.prediction import scales
+from denoscope.models.store.fingerprint import fingerprint
+from denoscope.probes.denoising_errors import error_bank
+
+PAGE = "docs/information.md"
+EIGHT = "noto emoji of a woman firefighter dark skin"
+CAPTION = "a noto emoji of a {}"
+LOW, HIGH, LEVELS = -5.0, 7.0, 16
+CENTRE, SCALE, CLIP = 1.0, 2.0, 3.0
+"""The published proposal of log-SNR: logistic, clipped to -5 to 7."""
+PAIRS = (
+    ("a noto emoji of a woman firefighter", ("woman", "firefighter")),
+    ("a noto emoji of a woman cook, dark skin", ("dark", "skin")),
+    ("a noto emoji of a red heart", ("red", "heart")),
+    ("a noto emoji of a hot dog", ("hot", "dog")),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    draws: int
+    samples: int
+    pairs: int
+    pictures: int
+    captions: int
+
+
+FULL = Sizes(draws=24, samples=768, pairs=6, pictures=10, captions=20)
+SMALL = Sizes(draws=4, samples=48, pairs=1, pictures=1, captions=3)
+
+
+@cache
+def model() -> denoscope.Model:
+    """The embedded model."""
+    return denoscope.load("emoji")
+
+
+@cache
+def painted(prompts: tuple[str, ...]) -> denoscope.Trace:
+    """One picture of each prompt."""
+    return denoscope.trace(model(), list(prompts), seeds=range(len(prompts)), steps=20)
+
+
+def independent(clean: Tensor, texts: Sequence[str], n: int, seed: int, shared: bool = True) -> Tensor:
+    """Values [n] of the standard estimate of the second text beyond the first: one level, one noise each.
+
+    Levels are drawn from the published proposal, and count by what it makes of them.
+    """
+    generator, found = torch.Generator().manual_seed(seed), []
+    prompts = model().prompts(texts)
+    for _ in range(n):
+        level, weight = proposed(float(torch.rand((), generator=generator)))
+        step = model().step_at(log_snr=level)
+        eps = torch.randn(1, *clean.shape, generator=generator).expand(2, *clean.shape)
+        if not shared:
+            eps = torch.randn(2, *clean.shape, generator=generator)
+        a, s = scales(model().scheduler, step, clean)
+        x = a * clean + s * eps
+        with torch.no_grad():
+            out = model().to_eps(x, model().denoise(x, step, prompts), step)
+        errors = (out - eps).double().square().flatten(1).sum(1)
+        found.append(0.5 * weight * (errors[0] - errors[1]))
+    return torch.stack(found)
+
+
+def proposed(u: float) -> tuple[float, float]:
+    """A log-SNR of a uniform number, and its importance weight."""
+    low = 1 / (1 + math.exp(CLIP))
+    p = low + (1 - 2 * low) * u
+    return CENTRE + SCALE * math.log(p / (1 - p)), SCALE * math.tanh(CLIP / 2) / (p * (1 - p))
+
+
+def kept(folder: Path, name: str, **how: Any) -> Tensor:
+    """Independent values, from disk if they are there."""
+    path = folder / f"{name}-logistic.npy"
+    if not path.exists():
+        np.save(path, independent(**how).numpy())
+    return torch.from_numpy(np.load(path))
+
+
+def all_pairs(folder: Path, sizes: Sizes) -> str:
+    """Rows to the same standard error of the synergy: one bank, and a call for each information."""
+    run, words = painted((EIGHT,)), EIGHT.split()
+    start = time.process_time()
+    one = pid(model(), run, EIGHT, log_snr=(LOW, HIGH))
+    seconds = time.process_time() - start
+    many = pid(
+        model(), run, EIGHT, words[4 : 4 + 2 + (sizes.pairs > 1) * 2], log_snr=(LOW, HIGH),
+        draws=sizes.draws, store=folder / "bank",
+    )  # fmt: skip
+    ratios = []
+    for pair in many.data["pair"].values[: sizes.pairs]:
+        a, b = str(pair).split(" + ")
+        one_told, two_told = (many.nats.sel(pair=pair, part=f"information {k}").item() for k in (1, 2))
+        better = a if one_told > two_told else b  # the synergy is what both tell beyond the better one
+        texts = (better, f"{a} {b}")
+        how = {"clean": run.latents[0], "n": sizes.samples}
+        called = [
+            kept(folder, f"{t}-{sizes.samples}", **how, texts=["", t], seed=i) for i, t in enumerate(texts)
+        ]
+        ours = many.stderr.sel(pair=pair, part="synergy").item() ** 2 * sizes.draws * 2 * LEVELS
+        ratios.append(sum(float(c.var()) for c in called) / ours)
+    n = len(words)
+    samples = 9 * n * (n - 1) // 2 / (one.data.attrs["rows"] / (2 * LEVELS))
+    rows = [
+        ("rows of one noise at one level", "37", "252", f"{samples:.1f}"),
+        (
+            "rows to one standard error of the synergy",
+            "1",
+            f"{_middle(ratios) * samples:.1f}",
+            f"{_middle(ratios) * samples:.1f}",
+        ),
+        ("seconds for 16 levels and an antithetic pair", f"{seconds:.1f}", f"{seconds * samples:.1f}", ""),
+    ]
+    return table((f"all {n * (n - 1) // 2} pairs of `{EIGHT}`", "one bank", "calls", "ratio"), rows)
+
+
+def _middle(ratios: Sequence[float]) -> float:
+    """The geometric mean."""
+    return math.exp(float(np.log(ratios).mean()))
+
+
+def sampling(folder: Path, sizes: Sizes) -> str:
+    """How many rows reach the same standard error of one caption's information."""
+    rows = []
+    for word in WORDS[: max(1, sizes.pictures // 3)]:
+        text = CAPTION.format(word)
+        run = painted((text,))
+        bank = error_bank(model(), run, {"none": "", "own": text}, pairs=[("own", "none")],
+                          log_snr=(LOW, HIGH), draws=sizes.draws, store=folder / "bank")  # fmt: skip
+        value, error = (float(v[0]) for v in bank.integral(bank.densities("own", "none")))
+        ours = error**2 * bank.rows
+        how = {"clean": run.latents[0], "texts": ["", text], "n": sizes.samples, "seed": 9}
+        others = [
+            2 * float(kept(folder, f"{name}-{word}-{sizes.samples}", **how, shared=name == "shared").var())
+            for name in ("shared", "apart")
+        ]
+        rows.append((f"{word}, {value:.0f} nats", *(f"{o / ours:.1f} x" for o in others)))
+    return table(("caption", "independent levels, shared noise", "independent levels and noise"), rows)
+
+
+def captions(folder: Path, sizes: Sizes) -> str:
+    """How often a picture's own caption tells most, among those of the others."""
+    words = WORDS[: sizes.captions]
+    texts = [CAPTION.format(w) for w in words]
+    conditions = {"": "", **dict(zip(words, texts, strict=True))}
+    pairs = [(w, "") for w in words]
+    bank = error_bank(model(), painted(tuple(texts)), conditions, pairs=pairs, levels=6,
+                      store=folder / "bank")  # fmt: skip
+    rows = []
+    for estimator, weight in (("standard", "nats"), ("standard", "v"), ("orthogonal", "nats")):
+        told = torch.stack([bank.integral(bank.densities(*p, estimator), weight)[0] for p in pairs], 1)
+        ranks = 1 + (told > told.diagonal()[:, None]).sum(1)
+        first = int((ranks == 1).sum())
+        rows.append(
+            (f"{estimator}, {weight}", f"{first} of {len(words)}", f"{float(ranks.double().mean()):.1f}")
+        )
+    return table(("estimate", "own caption first", f"mean rank of {len(words)}"), rows)
+
+
+def known_pairs(folder: Path, sizes: Sizes) -> str:
+    """Parts of pairs of words, means over pictures, given the rest of the prompt and alone."""
+    rows = []
+    for text, words in PAIRS:
+        seeds = range(max(1, sizes.pictures // 2))
+        run = denoscope.trace(model(), [text] * len(seeds), seeds=seeds, steps=20)
+        for name, how in READINGS.items():
+            found = pid(model(), run, text, list(words), store=folder / "bank", **how)
+            mean = found.nats.mean("image").isel(pair=0)
+            parts = ("information 1", "information 2", "total", "synergy")
+            rows.append((" + ".join(words), name, *(f"{float(mean.sel(part=p)):.0f}" for p in parts)))
+    return table(("words", "read", "I1", "I2", "I12", "S"), rows)
+
+
+READINGS: Mapping[str, Mapping[str, Any]] = {
+    "given the rest, standard": {"given_rest": True},
+    "alone, orthogonal": {"estimator": "orthogonal"},
+}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    parser.add_argument("--small", action="store_true", help="try all of it on little, and write nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = options.output / f"information-{fingerprint(model())[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.small:
+        for part in (all_pairs, sampling, captions, known_pairs):
+            sys.stdout.write(f"{part(folder, SMALL)}\n\n")
+        return
+    write(PAGE, "all-pairs", all_pairs(folder, FULL))
+    write(PAGE, "sampling", sampling(folder, FULL))
+    write(PAGE, "captions", captions(folder, FULL))
+    write(PAGE, "known-pairs", known_pairs(folder, FULL))
+
+
+if __name__ == "__main__":
+    main()
