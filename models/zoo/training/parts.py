@@ -87,7 +87,8 @@ def history(name: str, path: Path) -> dict[str, float]:
     part = PARTS[name]
     if not path.as_posix().endswith(part.trained):
         model = path.parents[len(Path(part.shipped).parts) - 1]
-        return _read(model / "training.json").get(name, {})
+        found: dict[str, float] = _read(model / "training.json").get(name, {})
+        return found
     kept = _read(path.parents[len(Path(part.trained).parts) - 2] / "run.json")
     return {"steps": kept["step"], "minutes": round(kept["seconds"] / 60, 1)} if kept else {}
 
