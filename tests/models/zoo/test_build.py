@@ -210,6 +210,8 @@ def test_parts_not_trained_come_from_a_base_with_their_labels(work, tmp_path):
     assert not card.history(out)["vae"]
     assert assemble.held_out(people(), base) == KEYS  # the base may have seen whatever is not in its list
     assert set(assemble.held_out(people(), None)) == {r.key for r in world.split(people())[1].records}
+    (tmp_path / "world.json").write_text("{}")  # of a model without text
+    assert assemble.held_out(people(), tmp_path) == assemble.held_out(people(), None)
     assemble.assemble("emoji", find_parts(only_unet, out, EMOJI), out, KEYS)  # onto itself
     assert (out / "vae" / "config.json").is_file()
 
