@@ -179,7 +179,7 @@ def test_going_on_is_promised_only_where_something_is_kept(kept, tmp_path, monke
 def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     words = ["a noto emoji of a woman firefighter", "--about", "firefighter", "--change-to", "cook"]
     command = [sys.executable, "-m", "denoscope", "investigate", *words, "--steps", "2", "--seeds", "1"]
-    command += ["--output", str(tmp_path / "run")]
+    command += ["--anyway", "--output", str(tmp_path / "run")]  # two steps paint little
     # Ctrl-C is ignored by what a shell starts in the background; tests may have been
     hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hear)

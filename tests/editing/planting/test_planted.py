@@ -54,10 +54,7 @@ def moved(before: dict[Site, Tensor], after: dict[Site, Tensor]) -> list[Site]:
 # what ships -----------------------------------------------------------------------------------------------
 
 
-FEW = pytest.mark.xfail(reason="few directions in these weights were tried out; plant anew with the next")
-
-
-@pytest.mark.parametrize("kind", ["layers", "fact", pytest.param("direction", marks=FEW)])
+@pytest.mark.parametrize("kind", KINDS)
 def test_there_are_enough_places(kind: str) -> None:
     assert len(planted(kind)) >= 12
 
