@@ -53,8 +53,8 @@ bench: $(READY)  ## benchmarks against their targets: ratios on this machine; th
 	@$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 findings: $(READY)  ## numbers and pictures in docs/ that come from the embedded models, measured anew
-	@for part in mediation carriers word_places information two_denoisers localising truth quickfix_settings \
-	  quickfix_keep own_words edits page_picture; do \
+	@for part in mediation carriers word_places information classification two_denoisers localising truth \
+	  quickfix_settings quickfix_keep own_words edits page_picture; do \
 	  echo "benchmarks/$$part.py"; $(PY) benchmarks/$$part.py || exit 1; done
 
 docs: $(READY)  ## the programming reference as pages in build/docs

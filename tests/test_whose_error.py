@@ -482,6 +482,7 @@ class World:
                 "guidance": 1.0}),
             **self.erased(),
             **self.told(),
+            **self.classified(),
             "Decision": (analysis.Decision, {"data": switched.data}),
             "Decision.save": (switched.save, {"path": "decision.zarr"}),
             "Decision.load": (switched.load, {"path": "decision.zarr"}),
@@ -661,6 +662,34 @@ class World:
             "Decomposition.plot": (two.plot, {"pair": "red + cat", "image": 0}),
             "Decomposition.save": (two.save, {"path": "pid.zarr"}),
             "Decomposition.load": (analysis.Decomposition.load, {"path": "pid.zarr"}),
+        }  # fmt: skip
+
+    def classified(self) -> dict[str, Call]:
+        """Valid calls of what chooses among texts."""
+        shared = {"model": self.model, "images": torch.rand(4, 3, 16, 16), "prompts": ["a cat", "a dog"],
+                  "log_snr": (-4.0, 4.0), "levels": 4, "draws": 3, "seed": 0, "batch": 32, "store": None,
+                  "progress": None}  # fmt: skip
+        asked = {**shared, "weights": [1.0, 1.0, 0.5, 0.5], "prune": 0.1, "shared": True}
+        labels = analysis.classify(**shared).chosen  # which this model can learn
+        learned = {**shared, "labels": labels, "folds": 2}
+        found, weights = analysis.classify(**asked), analysis.learn_weights(**learned)
+        found.save("classified.zarr")
+        weights.save("level-weights.zarr")
+        return {
+            "classify": (analysis.classify, asked),
+            "Classification": (analysis.Classification, {"data": found.data}),
+            "Classification.right": (found.right, {"labels": labels}),
+            "Classification.accuracy": (found.accuracy, {"labels": labels, "level": 0.9}),
+            "Classification.save": (found.save, {"path": "classified.zarr"}),
+            "Classification.load": (analysis.Classification.load, {"path": "classified.zarr"}),
+            "learn_weights": (analysis.learn_weights, learned),
+            "StepWeights": (analysis.StepWeights, {"data": weights.data}),
+            "StepWeights.save": (weights.save, {"path": "level-weights.zarr"}),
+            "StepWeights.load": (analysis.StepWeights.load, {"path": "level-weights.zarr"}),
+            "self_bench": (analysis.self_bench, {
+                "model": self.model, "tasks": {"animal": ["a cat", "a dog"]}, "seeds": [0], "judge": light,
+                "steps": 1, "guidance": 1.0, "weights": "nats", "levels": 4, "draws": 1, "batch": 4,
+                "store": None, "progress": None}),
         }  # fmt: skip
 
     def erased(self) -> dict[str, Call]:

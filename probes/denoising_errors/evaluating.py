@@ -20,8 +20,6 @@ from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.errors import NotFoundError, UsageError
 from ...models.progress import Progress, showing
-from ...models.store.provenance import provenance
-from ...models.store.store import Store
 from ...models.suggest import near
 from ..trace import Trace
 from .conditions import latents_of, read_conditions
@@ -76,44 +74,38 @@ def error_bank(  # noqa: PLR0913  # one bank, all its settings by name
     ErrorBank(2 pictures, 2 conditions, 8 levels, 1 draws; 64 rows)
     """
     how = Strata(**strata)
-    _check(conditions, pairs, how, batch)
+    _check(conditions, pairs, how)
     check_estimator(estimator)
-    levels, width = how.middles(model)
+    names = list(conditions)
+    plan = Plan.of(
+        model,
+        how,
+        batch=batch,
+        store=store,
+        pairs=[(names.index(a), names.index(b)) for a, b in pairs],
+        estimator=estimator,
+    )
     with torch.no_grad():
         clean = latents_of(model, images)
         prompts = read_conditions(model, conditions, len(clean))
-    names, about = list(conditions), provenance(model)
-    plan = Plan(
-        model,
-        [(names.index(a), names.index(b)) for a, b in pairs],
-        estimator,
-        how,
-        [model.step_at(log_snr=level) for level in levels],
-        width,
-        batch,
-        None if store is None else Store(Path(store)),
-        about,
-    )
     with showing(progress) as show:
         found = [OnePicture(plan, x, i, prompts[i]).drawn(show) for i, x in enumerate(clean)]
     return ErrorBank(
         tuple(names),
-        levels,
-        width,
+        plan.log_snr,
+        plan.width,
         [f.gram for f in found],
         tuple((a, b) for a, b in pairs),
         torch.stack([f.maps for f in found]),
         sum(f.rows for f in found),
         tuple(f.reached for f in found),
-        {**about, "levels": how.levels, "width": width, "seed": how.seed},
+        {**plan.about, "levels": how.levels, "width": plan.width, "seed": how.seed},
     )
 
 
-def _check(conditions: Mapping[str, Any], pairs: Sequence[tuple[str, str]], how: Strata, batch: int) -> None:
+def _check(conditions: Mapping[str, Any], pairs: Sequence[tuple[str, str]], how: Strata) -> None:
     if not conditions:
         raise UsageError('conditions is empty; name what the network reads: {"none": "", "cat": "a cat"}')
-    if batch < 1:
-        raise UsageError(f"batch is {batch}; it holds at least 1 row")
     if wrong := [pair for pair in pairs if len(pair) != 2]:
         raise UsageError(f"pairs hold {wrong[0]!r}; a pair is (informed, base), two names of conditions")
     for name in (name for pair in pairs for name in pair):

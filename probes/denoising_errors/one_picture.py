@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from ...models.arguments import batches
 from ...models.base import Model, Prompt
+from ...models.errors import UsageError
 from ...models.progress import Progress
 from ...models.run.levels import Step
 from ...models.store.fingerprint import tensor_hash
+from ...models.store.provenance import provenance
 from ...models.store.store import Store
 from .result import Estimator, density
 from .rows import Gram, Maps, reduced
@@ -30,11 +33,35 @@ class Plan:
     pairs: Sequence[tuple[int, int]]
     estimator: Estimator
     how: Strata
+    log_snr: tuple[float, ...]
     steps: Sequence[Step]
     width: float
     batch: int
     store: Store | None
     about: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        how: Strata,
+        *,
+        batch: int,
+        store: str | Path | None,
+        pairs: Sequence[tuple[int, int]] = (),
+        estimator: Estimator = "standard",
+    ) -> Plan:
+        """Ask a model for its levels, and where it comes from.
+
+        Raises:
+            ValueError: for a range that the model was not trained on, and a batch of nothing.
+        """
+        if batch < 1:
+            raise UsageError(f"batch is {batch}; it holds at least 1 row")
+        levels, width = how.middles(model)
+        steps = [model.step_at(log_snr=level) for level in levels]
+        kept = None if store is None else Store(Path(store))
+        return cls(model, pairs, estimator, how, levels, steps, width, batch, kept, provenance(model))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +99,7 @@ class OnePicture:
         how, grams, maps = self.plan.how, list[Tensor](), torch.zeros(())
         reached = not how.adaptive
         for draw in range(how.last):
-            gram, kept = self._one(draw, show)
+            gram, kept = self.one(draw, show)
             grams.append(gram)
             maps = maps + kept
             if draw + 1 >= how.draws:
@@ -83,8 +110,8 @@ class OnePicture:
         found = torch.stack(grams)[..., self.columns, :][..., self.columns]
         return Drawn(found, maps / len(grams), rows, reached)
 
-    def _one(self, draw: int, show: Progress) -> tuple[Gram, Maps]:
-        """One noise for each level; as many levels together as a batch holds."""
+    def one(self, draw: int, show: Progress) -> tuple[Gram, Maps]:
+        """One noise for each level, of the distinct conditions; as many levels together as a batch holds."""
         size = max(1, self.plan.batch // (2 * len(self.distinct)))
         chunks, parts = batches(len(self.plan.steps), size), []
         for n, some in enumerate(chunks, 1):
