@@ -173,7 +173,9 @@ def edited(**note):
 
 
 def test_pictures_of_other_wordings_and_of_other_things_are_shown():
-    made = change.section(SimpleNamespace(edit=edited(keep=["a", "b"]), stages={"effect": effect()}))
+    made = change.section(
+        SimpleNamespace(edit=edited(keep=["a", "b"]), stages={"effect": effect()}, about={})
+    )
     assert list(made.figures) == ["grid-generality", "grid-specificity"]
     assert colours(made.figures["grid-generality"]) == [10, 20, 110, 120]
     told = made.values["edit"]
@@ -182,7 +184,10 @@ def test_pictures_of_other_wordings_and_of_other_things_are_shown():
     assert told["size"] == "25,600" and told["edited"] == "one weight matrix was"
     assert made.values["kept"] == 2
     assert made.values["grids"][0]["caption"] == "From left to right: prompt 1; prompt 2."
-    assert change.section(SimpleNamespace(edit=edited(), stages={"effect": effect()})).values["kept"] == 0
+    assert (
+        change.section(SimpleNamespace(edit=edited(), stages={"effect": effect()}, about={})).values["kept"]
+        == 0
+    )
 
 
 def test_without_a_judge_nothing_is_shown():
