@@ -198,4 +198,12 @@ def test_bytes_and_lists_are_refused_with_the_fix(images, says):
 
 def test_models_without_pictures_say_so():
     with pytest.raises(ValueError, match="analytic paints no pictures"):
-        Analytic(two_by_two()).encode_image(torch.zeros(1, 3, 8, 8))
+        Analytic(two_by_two()).start_at(torch.zeros(1, 3, 8, 8), 0, [0], steps=2)
+
+
+def test_points_are_pictures_of_the_exact_denoiser_and_pictures_are_no_points():
+    model = Analytic(two_by_two())
+    points = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.encode_image(points), points.to(model.dtype))
+    with pytest.raises(ValueError, match=r"points are \(1, 3, 8, 8\); give \[sample, 2\]"):
+        model.encode_image(torch.zeros(1, 3, 8, 8))
