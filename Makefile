@@ -71,7 +71,7 @@ wheel: $(READY)  ## a wheel in dist/, also installed into an empty environment
 
 wheel-demo: wheel  ## the demo from the installed wheel, outside the checkout
 	@folder=$$(mktemp -d) && cd $$folder && \
-	  $(abspath $(WHEEL_VENV))/bin/denoscope demo --quick $(DEMO_ARGS) && rm -rf $$folder
+	  $(abspath $(WHEEL_VENV))/bin/denoscope demo --quick --seeds 2 $(DEMO_ARGS) && rm -rf $$folder
 
 clean:  ## remove built things, the environments too
 	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV)

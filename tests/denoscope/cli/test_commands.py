@@ -140,7 +140,7 @@ def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
     from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation
     from denoscope.analysis.scores import load_store
 
-    done = call("demo", "--quick", "--output", tmp_path / "demo")
+    done = call("demo", "--quick", "--seeds", 2, "--output", tmp_path / "demo")
     assert done.exit_code == 0, done.output
     shown = EditEvaluation(load_store(tmp_path / "demo" / "results.zarr" / "effect"), {}).measures()["shown"]
     asked = shown.isel(evaluation_prompt=(shown["kind"] == "efficacy").values).mean(

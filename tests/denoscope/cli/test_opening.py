@@ -50,11 +50,11 @@ def test_embedded_models_take_two_threads_if_these_sleep(model, policy, number, 
 @pytest.mark.parametrize(
     ("options", "seeds", "steps"),
     [
-        ([], 4, 8),
+        ([], 3, 8),
         (["--seeds", 8], 8, 8),
         (["--seed", "7,8,9"], (7, 8, 9), 8),
-        (["--quick"], 2, 6),
-        (["--quick", "--seeds", 3], 3, 6),
+        (["--quick"], 3, 6),
+        (["--quick", "--seeds", 4], 4, 6),
     ],
 )
 def test_the_demo_takes_seeds_and_quick_takes_fewer(options, seeds, steps, monkeypatch):
