@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -11,11 +11,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.arguments import check_fields, checked
+from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, pictures, table
-from ..scores import load_result, save_store
+from ..stored import Stored
 from .overlay import overlays
 from .word_result import MOST_WORDS, peaks
 
@@ -24,7 +24,7 @@ VALUES = {"softmax": "share of concepts", "logit": "score", "attention": "attent
 
 
 @dataclass(frozen=True, eq=False)
-class ConceptMaps:
+class ConceptMaps(Stored):
     """Where concepts are in pictures, as a model sees them.
 
     Args:
@@ -33,10 +33,7 @@ class ConceptMaps:
             (``data.attrs["score"]``); ``images`` (sample, channel, height, width) in 0..1.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({"maps", "images", "concept"})
 
     def __repr__(self) -> str:
         names = ", ".join(str(c) for c in self.maps["concept"].values[:8])
@@ -85,26 +82,6 @@ class ConceptMaps:
         label = VALUES.get(self.data.attrs.get("score", ""), "score")
         maps = self._words().isel(sample=sample)
         return figure("word_heat", self, maps, sample=sample, shared=shared, label=label)
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> ConceptMaps:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of ConceptMaps, or damaged.
-        """
-        return cls(load_result(path, {"maps", "images", "concept"}, "ConceptMaps"))
 
     def _words(self) -> xr.DataArray:
         """The maps, averaged over steps, layers and heads where there is one of each, as of words."""

@@ -93,10 +93,9 @@ def text_rows(
                        metric=getattr(metric, "__name__", repr(metric)))  # fmt: skip
     site = f"{model.input_site.component}/in/text"
     coords = {"site": [site], "kept": list(chosen), "prompt": list(prompts), "seed": list(seeds)}
-    values = score_prompts(model, metric, latents, plain, batch=batch)[
-        1:
-    ]  # [kept, prompt, seed]; the first is the plain run
-    return Scores(xr.DataArray(values[None], coords, ("site", "kept", "prompt", "seed"), attrs=about))
+    scores = score_prompts(model, metric, latents, plain, batch=batch)
+    values = scores[None, 1:]  # [site, kept, prompt, seed]; the first is the plain run
+    return Scores(xr.DataArray(values, coords, ("site", "kept", "prompt", "seed"), attrs=about))
 
 
 def alone_and_without() -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import proportion
-from ..scores import load_result, save_store
+from ..stored import Stored
 from .rows import label_positions
 
 NEEDED = {
@@ -33,7 +33,7 @@ NEEDED = {
 
 
 @dataclass(frozen=True, eq=False)
-class Classification:
+class Classification(Stored):
     """Which of some prompts each picture shows, by the errors of a denoiser.
 
     Args:
@@ -44,7 +44,7 @@ class Classification:
             of levels, provenance, ``rows`` spent and ``full_rows`` without pruning stand beside it.
     """
 
-    data: xr.Dataset
+    needed: ClassVar[frozenset[str]] = frozenset(NEEDED)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -150,26 +150,6 @@ class Classification:
         mean, half = self.data["behind"], 1.96 * self.data["stderr"]
         shown = xr.Dataset({"mean": mean, "low": mean - half, "high": mean + half})
         return figure("effect_map", shown, "behind the chosen", float(abs(mean).max()) or 1.0)
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> Classification:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of a Classification, or damaged.
-        """
-        return cls(load_result(path, NEEDED, "Classification"))
 
     def _rival(self, name: str) -> xr.DataArray:
         at = xr.DataArray([self.prompts.index(str(p)) for p in self.data["second"].values], dims="image")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -22,13 +21,13 @@ from ...models.store.fingerprint import tensor_hash
 from ...probes.denoising_errors.one_picture import Plan
 from ...probes.denoising_errors.result import Weight
 from ...probes.trace import Trace
-from ..scores import load_result, save_store
+from ..stored import Stored
 
 NEEDED = {"weight", "log_snr", "accuracy", "c", "learned_on", "cross_validated", "pictures", "nats", "v"}
 
 
 @dataclass(frozen=True, eq=False)
-class StepWeights:
+class StepWeights(Stored):
     """Weights of noise levels, learned from labelled pictures.
 
     Args:
@@ -39,7 +38,7 @@ class StepWeights:
             the number of ``pictures``, and hashes of those that were ``learned_on``.
     """
 
-    data: xr.Dataset
+    needed: ClassVar[frozenset[str]] = frozenset(NEEDED)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -80,26 +79,6 @@ class StepWeights:
         mean = xr.DataArray(frame[names].to_numpy(), coords, ("measure", "when"))
         nothing = xr.full_like(mean, np.nan)
         return figure("effect_bars", xr.Dataset({"mean": mean, "low": nothing, "high": nothing}))
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> StepWeights:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of StepWeights, or damaged.
-        """
-        return cls(load_result(path, NEEDED, "StepWeights"))
 
 
 Weights: TypeAlias = Weight | Sequence[float] | StepWeights

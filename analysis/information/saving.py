@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import xarray as xr
 
-from ...models.arguments import check_fields, checked
 from ...models.errors import UsageError
-from ..scores import load_result, save_store
+from ..stored import Stored
 
 
 @dataclass(frozen=True, eq=False)
-class Nats:
+class Nats(Stored):
     """A result in nats.
 
     Args:
         data: ``nats`` and ``stderr`` over ``image`` and others, ``map`` and ``v_map`` over y and x too.
     """
 
-    data: xr.Dataset
     needed: ClassVar[frozenset[str]] = frozenset({"nats", "stderr", "map", "v_map"})
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
     @property
     def nats(self) -> xr.DataArray:
@@ -46,26 +40,6 @@ class Nats:
     def v_map(self) -> xr.DataArray:
         """The same with noisy levels counted more, ``1 + 1/SNR`` times: no nats, but where it is."""
         return self.data["v_map"]
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> Self:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of such a result, or damaged.
-        """
-        return cls(load_result(path, set(cls.needed), cls.__name__))
 
     @property
     def _reached(self) -> str:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ...models.arguments import check_fields, checked
+from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval
-from ..scores import Scores, load_result, save_store
+from ..scores import Scores
+from ..stored import Stored
 from .scoring import shares
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Stored):
     """How a second model differs from a first one, site by site.
 
     Args:
@@ -30,10 +30,7 @@ class Comparison:
             second.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({"cosine", "relative", "first", "second", "swapped"})
 
     def __repr__(self) -> str:
         first, second = (float(self.data[k].mean()) for k in ("first", "second"))
@@ -45,26 +42,6 @@ class Comparison:
     def _repr_html_(self) -> str:
         frame = self.to_frame().reset_index()
         return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> Comparison:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of a Comparison, or damaged.
-        """
-        return cls(load_result(path, {"cosine", "relative", "first", "second", "swapped"}, "Comparison"))
 
     @property
     def effect(self) -> Scores:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from sklearn.isotonic import isotonic_regression
 
-from ...models.arguments import check_fields, checked
+from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval, proportion
-from ..scores import load_result, save_store
+from ..stored import Stored
 from .bootstrap import Array, check_resampling, quantiles, repeated, resamples
 
 Measure: TypeAlias = Literal["score", "yes", "nearness"]
@@ -25,7 +24,7 @@ OVER = ("prompt", "seed")
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class Decision(Stored):
     """What runs scored whose prompt was switched on the way.
 
     Args:
@@ -36,10 +35,7 @@ class Decision:
             prompt is switched, ``concept`` of each prompt; provenance, ``rows`` and ``warning`` in attrs.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({"score", "nearness", "concept", "log_snr"})
 
     def __repr__(self) -> str:
         sizes = self.data.sizes
@@ -146,26 +142,6 @@ class Decision:
     def plot(self, of: Measure = "score") -> Figure:
         """Return the curves, ``analysis.plots.level_curves``; of a concept without effect there are none."""
         return figure("level_curves", self.curves(of))
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> Decision:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of a Decision, or damaged.
-        """
-        return cls(load_result(path, {"score", "nearness", "concept", "log_snr"}, "Decision"))
 
     def _parts(self, of: Measure) -> Iterator[tuple[xr.DataArray, tuple[xr.DataArray, xr.DataArray]]]:
         """For each concept the values, and those of the pure runs without and with it [prompt, seed]."""

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import xarray as xr
 
-from ...models.arguments import check_fields, checked
+from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval
-from ..scores import UNITS, Scores, load_result, save_store
+from ..scores import UNITS, Scores
+from ..stored import Stored
 
 ATTRIBUTES = {"metric", "corruption", "rows", "reference_rows"}
 
 
 @dataclass(frozen=True, eq=False)
-class Mediation:
+class Mediation(Stored):
     """What clean, corrupted and restored runs scored.
 
     Args:
@@ -28,10 +29,7 @@ class Mediation:
             but for the place; provenance in ``data.attrs``.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({"clean", "corrupted", "restored", *ATTRIBUTES})
 
     def __repr__(self) -> str:
         clean, corrupted = (float(self.data[k].mean()) for k in ("clean", "corrupted"))
@@ -157,26 +155,6 @@ class Mediation:
     def reference_rows(self) -> int:
         """Denoiser rows that the published scheme computes for the same scores (docs/mediation.md)."""
         return int(self.data.attrs["reference_rows"])
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> Mediation:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of a Mediation, or damaged.
-        """
-        return cls(load_result(path, {"clean", "corrupted", "restored", *ATTRIBUTES}, "Mediation"))
 
     def _scores(self, values: xr.DataArray, denominator: xr.DataArray | None = None) -> Scores:
         values = values.transpose(*self.data["restored"].dims)

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from torch import Tensor
 
-from ....models.arguments import check_fields, checked
+from ....models.arguments import checked
 from ....models.base import Model
 from ....models.drawn import Figure
 from ....models.html import panel, table
 from ....models.progress import Progress, showing
 from ....models.store.provenance import provenance
 from ...intervals import interval
-from ...scores import Scores, load_result, save_store
+from ...scores import Scores
+from ...stored import Stored
 from .placed import THRESHOLDS, MapsOf, Placed, check_methods, measured, sized_maps
 
 Measure: TypeAlias = Literal["hit", "iou", "precision"]
@@ -33,7 +33,7 @@ MEASURES = ("hit", "iou", "precision")
 
 
 @dataclass(frozen=True, eq=False)
-class MapEvaluation:
+class MapEvaluation(Stored):
     """How well maps find things.
 
     Args:
@@ -41,10 +41,7 @@ class MapEvaluation:
             that of the pictures 0, 2, ... and of 1, 3, ..., each fixed on the other ones.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({*MEASURES, "threshold"})
 
     def __repr__(self) -> str:
         best = str(self.data["precision"].mean("scene").idxmax().item())
@@ -74,26 +71,6 @@ class MapEvaluation:
         """Return a map of methods by measures, ``analysis.plots.effect_map``."""
         values = xr.concat([self.data[m] for m in MEASURES], pd.Index(MEASURES, name="measure"))
         return Scores(values.rename(method="site", scene="draw").transpose("site", ...)).plot("score")
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> MapEvaluation:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of a MapEvaluation, or damaged.
-        """
-        return cls(load_result(path, {*MEASURES, "threshold"}, "MapEvaluation"))
 
 
 @checked

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ import xarray as xr
 from scipy.stats import rankdata
 from torch import Tensor
 
-from ....models.arguments import check_fields, checked
+from ....models.arguments import checked
 from ....models.base import Model
 from ....models.drawn import Figure
 from ....models.errors import UsageError
@@ -29,14 +29,15 @@ from ....models.store.provenance import provenance
 from ....models.synthetic.random_weights import randomised
 from ....models.text.prompt import places
 from ...intervals import interval
-from ...scores import Scores, load_result, save_store
+from ...scores import Scores
+from ...stored import Stored
 from .placed import Array, MapsOf, Placed, check_methods, sized_maps
 
 CHECKS = ("weights", "words")
 
 
 @dataclass(frozen=True, eq=False)
-class SanityChecks:
+class SanityChecks(Stored):
     """How alike maps stay to what they were.
 
     Args:
@@ -45,10 +46,7 @@ class SanityChecks:
             a map is the same everywhere.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({"likeness"})
 
     def __repr__(self) -> str:
         mean = self.data["likeness"].mean(["method", "scene"])
@@ -74,26 +72,6 @@ class SanityChecks:
         """Return a map of methods by checks, ``analysis.plots.effect_map``."""
         likeness = self.data["likeness"].rename(method="site", scene="draw")
         return Scores(likeness).plot("likeness")
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> SanityChecks:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of SanityChecks, or damaged.
-        """
-        return cls(load_result(path, {"likeness"}, "SanityChecks"))
 
 
 @checked

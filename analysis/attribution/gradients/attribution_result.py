@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -11,15 +11,16 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ....models.arguments import check_fields, checked
+from ....models.arguments import checked
 from ....models.drawn import Figure, figure
 from ....models.errors import UsageError
 from ....models.html import panel, table
-from ...scores import Scores, load_result, save_store
+from ...scores import Scores
+from ...stored import Stored
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class Attribution(Stored):
     """What a number owes to each part of an input.
 
     Args:
@@ -30,10 +31,7 @@ class Attribution:
             ``images``, where there are such.
     """
 
-    data: xr.Dataset
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    needed: ClassVar[frozenset[str]] = frozenset({"values", "score", "reference", "of", "to", "method"})
 
     def __repr__(self) -> str:
         said = f"{self.data.attrs['of']} to {self.data.attrs['to']} by {self.data.attrs['method']}"
@@ -111,23 +109,3 @@ class Attribution:
             return self.scores.plot(self.data.attrs["of"])
         first = self.values.isel(prompt=0).rename(seed="word")
         return figure("word_heat", self, first, label=self.data.attrs["of"])
-
-    @checked
-    def save(self, path: str | Path) -> None:
-        """Write a zarr store, whole or not at all.
-
-        Raises:
-            FileExistsError: if the path exists.
-        """
-        save_store(self.data, path)
-
-    @classmethod
-    @checked
-    def load(cls, path: str | Path) -> Attribution:
-        """Read what ``save`` wrote.
-
-        Raises:
-            FileNotFoundError: if there is nothing at the path.
-            ValueError: if it is no store of an Attribution, or damaged.
-        """
-        return cls(load_result(path, {"values", "score", "reference", "of", "to", "method"}, "Attribution"))
