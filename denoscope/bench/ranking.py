@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -112,9 +112,7 @@ class Best:
         Raises:
             ValueError: for fewer than two of them in it.
         """
-        only = found.cells["method"].isin(among)
-        some = EditBenchmark(found.about, found.cells[only], found.pictures, found.many, found.distances)
-        frame = ranked(some)
+        frame = ranked(replace(found, cells=found.cells[found.cells["method"].isin(among)]))
         if len(frame) < 2:
             raise UsageError(
                 f"only {list(frame['method'])} of {sorted(among)} can be ranked; run two or more"
