@@ -34,6 +34,11 @@ def placing(device: str = "cpu", dtype: str = "float32") -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value != usual[name]}
 
 
+def has_bfloat16() -> bool:
+    """Whether the CPU multiplies in bfloat16; one that does not takes far longer than in float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def check_device(device: str) -> None:
     """Raise ValueError for a device that there is not, or that this machine does not have."""
     try:

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from .denoisers import SCHEDULE, Text, predicted
-from .training import Network
+from .training import Network, autocast
 
 TIMES = 1000
 
@@ -101,6 +101,6 @@ def _error(
     weights: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    with torch.autocast(wanted.device.type, dtype):
+    with autocast(wanted.device, dtype):
         out = predicted(denoiser, *given)
     return (weights * (out.float() - wanted).square().mean((1, 2, 3))).mean()

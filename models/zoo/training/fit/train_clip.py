@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from ....judges.embedded import ImageTower
 from ..data.pictures import Pictures
 from ..data.sampling import Mix, items
-from .training import TrainingRun, device_and_dtype
+from .training import TrainingRun, autocast, device_and_dtype
 
 SHAPE = {"width": 64, "dim": 128}
 
@@ -84,7 +84,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = run.rate(1e-3)
         shown, tokens = (part.to(device) for part in next(stream))
-        with torch.autocast(device.type, dtype):
+        with autocast(device, dtype):
             logits = model(shown, tokens)
         loss = loss_of(logits.float(), tokens)
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ from ....judges.embedded import Attributes, read_judge
 from ..data.compose import BACKGROUNDS, place, random_scene
 from ..data.pictures import Pictures, Record
 from ..data.world import CONCEPTS, GENDERS, SKINS, STYLES, skin_name
-from .training import TrainingRun, device_and_dtype
+from .training import TrainingRun, autocast, device_and_dtype
 
 LABELS: dict[str, tuple[str, ...]] = {"style": STYLES, "concept": CONCEPTS, "gender": GENDERS, "skin": SKINS}
 SHAPE = {"width": 48, "dim": 128}
@@ -178,7 +178,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = run.rate(peak)
         batch, wanted = samples.draw(64, device)
-        with torch.autocast(device.type, dtype):
+        with autocast(device, dtype):
             loss = loss_of(model, batch, wanted)
         optimizer.zero_grad()
         loss.backward()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.pictures import Pictures
 from ..data.sampling import Mix, items
-from .training import Network, TrainingRun, device_and_dtype, follow
+from .training import Network, TrainingRun, autocast, device_and_dtype, follow
 
 
 def new_vae(channels: tuple[int, ...] = (32, 64, 128)) -> Network:
@@ -70,7 +70,7 @@ def train(
     while not run.done:
         for group in optimizer.param_groups:
             group["lr"] = run.rate(6e-4 if decoder_only else 1.5e-3)
-        with torch.autocast(device.type, dtype):
+        with autocast(device, dtype):
             loss, square = loss_of(model, next(stream).to(device), decoder_only=decoder_only)
         optimizer.zero_grad()
         loss.backward()

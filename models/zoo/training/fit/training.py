@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ....opening.placing import has_bfloat16
+
 log = logging.getLogger(__name__)
 
 Network: TypeAlias = Any
@@ -23,7 +25,13 @@ Network: TypeAlias = Any
 def device_and_dtype(device: str | None = None) -> tuple[torch.device, torch.dtype]:
     """Where to train (the GPU if there is one) and the number format of autocast."""
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return chosen, torch.bfloat16
+    fast = chosen.type != "cpu" or has_bfloat16()
+    return chosen, torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in ``dtype``; float32 is what they are in without it."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 class TrainingRun:
