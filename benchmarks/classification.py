@@ -4,8 +4,7 @@ Zero-shot accuracy of classification by denoising on real pictures that nothing 
 scenes, and on pictures that the model paints itself, beside the CLIP judge with the same texts; shared
 against independent noise; rows that pruning spares; learned weights of levels; and compositions. Writes the
 tables of docs/classification.md. Answers are kept in --output under a hash of the weights, one by one: a run
-that was stopped goes on. About an hour and a half of one core; ``--small`` tries all of it on a handful of
-pictures, and writes nothing.
+that was stopped goes on. About an hour and a half of one core.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -79,8 +77,7 @@ class Sizes:
     models: tuple[str, ...] = MODELS
 
 
-FULL = Sizes(pictures=40, learned=60, seeds=12)
-SMALL = Sizes(pictures=2, learned=4, seeds=1, models=MODELS[:1])
+SIZES = Sizes(pictures=40, learned=60, seeds=12)
 
 
 @cache
@@ -302,18 +299,13 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--small", action="store_true", help="try all of it on little, and write nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.small:
-        for part in (accuracy, noise, pruning, weights, compositions):
-            sys.stdout.write(f"{part(options.output, SMALL)}\n\n")
-        return
-    write(PAGE, "accuracy", accuracy(options.output, FULL))
-    write(PAGE, "noise", noise(options.output, FULL))
-    write(PAGE, "pruning", pruning(options.output, FULL))
-    write(PAGE, "weights", weights(options.output, FULL))
-    write(PAGE, "compositions", compositions(options.output, FULL))
+    write(PAGE, "accuracy", accuracy(options.output, SIZES))
+    write(PAGE, "noise", noise(options.output, SIZES))
+    write(PAGE, "pruning", pruning(options.output, SIZES))
+    write(PAGE, "weights", weights(options.output, SIZES))
+    write(PAGE, "compositions", compositions(options.output, SIZES))
 
 
 if __name__ == "__main__":

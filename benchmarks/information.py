@@ -4,14 +4,13 @@ All pairs of an eight-word prompt from one bank, against a call for each pair wi
 the same standard error of strata and antithetic pairs, against independent draws; whether a picture's own
 caption is told from others; and pairs of words whose reading is known. Writes the tables of
 docs/information.md. Predictions are kept in --output under a hash of the weights: a run that was stopped goes
-on. Some ten minutes of one core; ``--small`` tries all of it in two, and writes nothing.
+on. Some ten minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,8 +55,7 @@ class Sizes:
     captions: int
 
 
-FULL = Sizes(draws=24, samples=768, pairs=6, pictures=10, captions=20)
-SMALL = Sizes(draws=4, samples=48, pairs=1, pictures=1, captions=3)
+SIZES = Sizes(draws=24, samples=768, pairs=6, pictures=10, captions=20)
 
 
 @cache
@@ -213,19 +211,14 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--small", action="store_true", help="try all of it on little, and write nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = options.output / f"information-{fingerprint(model())[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    if options.small:
-        for part in (all_pairs, sampling, captions, known_pairs):
-            sys.stdout.write(f"{part(folder, SMALL)}\n\n")
-        return
-    write(PAGE, "all-pairs", all_pairs(folder, FULL))
-    write(PAGE, "sampling", sampling(folder, FULL))
-    write(PAGE, "captions", captions(folder, FULL))
-    write(PAGE, "known-pairs", known_pairs(folder, FULL))
+    write(PAGE, "all-pairs", all_pairs(folder, SIZES))
+    write(PAGE, "sampling", sampling(folder, SIZES))
+    write(PAGE, "captions", captions(folder, SIZES))
+    write(PAGE, "known-pairs", known_pairs(folder, SIZES))
 
 
 if __name__ == "__main__":
