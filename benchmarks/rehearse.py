@@ -37,21 +37,21 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         "ATTRIBUTES": {k: dict(list(v.items())[:1]) for k, v in m.ATTRIBUTES.items()},
     },
     "carriers": lambda m: {"WORDS": m.WORDS[::13], "PEOPLE": 1, "FEW": 4, "SEEDS": range(1), "STEPS": 2},
-    "word_places": lambda m: {"SCENES": 3, "BLOCK": 2, "CHECKED": 2},
+    "word_places": lambda _: {"SCENES": 3, "BLOCK": 2, "CHECKED": 2},
     "information": lambda m: {"SIZES": m.Sizes(draws=2, samples=8, pairs=1, pictures=1, captions=3)},
     "classification": lambda m: {"SIZES": m.Sizes(pictures=2, learned=4, seeds=1, models=m.MODELS[:1])},
-    "two_denoisers": lambda m: {"DRAWS": 1, "STEPS": 2},
+    "two_denoisers": lambda _: {"DRAWS": 1, "STEPS": 2},
     "localising": lambda m: {
         **{"WORDS": m.WORDS[7:9], "PEOPLE": 1, "SEEDS": 6, "STEPS": 2},
         **{"APPROXIMATED": 1, "FEW": 2},
     },
-    "truth": lambda m: {"SEEDS": (0,)},
+    "truth": lambda _: {"SEEDS": (0,)},
     "robustness": lambda m: {"CONCEPTS": {"fox": m.CONCEPTS["fox"]}, "Budget": m.Budget.short},
     "quickfix_settings": lambda m: {"PAINTED": m.PAINTED[:1]},
     "quickfix_keep": lambda m: {"PAIRS": dict(list(m.PAIRS.items())[:2])},
     "own_words": lambda m: {"PAIRS": {kind: pairs[:1] for kind, pairs in m.PAIRS.items()}},
     "edits": lambda m: {"edits": quick(m.edits), "cost": quick(m.cost)},
-    "page_picture": lambda m: {"DEMO": ("demo", "--quick", "--seeds", "2")},
+    "page_picture": lambda _: {"DEMO": ("demo", "--quick", "--seeds", "2")},
 }
 """What is smaller; the names are those of the benchmark's own module."""
 FEW = ["--seeds", "1", "--steps", "2"]
