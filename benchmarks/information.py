@@ -34,8 +34,8 @@ from denoscope.probes.denoising_errors import error_bank
 PAGE = "docs/information.md"
 EIGHT = "noto emoji of a woman firefighter dark skin"
 N_PAIRS = math.comb(len(EIGHT.split()), 2)
-CALLED = 9 * N_PAIRS
-"""Rows of one noise at one level where each information of a pair is a call."""
+ASKED, CALLED = 1 + len(EIGHT.split()) + N_PAIRS, 9 * N_PAIRS
+"""Rows of one noise at one level for all pairs: of one bank, and where each information is a call."""
 CAPTION = "a noto emoji of a {}"
 LOW, HIGH, LEVELS = -5.0, 7.0, 16
 CENTRE, SCALE, CLIP = 1.0, 2.0, 3.0
@@ -119,7 +119,7 @@ def all_pairs(folder: Path, sizes: Sizes) -> str:
     samples = CALLED / (one.data.attrs["rows"] / (2 * LEVELS))
     times = samples * called(folder, sizes)
     rows = [
-        ("rows of one noise at one level", "37", f"{CALLED}", f"{samples:.1f}"),
+        ("rows of one noise at one level", f"{ASKED}", f"{CALLED}", f"{samples:.1f}"),
         ("rows to one standard error of the synergy", "1", f"{times:.1f}", f"{times:.1f}"),
         ("seconds for 16 levels and an antithetic pair", f"{seconds:.1f}", f"{seconds * samples:.1f}", ""),
     ]
@@ -236,15 +236,15 @@ def measure() -> list[Row]:
     Predictions are read where ``main`` kept them; without that some ten minutes.
     """
     folder = kept_in(ROOT / "build" / "findings")
-    asked = 1 + len(EIGHT.split()) + N_PAIRS
-    pairs = asked / CALLED / called(folder, SIZES)
+    pairs = ASKED / CALLED / called(folder, SIZES)
     others = list(sampled(folder, SIZES).values())
     shared, apart = (1 / _middle([times[i] for times in others]) for i in (1, 2))
     what = "information of a caption, strata and antithetic pairs: rows to one standard error"
     note = f"geometric mean of {len(others)} pictures"
     return [
-        Row(f"PID of all {N_PAIRS} pairs of 8 words: rows to one standard error", "a call for each information",
-            pairs, 1 / 6, note=f"{asked} against {CALLED} rows a noise; variance of the synergy"),
+        Row(f"PID of all {N_PAIRS} pairs of 8 words: rows to one standard error",
+            "a call for each information", pairs, 1 / 6,
+            note=f"{ASKED} against {CALLED} rows a noise; variance of the synergy"),
         Row(what, "independent levels, shared noise", shared, note=note),
         Row(what, "independent levels and noise", apart, note=note),
     ]  # fmt: skip
