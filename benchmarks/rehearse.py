@@ -1,8 +1,8 @@
 """A benchmark in small, before hours are spent on it: ``python benchmarks/rehearse.py mediation``.
 
 Goes through all that a benchmark does, its writing too: with the sizes of ``SMALL``, and into a copy of what
-it writes, under --output. Then once more, when nothing that the first round kept may be made anew. Without a
-name all are rehearsed, each in a process of its own: some 15 minutes of one core.
+it writes, under --output. Then once more, when nothing that the first round kept may be made anew. A minute or two
+of one core each; ``make rehearse`` goes through all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -106,16 +105,12 @@ def made(folder: Path) -> list[tuple[Path, int]]:
 
 
 def main() -> None:
-    """Rehearse one, or all."""
+    """Rehearse one."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("name", nargs="?", choices=list(SMALL))
+    parser.add_argument("name", choices=list(SMALL))
     parser.add_argument("--output", type=Path, default=pages.ROOT / "build" / "rehearsal")
     options = parser.parse_args()
-    if options.name:
-        sys.stdout.write(rehearse(options.name, options.output.resolve() / options.name) + "\n")
-        return
-    for name in SMALL:
-        subprocess.run([sys.executable, __file__, name, "--output", str(options.output)], check=True)
+    sys.stdout.write(rehearse(options.name, options.output.resolve() / options.name) + "\n")
 
 
 if __name__ == "__main__":
