@@ -2,8 +2,8 @@
 
 A fifth of XL's cross-attention layers with random weights, and nothing else of the UNet: heads of 64
 channels, 10 in each layer of 64 x 64 places and 20 in each of 32 x 32, that read 77 tokens of 2048 channels,
-with guidance. The baseline does what the published code (DAAM) does: a processor computes the softmax of every
-token for all rows, with a matrix product in place of the fused kernel, keeps the maps of all tokens, and
+with guidance. The baseline does what the published code (DAAM) does: a processor computes the softmax of
+every token for all rows, with matrix products in place of the fused kernel, keeps the maps of all tokens, and
 resizes all of them at the end. Ours is what ``word_maps`` does inside a model: ``AttentionTap`` and
 ``heat_of``. Each run has a process of its own, so that peak memory is its own.
 """
