@@ -153,6 +153,10 @@ class WordBias(Stored):
         attributes = [str(a) for a in self.values["attribute"].values]
         check_attributes(contrast or attributes, seen["attribute"].values)
         if contrast is not None:
+            if len(set(contrast)) != 2:
+                raise UsageError(
+                    f"contrast is {contrast!r}; it is two attributes, like {tuple(attributes[:2])}"
+                )
             first, second = contrast
             counted = seen.sel(attribute=first) - seen.sel(attribute=second)
             return [_shared(f"{first} - {second}", self.lean(first, second), counted)]

@@ -74,14 +74,16 @@ class WordChanges(Stored):
                 raise NotFoundError(f"there is no predictor {less!r}; {near(less, known)}")
             base = rho.sel(predictor=less, drop=True)
             rho = rho.sel(predictor=[p for p in known if p != less]) - base
-        frame = interval(rho, ["prompt", "seed"], level).to_dataframe().reset_index()
+        most = 1 if less is None else 2
+        found = interval(rho, ["prompt", "seed"], level).clip(-most, most)
+        frame = found.to_dataframe().reset_index()
         return frame.assign(prompts=rho.sizes["prompt"])[
             ["distance", "predictor", "mean", "low", "high", "prompts"]
         ]
 
     def plot(self) -> Figure:
         """Return a figure of the rank correlations with their intervals, ``analysis.plots.effect_bars``."""
-        found = interval(self._within(), ["prompt", "seed"])
+        found = interval(self._within(), ["prompt", "seed"]).clip(-1, 1)
         return figure("effect_bars", found.rename(predictor="measure", distance="when"))
 
     def _within(self) -> xr.DataArray:

@@ -144,8 +144,8 @@ def moved(run: Trace, others: Sequence[Trace], distances: Mapping[str, Distance]
         for values in found:
             if not (isinstance(values, Tensor) and values.shape == (len(run.latents),)):
                 raise UsageError(
-                    f"the distance {name!r} returned {_shape(values)} for {len(run.latents)} pictures; return "
-                    f"a tensor [{len(run.latents)}], one number for each"
+                    f"the distance {name!r} returned {_shape(values)} for {len(run.latents)} pictures; "
+                    f"return a tensor [{len(run.latents)}], one number for each"
                 )
             if not values.isfinite().all():
                 raise UsageError(f"the distance {name!r} returned NaN or infinite values: {values.tolist()}")
@@ -157,7 +157,7 @@ def _shape(values: object) -> str:
     return f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
 
 
-def check_changes(
+def check_changes(  # noqa: PLR0917  # as word_changes has them
     prompts: Sequence[str],
     seeds: Sequence[int],
     words: Mapping[str, Sequence[str]] | None,
