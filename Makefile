@@ -53,7 +53,7 @@ bench: $(READY)  ## benchmarks against their targets: ratios on this machine; th
 	@$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 findings: $(READY)  ## numbers and pictures in docs/ that come from the embedded models, measured anew
-	@for part in mediation carriers word_places information classification two_denoisers localising truth \
+	@for part in mediation carriers word_places information word_experiments classification two_denoisers localising truth \
 	  quickfix_settings quickfix_keep own_words edits page_picture; do \
 	  echo "benchmarks/$$part.py"; $(PY) benchmarks/$$part.py || exit 1; done
 

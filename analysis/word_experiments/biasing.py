@@ -110,8 +110,9 @@ def word_bias(  # noqa: PLR0913  # one experiment, all its settings by name
             cannot be told apart in it.
     """
     check_reads(model)
+    check_each_once("attributes", list(attributes))
     phrases = dict(attributes) if isinstance(attributes, Mapping) else {a: a for a in attributes}
-    check_words(subjects, list(phrases), seeds, pictures, template)
+    check_words(subjects, seeds, pictures, template)
     texts = {s: {a: Wording.of(template, s, p, given_rest) for a, p in phrases.items()} for s in subjects}
     sampling: dict[str, Any] = {"steps": steps, "guidance": guidance}
     how: dict[str, Any] = {
@@ -169,16 +170,11 @@ def _three(bank: ErrorBank, name: str, estimator: Estimator) -> np.ndarray[Any, 
     return torch.stack([torch.minimum(subject, attribute), cells, more]).numpy()
 
 
-def check_words(  # what word_bias was given
-    subjects: Sequence[str],
-    attributes: Sequence[str],
-    seeds: Sequence[int],
-    pictures: Sequence[str],
-    template: str,
+def check_words(
+    subjects: Sequence[str], seeds: Sequence[int], pictures: Sequence[str], template: str
 ) -> None:
     """Raise ValueError for what makes no experiment."""
-    for name, given in (("subjects", subjects), ("attributes", attributes), ("seeds", seeds),
-                        ("pictures", pictures)):  # fmt: skip
+    for name, given in (("subjects", subjects), ("seeds", seeds), ("pictures", pictures)):
         check_each_once(name, given)
     if wrong := [p for p in pictures if p not in PICTURES]:
         raise UsageError(f"pictures hold {wrong[0]!r}; they are 'neutral' and 'named'")
