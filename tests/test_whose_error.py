@@ -670,9 +670,10 @@ class World:
         few = {"model": self.model, "seeds": [0, 1], "steps": 1, "guidance": 1.0, "levels": 4, "draws": 1,
                "batch": 8, "store": None, "progress": None}  # fmt: skip
         biased = {**few, "subjects": ["cat", "dog", "mat"], "attributes": ["red"], "estimator": "standard",
-                  "template": "a {attribute} {subject}", "pictures": ["named"], "given_rest": True}  # fmt: skip
-        paired = {**few, "kinds": {"one": [("a red cat", "red", "cat")], "two": [("a blue dog", "blue", "dog")]},
-                  "given_rest": True, "estimator": "standard"}  # fmt: skip
+                  "template": "a {attribute} {subject}", "pictures": ["named"],
+                  "given_rest": True}  # fmt: skip
+        kinds = {"one": [("a red cat", "red", "cat")], "two": [("a blue dog", "blue", "dog")]}
+        paired = {**few, "kinds": kinds, "given_rest": True, "estimator": "standard"}  # fmt: skip
         left = {**few, "prompts": ["a red cat"], "words": {"a red cat": ["red", "cat"]},
                 "swaps": {"red": "blue"}, "predictors": ["conditional information", "position"],
                 "distances": {"mean": lambda a, b: (a - b).mean((1, 2, 3))}}  # fmt: skip
