@@ -90,7 +90,7 @@ def test_on_a_network_predictors_and_changes_are_what_others_say(tiny: Any) -> N
     told = found.data["predictors"].isel(unit=1)
     given = mutual_information(tiny, run, prompt, given="a red", levels=4, seed=1)
     assert told.sel(predictor="conditional information").values == pytest.approx(given.nats.values, abs=1e-3)
-    maps = word_maps(tiny, [prompt] * 2, ["cat"], seeds=seeds, steps=2).maps.mean(("y", "x"))
+    maps = word_maps(tiny, [prompt], ["cat"], seeds=seeds, steps=2).maps.mean(("y", "x"))
     assert told.sel(predictor="attention").values == pytest.approx(maps.values[:, 0])
     owed = attribute(tiny, [prompt], of="shift", to="words", seeds=[1], images=run.images, points=8,
                      at=tiny.step_at(log_snr=-2.0), words=["red", "cat"])  # fmt: skip
