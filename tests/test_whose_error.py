@@ -482,6 +482,7 @@ class World:
                 "guidance": 1.0}),
             **self.erased(),
             **self.told(),
+            **self.asked(),
             **self.classified(),
             "Decision": (analysis.Decision, {"data": switched.data}),
             "Decision.save": (switched.save, {"path": "decision.zarr"}),
@@ -663,6 +664,47 @@ class World:
             "Decomposition.save": (two.save, {"path": "pid.zarr"}),
             "Decomposition.load": (analysis.Decomposition.load, {"path": "pid.zarr"}),
         }  # fmt: skip
+
+    def asked(self) -> dict[str, Call]:
+        """Valid calls of what is asked of words."""
+        few = {"model": self.model, "seeds": [0, 1], "steps": 1, "guidance": 1.0, "levels": 4, "draws": 1,
+               "batch": 8, "store": None, "progress": None}  # fmt: skip
+        biased = {**few, "subjects": ["cat", "dog", "mat"], "attributes": ["red"], "estimator": "standard",
+                  "template": "a {attribute} {subject}", "pictures": ["named"],
+                  "given_rest": True}  # fmt: skip
+        kinds = {"one": [("a red cat", "red", "cat")], "two": [("a blue dog", "blue", "dog")]}
+        paired = {**few, "kinds": kinds, "given_rest": True, "estimator": "standard"}  # fmt: skip
+        left = {**few, "prompts": ["a red cat"], "words": {"a red cat": ["red", "cat"]},
+                "swaps": {"red": "blue"}, "predictors": ["conditional information", "position"],
+                "distances": {"mean": lambda a, b: (a - b).mean((1, 2, 3))}}  # fmt: skip
+        counted = {"model": self.model, "prompts": {s: f"a {s}" for s in biased["subjects"]}, "batch": 8,
+                   "label": lambda x: ["red"] * len(x), "attributes": ["red", "blue"], "seeds": [5, 6],
+                   "progress": None, "steps": 1}  # fmt: skip
+        bias, pairs = analysis.word_bias(**biased), analysis.pair_kinds(**paired)
+        changes, counts = analysis.word_changes(**left), analysis.count_labels(**counted)
+        calls: dict[str, Call] = {
+            "word_bias": (analysis.word_bias, biased),
+            "pair_kinds": (analysis.pair_kinds, paired),
+            "word_changes": (analysis.word_changes, left),
+            "count_labels": (analysis.count_labels, counted),
+            "Counts.lean": (counts.lean, {"first": "red", "second": "blue"}),
+            "WordBias.lean": (bias.lean, {"first": "red", "second": "red"}),
+            "WordBias.correlations": (bias.correlations, {
+                "shares": counts, "contrast": None, "level": 0.9, "n_resamples": 10, "seed": 0}),
+            "WordBias.plot": (bias.plot, {"shares": counts, "attribute": "red", "measure": "redundancy",
+                                          "pictures": "named"}),
+            "PairKinds.summary": (pairs.summary, {"level": 0.9}),
+            "PairKinds.contrasts": (pairs.contrasts, {"level": 0.9}),
+            "WordChanges.correlations": (changes.correlations, {"less": "position", "level": 0.9}),
+        }  # fmt: skip
+        for found in (bias, pairs, changes, counts):
+            name, path = type(found).__name__, f"{type(found).__name__}.zarr"
+            found.save(path)
+            calls |= {name: (type(found), {"data": found.data}), f"{name}.save": (found.save, {"path": path}),
+                      f"{name}.load": (type(found).load, {"path": path})}  # fmt: skip
+            if not isinstance(found, analysis.WordChanges):
+                calls[f"{name}.to_frame"] = (found.to_frame, {"level": 0.9})
+        return calls
 
     def classified(self) -> dict[str, Call]:
         """Valid calls of what chooses among texts."""

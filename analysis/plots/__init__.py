@@ -6,6 +6,7 @@ Pictures are uint8 [..., y, x, channel]. Colours are picked to be read on light 
 backgrounds are transparent.
 """
 
+from .agreeing import measure_and_share
 from .bars import effect_bars, weight_bars
 from .lines import level_curves
 from .maps import effect_map, word_heat
@@ -22,6 +23,7 @@ __all__ = [
     "effect_map",
     "fall_lines",
     "level_curves",
+    "measure_and_share",
     "nats_maps",
     "picture_address",
     "picture_grid",
