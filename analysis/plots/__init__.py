@@ -1,6 +1,6 @@
 """Interactive Plotly figures of results; each function returns a figure and shows nothing.
 
-The only folder that imports plotly. Figures take results as they are (a Trace, WordMaps, Scores, a Mediation,
+The only folder that imports plotly; ``static_...`` figures are matplotlib's, for print. Figures take results as they are (a Trace, WordMaps, Scores, a Mediation,
 an EditEvaluation, an Edit) or plain labelled arrays, so that one can be drawn again from a saved store.
 Pictures are uint8 [..., y, x, channel]. Colours are picked to be read on light and on dark paper; all
 backgrounds are transparent.
@@ -13,8 +13,10 @@ from .nats import nats_maps
 from .offline import plotly_js
 from .pictures import png as picture_address
 from .points import fall_lines, trade_off
+from .static import static_matrix, static_panels
 from .strips import before_after, picture_grid, sampling_strip
 from .timing import when_and_where
+from .words import pair_matrix, word_panels
 
 __all__ = [
     "before_after",
@@ -23,12 +25,16 @@ __all__ = [
     "fall_lines",
     "level_curves",
     "nats_maps",
+    "pair_matrix",
     "picture_address",
     "picture_grid",
     "plotly_js",
     "sampling_strip",
+    "static_matrix",
+    "static_panels",
     "trade_off",
     "weight_bars",
     "when_and_where",
     "word_heat",
+    "word_panels",
 ]
