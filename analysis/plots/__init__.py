@@ -16,7 +16,7 @@ from .points import fall_lines, trade_off
 from .static import static_matrix, static_panels
 from .strips import before_after, picture_grid, sampling_strip
 from .timing import when_and_where
-from .words import pair_matrix, word_panels
+from .words import matrix_of, pair_matrix, word_panels
 
 __all__ = [
     "before_after",
@@ -24,6 +24,7 @@ __all__ = [
     "effect_map",
     "fall_lines",
     "level_curves",
+    "matrix_of",
     "nats_maps",
     "pair_matrix",
     "picture_address",

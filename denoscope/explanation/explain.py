@@ -99,8 +99,9 @@ def explain(
             "concept": look.concepts(picture, show),
             "gradient": look.gradients(picture, show),
         }
+    own = {} if given is not None else {"steps": len(made.steps), "guidance": _guidance(model, guidance)}
     about = {
-        **provenance(model), **run, "prompt": prompt, "seed": seed, "levels": levels, "draws": draws,
+        **provenance(model), **own, "prompt": prompt, "seed": seed, "levels": levels, "draws": draws,
         "own_picture": int(image is not None), "unread": list(unread), "rows": told.attrs["rows"],
     }  # fmt: skip
     return Explanation(_labelled(told, attention, maps, chosen, picture, about))
@@ -124,6 +125,10 @@ def _words(model: Model, prompt: str, words: Sequence[str] | None) -> tuple[list
             "tokenizer does not know; name some: words=[...]"
         )
     return chosen_words(prompt, known, least=1), unread
+
+
+def _guidance(model: Model, guidance: float | None) -> float:
+    return model.default_guidance if guidance is None else guidance
 
 
 def _grid(model: Model) -> tuple[int, int]:
@@ -153,5 +158,5 @@ def _labelled(  # noqa: PLR0917  # all that was found
     coords = {name: told[name] for name in ("pair", "part", "first", "second") if name in told.coords}
     coords |= {"kind": list(KINDS), "word": [w.name for w in words]}
     coords |= {"begins": ("word", [w.first for w in words]), "ends": ("word", [w.last for w in words])}
-    coords |= {"step": attention["step"].values}
+    coords |= {"step": attention["step"].values, "sigma": ("step", attention["sigma"].values)}
     return xr.Dataset(data, coords, about)

@@ -21,6 +21,7 @@ from ..models.html import panel, pictures, table
 from ..models.store.disk import write_bytes
 from ..models.suggest import near
 from .kinds import DEFAULT_MAP, KINDS, PARTS
+from .page import render
 
 Z = 1.96
 """Standard errors on either side of a 95% interval."""
@@ -162,12 +163,11 @@ class Explanation(Stored):
             LookupError: for another kind.
             OSError: if it cannot be written.
         """
-        from ..report.explained import render  # noqa: PLC0415  # templates are not needed for numbers
-
         self._maps(first)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, render(self, first, command).encode())
+        text = render(self.data, self.to_frame(), self.pairs_to_frame(), first, command)
+        write_bytes(path, text.encode())
         return path
 
     def _maps(self, kind: str) -> Any:
