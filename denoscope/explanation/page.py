@@ -146,6 +146,9 @@ def _shown(
         "strongest": strongest,
         "kinds": {name: asdict(kind) for name, kind in KINDS.items()},
         "parts": {name: asdict(kind) for name, kind in PARTS.items()},
+        "kindNames": list(KINDS),  # JSON in pages has its keys sorted
+        "partNames": list(PARTS),
+        "allParts": list(dict.fromkeys(pairs["part"])),
         "numbers": words[["nats", "low", "high"]].values.tolist(),
         "maps": {kind: _floats(data["maps"].sel(kind=kind)) for kind in KINDS},
         "attention": _floats(data["attention"]),
