@@ -139,7 +139,8 @@ def _labelled(
     names: Sequence[tuple[str, str]],
 ) -> xr.Dataset:
     nats, errors = zip(
-        *(whole_parts(bank, estimator, three, h) for three, h in zip(needed, priors, strict=True)), strict=True
+        *(whole_parts(bank, estimator, three, h) for three, h in zip(needed, priors, strict=True)),
+        strict=True,
     )
     dims = ("image", "pair", "part")
     data: dict[str, tuple[tuple[str, ...], Array]] = {

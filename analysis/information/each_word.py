@@ -1,6 +1,6 @@
-"""What each word of a prompt tells of a picture beyond all others, and its pairs, from one bank of predictions.
+"""What each word of a prompt tells of a picture beyond all others, and its pairs; of one bank.
 
-Conditional information i(x; word | the rest of the prompt) beside the parts of ``decomposing``: the texts that
+Conditional information i(x; word | the rest of the prompt) beside the parts of ``decomposing``: texts that
 leave out one word are needed there anyway. Numbers are of all levels. Maps are of the noisy ones, weighed as
 errors of v: there the network settles what is where, and nearer to the picture cells hold noise alone.
 """
@@ -72,7 +72,10 @@ def word_information(
     coords: dict[str, Any] = {"word": [w.name for w in words]}
     if pairs:
         coords |= {"pair": [f"{a.name} + {b.name}" for a, b in pairs], "part": list(PARTS)}
-        coords |= {"first": ("pair", [a.name for a, _ in pairs]), "second": ("pair", [b.name for _, b in pairs])}
+        coords |= {
+            "first": ("pair", [a.name for a, _ in pairs]),
+            "second": ("pair", [b.name for _, b in pairs]),
+        }
     return xr.Dataset(data, coords, about(bank, ESTIMATOR))
 
 

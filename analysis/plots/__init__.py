@@ -1,7 +1,8 @@
 """Interactive Plotly figures of results; each function returns a figure and shows nothing.
 
-The only folder that imports plotly; ``static_...`` figures are matplotlib's, for print. Figures take results as they are (a Trace, WordMaps, Scores, a Mediation,
-an EditEvaluation, an Edit) or plain labelled arrays, so that one can be drawn again from a saved store.
+The only folder that imports plotly (``static_...``: matplotlib, for print). Figures take results as they are
+(a Trace, WordMaps, Scores, a Mediation, an EditEvaluation, an Edit) or plain labelled arrays, so that one can
+be drawn again from a saved store.
 Pictures are uint8 [..., y, x, channel]. Colours are picked to be read on light and on dark paper; all
 backgrounds are transparent.
 """

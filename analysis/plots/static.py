@@ -56,7 +56,9 @@ def static_matrix(data: xr.Dataset) -> Any:
     axis = figure.subplots()
     axis.imshow(_shade(np.where(own, 0, values), True, limit), aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        axis.text(j, i, f"{value:.3g}", ha="center", va="center", fontsize=8, color="#555" if i == j else "#111")
+        axis.text(
+            j, i, f"{value:.3g}", ha="center", va="center", fontsize=8, color="#555" if i == j else "#111"
+        )
     axis.set_xticks(range(len(words)), words, rotation=40, ha="right", fontsize=8)
     axis.set_yticks(range(len(words)), words, fontsize=8)
     axis.set_title("below: redundancy; above: synergy (nats)", fontsize=9)

@@ -31,7 +31,7 @@ KINDS: Mapping[str, Kind] = {
         "Information",
         "weighed nats",
         True,
-        "Where the model foretells this picture better because it read the word, all other words known; blue: "
+        "Where the model foretells this picture better because it read the word, all others known; blue, "
         "where it misleads. Of noisy levels, in context: not what the word would do elsewhere.",
     ),
     "attention": Kind(
@@ -42,17 +42,17 @@ KINDS: Mapping[str, Kind] = {
     ),
     "concept": Kind(
         "Concept",
-        "share of attention",
+        "share",
         False,
-        "Where the model sees what the word names, read by itself as if asked about; not whether the prompt's "
-        "word put it there.",
+        "Where the model sees what the word names, read by itself as if asked about; not whether the "
+        "prompt's word put it there.",
     ),
     "gradient": Kind(
         "Gradient",
         "length of the gradient",
         False,
-        "Which places of the noised picture decide how far the word moves the prediction; sensitivity, not the "
-        "place that is moved.",
+        "Which places of the noised picture decide how far the word moves the prediction: sensitivity, not "
+        "the place that is moved.",
     ),
 }
 
@@ -61,8 +61,8 @@ PARTS: Mapping[str, Kind] = {
         "Redundancy",
         "weighed nats",
         True,
-        "Where both words tell the same: the smaller information of the two, cell by cell; not that one could "
-        "be left out.",
+        "Where both words tell the same: the smaller information of the two, cell by cell; not that one "
+        "could be left out.",
     ),
     "unique 1": Kind(
         "Only the first",

@@ -50,7 +50,9 @@ def render(data: xr.Dataset, words: pd.DataFrame, pairs: pd.DataFrame, first: st
         "kinds": {name: KINDS[name] for name in (first, *(k for k in KINDS if k != first))},
         "words": [str(w) for w in words["word"]],
         "matrix": _matrix(data) if len(pairs) else [],
-        "rows": [{k: v if k == "word" else plain(v) for k, v in row.items()} for row in words.to_dict("records")],
+        "rows": [
+            {k: v if k == "word" else plain(v) for k, v in row.items()} for row in words.to_dict("records")
+        ],
         "parts": TOLD,
         "pair_rows": _pair_rows(pairs),
         "command": command or _code(about),
@@ -121,7 +123,9 @@ def _pair_rows(pairs: pd.DataFrame) -> list[dict[str, Any]]:
     found = dict[str, list[str]]()
     for row in pairs[pairs["part"].isin(TOLD)].itertuples():
         half = (row.high - row.low) / 2
-        found.setdefault(row.pair, []).append(f"{plain(row.nats)} ± {plain(half)}" if half else plain(row.nats))
+        found.setdefault(row.pair, []).append(
+            f"{plain(row.nats)} ± {plain(half)}" if half else plain(row.nats)
+        )
     return [{"pair": pair, "cells": cells} for pair, cells in found.items()]
 
 

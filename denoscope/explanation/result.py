@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,9 +32,9 @@ class Explanation(Stored):
 
     Args:
         data: ``nats`` and ``stderr`` [word], what a word tells given all others; ``maps`` [kind, word, y, x]
-            (``kinds.KINDS``); ``attention`` [step, word, y, x]; ``picture`` [row, column, channel], uint8. Of
-            two words or more also ``pair_nats`` and ``pair_stderr`` [pair, part] and ``pair_map`` [pair, part,
-            y, x]; parts are those of a Decomposition. ``begins`` and ``ends`` [word]: characters of the
+            (``kinds.KINDS``); ``attention`` [step, word, y, x]; ``picture`` [row, column, channel], uint8.
+            Of two words or more also ``pair_nats`` and ``pair_stderr`` [pair, part] and ``pair_map`` [pair,
+            part, y, x]; parts are those of a Decomposition. ``begins`` and ``ends`` [word]: characters of the
             prompt.
     """
 

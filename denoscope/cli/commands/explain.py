@@ -23,8 +23,8 @@ def explain(  # noqa: PLR0913  # one option each
     word: Annotated[
         list[str] | None,
         typer.Option(
-            help="A word or phrase of the prompt to explain; once for each. All but articles and prepositions if "
-            "left out; 'cook:2' is the second cook.",
+            help="A word or phrase of the prompt to explain; once for each. All but articles and the like "
+            "if left out; 'cook:2' is the second cook.",
             show_default=False,
         ),
     ] = None,
@@ -43,10 +43,10 @@ def explain(  # noqa: PLR0913  # one option each
 
     Example:  denoscope explain "a red heart" --word red --word heart --output heart
 
-    Writes explanation.html (open it in any browser: point at a word, click two) and results.zarr (all numbers;
-    denoscope.explanation.Explanation.load). Four kinds of maps answer four questions: what a word tells of
-    the picture that no other word tells, where it is read, where the model sees what it names, and which
-    places decide how far it moves the prediction. What it causes is asked of  denoscope investigate.
+    Writes explanation.html (open it in any browser: point at a word, click two) and results.zarr (all
+    numbers; denoscope.explanation.Explanation.load). Four kinds of maps answer four questions: what a word
+    tells of the picture that no other word tells, where it is read, where the model sees what it names, and
+    which places decide how far it moves the prediction. What it causes is asked of  denoscope investigate.
     """
     from ...explanation.explain import explain as run
 
@@ -61,7 +61,12 @@ def explain(  # noqa: PLR0913  # one option each
     frame, pairs = found.to_frame(), found.pairs_to_frame()
     cells = [(r.word, f"{r.nats:.3g}", f"{r.low:.3g} to {r.high:.3g}") for r in frame.itertuples()]
     to.result(
-        {"page": str(page), "results": str(output / "results.zarr"), "words": rows(frame), "pairs": rows(pairs)},
+        {
+            "page": str(page),
+            "results": str(output / "results.zarr"),
+            "words": rows(frame),
+            "pairs": rows(pairs),
+        },
         table(["word", "nats that no other word tells", "95% interval"], cells),
         f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
         written=[page],
