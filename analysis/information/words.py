@@ -9,9 +9,9 @@ from ...models.errors import UsageError
 from ...models.text.prompt import Words, places
 
 LITTLE = frozenset(
-    ["a", "an", "the", "this", "that", "these", "those", "and", "or", "but", "nor", "of", "in", "on", "at", "by",
-     "to", "from", "with", "without", "for", "as", "into", "onto", "over", "under", "is", "are", "be", "has",
-     "have", "its", "his", "her", "their"]
+    ["a", "an", "the", "this", "that", "these", "those", "and", "or", "but", "nor", "of", "in", "on", "at",
+     "by", "to", "from", "with", "without", "for", "as", "into", "onto", "over", "under", "is", "are", "be",
+     "has", "have", "its", "his", "her", "their"]
 )  # fmt: skip
 """Words that say how others hang together: articles, prepositions, conjunctions, auxiliaries."""
 

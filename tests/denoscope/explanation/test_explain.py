@@ -87,7 +87,7 @@ def test_planted_truth_is_found():
 def test_articles_and_prepositions_are_left_out_and_repeated_words_numbered(tiny):
     assert content_words("A cook, with the red hat of a cook") == ["cook:1", "red", "hat", "cook:2"]
     twice = denoscope.explain(tiny, "a cat and a dog and a cat", steps=1, levels=4, words=["cat:2", "dog"])
-    assert twice.pairs == ["dog + cat:2"] and twice.data["begins"].values.tolist() == [10, 20]
+    assert twice.pairs == ["dog + cat:2"] and twice.data["begins"].values.tolist() == [12, 22]
     assert [w.name for w in chosen_words(PROMPT, ["red cat"], least=1)] == ["red cat"]
 
 
@@ -149,11 +149,15 @@ def test_figures_hold_the_numbers_and_are_returned(found):
     assert len(found.plot_pairs("red + cat").data) == 8
     for still in (found.plot(static=True), found.plot_pairs(static=True)):
         assert type(still).__module__ == "matplotlib.figure"
-    with pytest.raises(NotFoundError, match=r"did you mean 'red \+ cat'"):
+    with pytest.raises(NotFoundError, match=r"no pair 'cat \+ red'; known: red \+ cat"):
         found.plot_pairs("cat + red")
 
 
 WRONG = [
+    ({"prompt": 3}, TypeError, "prompt is 3"),
+    ({"seed": "0"}, TypeError, "seed is '0'"),
+    ({"levels": 0}, UsageError, "levels is 0"),
+    ({"batch": 0}, UsageError, "batch is 0"),
     ({"words": ["cart"]}, NotFoundError, "'cart' is not in the prompt 'a red cat'; did you mean 'cat'"),
     ({"words": ["cat", "cat"]}, UsageError, "named twice"),
     ({"words": []}, UsageError, "is no word; name one"),
