@@ -1,5 +1,5 @@
 // goes through the page with mouse and keys, and tells what it saw
-const wait = setInterval(async () => {
+const wait = setInterval(() => {
   if (!document.body.dataset.ready) return;
   clearInterval(wait);
   const seen = {}, at = id => document.getElementById(id);
@@ -36,12 +36,12 @@ const wait = setInterval(async () => {
   look("moved");
   document.querySelectorAll("[data-pair]").forEach(b => b.click());
   look("matrix");
-  const blobs = [], files = {}, address = URL.createObjectURL;
-  URL.createObjectURL = blob => { blobs.push(blob); return address(blob); };
-  HTMLAnchorElement.prototype.click = function () { files[this.download] = blobs.at(-1); };
-  document.querySelectorAll("[data-save]").forEach(b => b.click());
   seen.files = {};
-  for (const [name, blob] of Object.entries(files)) seen.files[name] = await blob.text();
+  let written = "";
+  const Whole = window.Blob;
+  window.Blob = function (parts, how) { written = parts[0]; return new Whole(parts, how); };
+  HTMLAnchorElement.prototype.click = function () { seen.files[this.download] = written; };
+  document.querySelectorAll("[data-save]").forEach(b => b.click());
   const right = [...document.querySelectorAll("main *, header *, footer *")].filter(e => !e.closest(".scroll") || e.className === "scroll").map(e => e.getBoundingClientRect().right);
   Object.assign(seen, { width: innerWidth, scroll: document.documentElement.scrollWidth, right: Math.max(...right), title: document.title });
   parent.postMessage(JSON.stringify(seen), "*");

@@ -145,7 +145,7 @@ def test_the_command_writes_the_page_and_all_numbers(folder, tmp_path):
     kept = Explanation.load(out / "results.zarr")
     assert written["words"][0]["nats"] == pytest.approx(kept.to_frame()["nats"][0]) and written["pairs"] == []
     assert (kept.data.attrs["seed"], kept.data.attrs["steps"]) == (3, 1)
-    assert "explanation.html" in written["page"] and "--word cat" in (out / "explanation.html").read_text()
+    assert "explanation.html" in written["page"] and (out / "explanation.html").is_file()
     one_line(call(*run), 2, "exists; name a new one with --output")
     one_line(
         call("explain", "a red cat", "--model", folder, "--word", "dog", "-o", tmp_path / "x"),
