@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure
 
 from .maps import grey
 from .results import Pictures, pictures_of
@@ -14,9 +16,18 @@ from .words import ACROSS, limits, matrix_of
 ORANGE, BLUE = (1.0, 0.38, 0.0), (0.145, 0.388, 0.922)
 
 
+class Still(Figure):
+    """A figure that a notebook shows by itself, whatever its backend."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def static_panels(
     picture: Pictures, maps: xr.DataArray, *, signed: bool = False, label: str = "value"
-) -> Any:
+) -> Still:
     """As ``word_panels``, a ``matplotlib.figure.Figure``.
 
     Args:
@@ -43,7 +54,7 @@ def static_panels(
     return figure
 
 
-def static_matrix(data: xr.Dataset) -> Any:
+def static_matrix(data: xr.Dataset) -> Still:
     """As ``pair_matrix``, a ``matplotlib.figure.Figure``.
 
     Args:
@@ -74,7 +85,5 @@ def _shade(values: np.ndarray[Any, Any], signed: bool, most: float | None = None
     return np.concatenate([colours, alpha[..., None]], -1)
 
 
-def _figure(size: tuple[float, float]) -> Any:
-    from matplotlib.figure import Figure  # noqa: PLC0415  # nobody else waits for it
-
-    return Figure(figsize=size, layout="constrained", dpi=120)
+def _figure(size: tuple[float, float]) -> Still:
+    return Still(figsize=size, layout="constrained", dpi=120)
