@@ -13,8 +13,9 @@
 # %% [markdown]
 # # What does each word do?
 #
-# One prompt, one picture: what each word tells of it that no other word tells, where it is read, where the model
-# sees what it names; and what two words have in common. Then the same for a picture that no prompt has made.
+# One prompt, one picture: what each word tells of it that no other word tells, where it is read, where the
+# model sees what it names; and what two words have in common. Then the same for a picture that no prompt
+# has made.
 
 # %%
 import os
@@ -43,8 +44,8 @@ found.to_frame()
 
 # %% [markdown]
 # ## Where: four questions, four maps
-# *Information*: where the picture is foretold better because the word was read (blue: worse). The colours of each
-# word run to its own most, which stands above it.
+# *Information*: where the picture is foretold better because the word was read (blue: worse). The colours
+# of each word run to its own most, which stands above it.
 
 # %%
 found.plot()
@@ -57,8 +58,8 @@ found.plot()
 found.plot("attention")
 
 # %% [markdown]
-# *Concept* (`found.plot("concept")`): where the model sees what the word names. *Gradient*: which places decide how
-# far the word moves the prediction. Each figure can be had for print:
+# *Concept* (`found.plot("concept")`): where the model sees what the word names. *Gradient*: which places
+# decide how far the word moves the prediction. Each figure can be had for print:
 
 # %%
 found.plot("gradient", static=True)
@@ -71,8 +72,8 @@ found.at(8, 8)
 
 # %% [markdown]
 # ## Two words: alike, alone, together
-# Below the diagonal what both tell alike (below 0: a word misleads until its companion is there), above it what only
-# the two together tell.
+# Below the diagonal what both tell alike (below 0: a word misleads until its companion is there), above it
+# what only the two together tell.
 
 # %%
 found.plot_pairs()
@@ -82,8 +83,8 @@ found.plot_pairs("woman + firefighter")
 
 # %% [markdown]
 # ## A picture of your own
-# Here the same picture, asked about another word: the prompt need not be the one that made it. A file does as well:
-# `image="picture.png"`.
+# Here the same picture, asked about another word: the prompt need not be the one that made it. A file does
+# as well: `image="picture.png"`.
 
 # %%
 wrong = denoscope.explain(
