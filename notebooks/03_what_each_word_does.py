@@ -14,8 +14,8 @@
 # # What does each word do?
 #
 # One prompt, one picture: what each word tells of it that no other word tells, where it is read, where the
-# model sees what it names; and what two words have in common. Then the same for a picture that no prompt
-# has made.
+# model sees what it names; and what two words have in common. Then the same of a picture that is given, and a
+# prompt that did not make it.
 
 # %%
 import os
