@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazily(
         "Channels": "dictionary",
         "Codes": "dictionary",
         "Dictionary": "dictionary",
+        "DictionaryEdit": "dictionary",
         "Learning": "dictionary",
         "Stability": "dictionary",
         "collect_activations": "dictionary",

@@ -26,7 +26,7 @@ class Channels:
         site: what is reconstructed, and where edits act.
         axes: of one sample there, as in ``Layout``: ("channel", "height", "width").
         kind: ``"state"`` encodes the activation itself; ``"update"`` what a block adds, the activation less
-            that at ``source`` (Surkov et al. 2024); ``"transcoder"`` encodes ``source`` and predicts ``site``.
+            that at ``source`` (Surkov et al. 2024); ``"transcoder"`` encodes ``source``, predicts ``site``.
         source: the other site, with the same axes; None for ``"state"``.
         grid: None where a row is one position; where it is a whole map (a kernel as large as the map, Shi et
             al. 2025), the sizes of ``axes`` at ``site``.

@@ -127,7 +127,7 @@ def batch_top_k(pre: Float[Tensor, "row feature"], k: int) -> Codes:
 
 
 def above(pre: Float[Tensor, "row feature"], threshold: Float[Tensor, " feature"]) -> Codes:
-    """Return what lies above 0 and above a threshold of each feature (JumpReLU, Rajamanoharan et al. 2024)."""
+    """Return what lies above 0 and a threshold of each feature (JumpReLU, Rajamanoharan et al. 2024)."""
     return _where(pre, (pre > threshold) & (pre > 0))
 
 

@@ -85,7 +85,7 @@ def collect_activations(  # noqa: PLR0913 - what one run is, and what of it is k
         return _same(ActivationStore.open(folder), about, wanted)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), making(folder), showing(progress) as show:
-        filler = Filler.begun(model, folder, wanted, about, len(seeds), batch)
+        filler = Filler.begun(model, folder, wanted, about, samples=len(seeds), batch=batch)
         for some in filler.left:
             own = (
                 dict(settings)

@@ -63,6 +63,7 @@ class Filler:
         folder: Path,
         sites: Sequence[Site],
         about: dict[str, Any],
+        *,
         samples: int,
         batch: int,
     ) -> Filler:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 import torch
-from torch import Tensor
 
 from ...models.arguments import checked
 from ...models.base import Model, Prompt
@@ -26,16 +25,12 @@ from ...models.store.canonical import json_hash
 from .activations import ActivationStore
 from .channels import Channels, Kernel, Kind
 from .collecting import collect_activations
+from .data import LIKE, Data
 from .files import CURVE
-from .learning import Autoencoder, Learning, Rows, UnitNormAdam
-from .scaling import Scaling
+from .learning import Autoencoder, Learning, UnitNormAdam
 from .value import Dictionary
 
 log = logging.getLogger("denoscope")
-LIKE = 32_768
-"""Rows that scales and first biases are taken of."""
-HELD = 8192
-"""Held-out rows that are measured."""
 DEAD_AFTER = 10_000_000
 """Rows after which an unused feature is dead (Gao et al. 2024); fewer where the store has fewer."""
 LINES = 20
@@ -127,64 +122,6 @@ def _folder(store: str | Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """Rows of one dictionary's channels, scaled."""
-
-    store: ActivationStore
-    channels: Channels
-    read: Scaling
-    made: Scaling
-    level: Tensor | None
-
-    @classmethod
-    def of(cls, store: ActivationStore, channels: Channels, how: Learning) -> tuple[_Data, tuple[float, ...]]:
-        """Return the data of some channels, and the noise levels that biases depend on."""
-        x, y, _ = plain_rows(store, channels, 0, min(LIKE, store.n_rows(channels.site)))
-        made = Scaling.of(y, how.whiten)
-        read = Scaling.of(x, how.whiten) if channels.kind == "transcoder" else made
-        if not how.conditioned:
-            return cls(store, channels, read, made, None), ()
-        if not channels.has_steps:
-            raise UsageError(
-                f"{channels.site} is in a text encoder, which has no steps; leave out conditioned"
-            )
-        sigmas = [step.sigma for step in store.steps]
-        levels = tuple(sorted(set(sigmas), reverse=True))
-        return cls(store, channels, read, made, torch.tensor([levels.index(s) for s in sigmas])), levels
-
-    def held(self) -> Rows:
-        """The rows that are measured: held-out ones, or the first where one sample is all there is."""
-        n = self.store.n_rows(self.channels.site, held=True)
-        some = min(HELD, n or self.store.n_rows(self.channels.site))
-        return self.rows(0, some, held=n > 0)
-
-    def rows(self, start: int, stop: int, held: bool = False) -> Rows:
-        x, y, step = plain_rows(self.store, self.channels, start, stop, held)
-        level = torch.zeros_like(step) if self.level is None else self.level[step]
-        return self.read.scaled(x), self.made.scaled(y), level
-
-    def batch(self, update: int, rows: int, seed: int) -> Rows:
-        """The rows of an update: the store from its beginning to its end, in another order each time."""
-        n = self.store.n_rows(self.channels.site)
-        rows = min(rows, n)
-        turn, i = divmod(update, n // rows)
-        order = torch.randperm(n // rows, generator=torch.Generator().manual_seed(2**20 * seed + turn))
-        start = int(order[i]) * rows
-        return self.rows(start, start + rows)
-
-
-def plain_rows(
-    store: ActivationStore, channels: Channels, start: int, stop: int, held: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what is encoded [row, channel], what is to come out [row, channel], positions of steps [row]."""
-    y, step = store.rows(channels.site, start, stop, held)
-    if channels.source is None:
-        return y, y, step
-    x, _ = store.rows(channels.source, start, stop, held)
-    return (x, y, step) if channels.kind == "transcoder" else (y - x, y - x, step)
-
-
 def learned(
     store: ActivationStore,
     channels: Channels,
@@ -198,7 +135,7 @@ def learned(
     """Train a dictionary on a store; see ``train_dictionary``."""
     if store.kernel == "map":
         channels = replace(channels, grid=tuple(store.about["sites"][str(channels.site)]["grid"]))
-    data, levels = _Data.of(store, channels, how)
+    data, levels = Data.of(store, channels, how)
     features = 4 * len(data.made.shift) if features is None else features
     if not 1 <= k <= features:
         raise UsageError(f"k is {k} of {features} features; it is from 1 to their number")
@@ -245,7 +182,7 @@ def learned(
     return folded(net, data, levels, {**record, "run": dict(store.about["identity"])})
 
 
-def folded(net: Autoencoder, data: _Data, levels: tuple[float, ...], record: Mapping[str, Any]) -> Dictionary:
+def folded(net: Autoencoder, data: Data, levels: tuple[float, ...], record: Mapping[str, Any]) -> Dictionary:
     """Return what was learned, in terms of plain activations; rows of the decoder have mean length 1."""
     read, made = data.read, data.made
     decoder = net.decoder.detach() @ made.back

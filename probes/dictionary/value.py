@@ -28,7 +28,7 @@ from . import files
 from .acting import DictionaryEdit, acting
 from .channels import Channels
 from .codes import Codes, above, joined, top_k
-from .conditioning import mixtures
+from .parameters import fitting, mixtures
 
 CHUNK = 8192
 """Rows whose pre-activations are in memory at once while encoding."""
@@ -82,26 +82,9 @@ class Dictionary:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        n, d = self.decoder.shape if self.decoder.ndim == 2 else (-1, -1)
-        d_in = self.encoder.shape[-1] if self.encoder.ndim else -1
-        steps = max(1, len(self.levels))
-        shapes = {
-            "encoder": (n, d_in),
-            "decoder": (n, d),
-            "encoder_bias": (steps, n),
-            "input_bias": (steps, d_in),
-            "output_bias": (steps, d),
-            "threshold": (n,),
-        }
-        for name, tensor in self.tensors().items():
-            if tuple(tensor.shape) != shapes[name] or not tensor.is_floating_point():
-                raise UsageError(
-                    f"{name} is {tuple(tensor.shape)} of {tensor.dtype}; beside a decoder "
-                    f"{tuple(self.decoder.shape)} and {steps} levels it is {shapes[name]}, of floats"
-                )
-            if not bool(tensor.isfinite().all()):
-                raise UsageError(f"{name} holds values that are not finite; the training diverged")
-            object.__setattr__(self, name, tensor.detach().float())
+        for name, tensor in fitting(self.tensors(), len(self.levels)).items():
+            object.__setattr__(self, name, tensor)
+        n, d, d_in = *self.decoder.shape, self.encoder.shape[1]
         if not 1 <= self.k <= n:
             raise UsageError(f"k is {self.k}; it is from 1 to {n}, the number of features")
         if self.channels.kind != "transcoder" and d_in != d:

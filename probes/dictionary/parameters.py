@@ -1,9 +1,9 @@
-"""Biases that depend on the noise level: known at the levels of training, interpolated between."""
+"""The numbers of a dictionary: which shapes fit, and biases that depend on the noise level."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,3 +65,29 @@ def mixtures(levels: Sequence[float], steps: Step | Sequence[Step] | None, group
     if len(each) != groups:
         raise UsageError(f"{len(each)} steps for {groups} on the first axis; give one for each")
     return torch.stack([mixture(levels, step) for step in each])
+
+
+def fitting(tensors: Mapping[str, Tensor], levels: int) -> dict[str, Tensor]:
+    """Return the tensors of a dictionary in float32.
+
+    Args:
+        tensors: by name.
+        levels: of its biases; 0 is one that counts everywhere.
+
+    Raises:
+        UsageError: for shapes that do not fit together, and values that are no finite floats.
+    """
+    encoder, decoder = tensors["encoder"], tensors["decoder"]
+    n, d = decoder.shape if decoder.ndim == 2 else (-1, -1)
+    d_in, of = encoder.shape[-1] if encoder.ndim else -1, max(1, levels)
+    shapes = {"encoder": (n, d_in), "decoder": (n, d), "threshold": (n,)}
+    shapes |= {"encoder_bias": (of, n), "input_bias": (of, d_in), "output_bias": (of, d)}
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != shapes[name] or not tensor.is_floating_point():
+            raise UsageError(
+                f"{name} is {tuple(tensor.shape)} of {tensor.dtype}; beside a decoder "
+                f"{tuple(decoder.shape)} and {of} levels it is {shapes[name]}, of floats"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise UsageError(f"{name} holds values that are not finite; the training diverged")
+    return {name: tensor.detach().float() for name, tensor in tensors.items()}
