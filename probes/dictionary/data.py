@@ -66,7 +66,7 @@ class Data:
         return self.read.scaled(x), self.made.scaled(y), level
 
     def batch(self, update: int, rows: int, seed: int) -> Rows:
-        """Return the rows of an update: the store from its beginning to its end, in another order each time."""
+        """Return the rows of an update: all of the store, then all of it in another order."""
         n = self.store.n_rows(self.channels.site)
         rows = min(rows, n)
         turn, i = divmod(update, n // rows)

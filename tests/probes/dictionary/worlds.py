@@ -36,7 +36,7 @@ def random_dictionary(channels, d=16, n=24, k=3, seed=0, levels=(), **more):
 
 @dataclass
 class PlantedStore:
-    """What training asks of a store: rows of so many features at a time, in groups that like to come together."""
+    """What training asks of a store: sums of k features, which like to come in groups."""
 
     d: int = 64
     n: int = 256
