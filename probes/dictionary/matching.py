@@ -14,6 +14,9 @@ from ...models.arguments import checked
 from ...models.errors import UsageError
 from .value import Dictionary
 
+APART = 2**61 - 1
+"""Seed of the random directions: that of a training would give its start, near which features stay for long."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stability:
@@ -75,7 +78,7 @@ def stability(a: Dictionary, b: Dictionary) -> Stability:
     if a.channels != b.channels or a.decoder.shape[1] != b.decoder.shape[1]:
         raise UsageError(f"{a} and {b} are not over the same channels, so their features cannot be compared")
     own, other = normalize(a.decoder, dim=-1), normalize(b.decoder, dim=-1)
-    random = normalize(torch.randn(other.shape, generator=torch.Generator().manual_seed(0)), dim=-1)
+    random = normalize(torch.randn(other.shape, generator=torch.Generator().manual_seed(APART)), dim=-1)
     cosines, nearest = _largest(own, other)
     return Stability(cosines, nearest, float(_largest(own, random)[0].mean()))
 

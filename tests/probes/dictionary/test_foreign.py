@@ -95,7 +95,7 @@ def test_the_released_layout_of_sdxl_unbox_computes_its_formula(tiny, tmp_path):
     with pytest.raises(UsageError, match=r"pickled.*weights_only=True.*state_dict.safetensors"):
         read_sdxl_unbox(tmp_path, tiny, AFTER)
     tensors = {"encoder.weight": encoder, "decoder.weight": decoder, "pre_bias": pre_bias,
-               "latent_bias": latent_bias, "stats_last_nonzero": torch.zeros(24, dtype=torch.long)}  # fmt: skip
+               "latent_bias": latent_bias, "stats_last_nonzero": torch.zeros(24)}  # fmt: skip
     save_file(tensors, tmp_path / "state_dict.safetensors")
     d = read_sdxl_unbox(tmp_path, tiny, AFTER)
     assert d.channels == Channels.of(tiny, AFTER, kind="update", source=BEFORE)

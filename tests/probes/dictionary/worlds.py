@@ -48,7 +48,7 @@ class PlantedStore:
     about: dict[str, Any] = field(default_factory=lambda: {"identity": {"weights": None}})
 
     def __post_init__(self):
-        g = rng()
+        g = rng(1234)  # not the seed of any training, whose start would be the truth
         self.truth = normalize(torch.randn(self.n, self.d, generator=g), dim=-1)
         together = torch.randn(self.size, self.n // 4, generator=g).repeat_interleave(4, 1)
         liking = 0.3**0.5 * together + 0.7**0.5 * torch.randn(self.size, self.n, generator=g)
