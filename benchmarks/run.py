@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import closed_form
+import decoding
 import pages
 import sweeping
 import text_solves
@@ -33,6 +34,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "memory": lambda: tracing.measure_memory(rounds=3),
     "sweep": lambda: sweeping.measure(rounds=3),
     "edit": lambda: closed_form.measure(rounds=9),
+    "dictionary": lambda: decoding.measure(rounds=5),
     "solves": lambda: text_solves.measure(rounds=1),
 }
 HEADER = ("what", "against", "measured", "target", "met", "how much")

@@ -15,7 +15,7 @@ from ...models.errors import UsageError
 from .value import Dictionary
 
 APART = 2**61 - 1
-"""Seed of the random directions: that of a training would give its start, near which features stay for long."""
+"""Seed of the random directions; that of a training would give its own start."""
 
 
 @dataclass(frozen=True, eq=False)
