@@ -54,7 +54,7 @@ bench: $(READY)  ## benchmarks against their targets: ratios on this machine; th
 
 findings: $(READY)  ## numbers and pictures in docs/ that come from the embedded models, measured anew
 	@for part in mediation carriers word_places information classification two_denoisers localising truth \
-	  quickfix_settings quickfix_keep own_words edits page_picture; do \
+	  quickfix_settings quickfix_keep own_words edits dictionaries page_picture; do \
 	  echo "benchmarks/$$part.py"; $(PY) benchmarks/$$part.py || exit 1; done
 
 docs: $(READY)  ## the programming reference as pages in build/docs

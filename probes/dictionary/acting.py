@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ...models.adapter import Adapter
@@ -19,6 +19,7 @@ from ..intervene import Intervention, Spec
 from .channels import Channels
 from .codes import Codes, check_features
 
+MOST = torch.finfo(torch.float32).max
 HOW: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "scale": lambda z, by: z * by,
     "add": lambda z, by: z + by,
@@ -131,7 +132,7 @@ def acting(
         raise UsageError(f"an edit is one of scale, add, set; got {', '.join(given) or 'none of them'}")
     ((how, amount),) = given.items()
     by = [float(amount)] * len(chosen) if isinstance(amount, Real) else list(map(float, amount))
-    if len(by) != len(chosen) or not all(map(math.isfinite, by)):
+    if len(by) != len(chosen) or not all(abs(b) <= MOST for b in by):
         raise UsageError(
             f"{how} is {amount}; it is one finite number, or one for each of {len(chosen)} features"
         )

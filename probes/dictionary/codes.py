@@ -40,13 +40,18 @@ class Codes:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        n = len(self.values)
+        n = len(self.values) if self.values.ndim else -1
+        whole = all(t.dtype in (torch.int32, torch.int64) for t in (self.features, self.starts))
         fits = self.values.ndim == self.features.ndim == self.starts.ndim == 1 and n == len(self.features)
-        if not fits or len(self.starts) != prod(self.shape) or min((self.width, *self.shape)) < 0:
+        if (
+            not fits
+            or not whole
+            or len(self.starts) != prod(self.shape)
+            or min((self.width, *self.shape)) < 0
+        ):
             raise UsageError(
-                f"codes are values [entry], features [entry] and starts [row] of {prod(self.shape)} rows "
-                f"{self.shape}; got {tuple(self.values.shape)}, {tuple(self.features.shape)}, "
-                f"{tuple(self.starts.shape)}"
+                f"codes are values [entry], whole features [entry] and starts [row] of {self.shape} rows; got "
+                f"{tuple(self.values.shape)}, {tuple(self.features.shape)}, {tuple(self.starts.shape)}"
             )
         if n and not 0 <= int(self.features.min()) <= int(self.features.max()) < self.width:
             raise UsageError(f"the codes name features beyond 0 to {self.width - 1}")

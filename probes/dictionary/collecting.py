@@ -24,7 +24,7 @@ from ...models.store.sealed import MANIFEST
 from ..trace import expand
 from .activations import ActivationStore
 from .channels import Kernel
-from .filling import Filler, check_same
+from .filling import Filler, check_free, check_same
 
 
 @checked
@@ -75,6 +75,10 @@ def collect_activations(  # noqa: PLR0913 - what one run is, and what of it is k
     when.check(len(plan), len(prompts), model.branch_names(how.guidance))
     if when.branch is None or when.rows is not None:
         raise UsageError(f"a store keeps all samples of one guidance branch; {when} names another choice")
+    if kernel not in ("position", "map") or dtype not in ("float16", "float32"):
+        raise UsageError(
+            f"kernel is {kernel!r}, dtype {dtype!r}; they are 'position' or 'map', 'float16' or 'float32'"
+        )
     about = {
         "identity": _identity(model, how, prompts, seeds, when),
         "kernel": kernel,
@@ -83,6 +87,7 @@ def collect_activations(  # noqa: PLR0913 - what one run is, and what of it is k
     }
     if (folder / MANIFEST).exists():
         return _same(ActivationStore.open(folder), about, wanted)
+    check_free(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), making(folder), showing(progress) as show:
         filler = Filler.begun(model, folder, wanted, about, samples=len(seeds), batch=batch)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...models.errors import DenoscopeError
+from ...models.errors import DenoscopeError, UsageError
 from ...models.site import Site
 from ...models.store.tensor_file import TensorFile
 from .channels import Channels
@@ -34,7 +34,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], channels: Channels, about: 
         "source": None if channels.source is None else str(channels.source),
         "grid": list(channels.grid or ()),
     }
-    FILE.write(path, tensors, {**about, "channels": told})
+    try:
+        FILE.write(path, tensors, {**about, "channels": told})
+    except TypeError as error:
+        raise UsageError(
+            f"the record of the dictionary is no JSON ({error}); keep numbers and texts"
+        ) from error
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Channels, dict[str, Any]]:

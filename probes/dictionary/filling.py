@@ -70,8 +70,6 @@ class Filler:
         """Begin, or go on where another one was cut off."""
         found = cut_off(folder)
         if found is None:
-            if folder.exists() and any(folder.iterdir()):
-                raise FileInTheWayError(f"{folder} holds something else; name a new folder, or delete it")
             batches(samples, batch)  # checks it
             for site in sites:
                 (folder / variable(site)).mkdir(parents=True)
@@ -175,6 +173,12 @@ class Filler:
 
 def _shuffled(n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(n))
+
+
+def check_free(folder: Path) -> None:
+    """Raise FileInTheWayError if a folder holds anything but a store that was cut off."""
+    if folder.exists() and any(folder.iterdir()) and cut_off(folder) is None:
+        raise FileInTheWayError(f"{folder} holds something else; name a new folder, or delete it")
 
 
 def check_same(folder: Path, held: Mapping[str, Any], now: Mapping[str, Any]) -> None:

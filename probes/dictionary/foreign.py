@@ -108,7 +108,8 @@ def read_sae_lens(
             f"{folder} has the architecture {architecture!r}, {other or 'no scaling'} and lacks "
             f"{lacking or 'nothing'}; what is read is {', '.join(ARCHITECTURES)}, without scaling"
         )
-    own = config.get("metadata", {}).get("denoscope", {})
+    metadata = config.get("metadata")
+    own = metadata.get("denoscope", {}) if isinstance(metadata, dict) else {}
     if site is None and not own:
         raise UsageError(f"{folder} does not say which site of {model.name} it is of; give site=")
     kind = own.get("kind") or ("transcoder" if "transcoder" in architecture else "state")

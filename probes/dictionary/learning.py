@@ -62,6 +62,8 @@ class Learning:
         for name in ("updates", "rows"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
+        if not 0 <= self.seed < 2**40:
+            raise UsageError(f"seed is {self.seed}; it is a whole number from 0 to 2**40 - 1")
         if not (0 < self.rate < 1 and 0 <= self.aux < float("inf")):
             raise UsageError(f"rate is {self.rate} and aux {self.aux}; rate is in 0 to 1, aux from 0 up")
 

@@ -33,6 +33,8 @@ from .value import Dictionary
 log = logging.getLogger("denoscope")
 DEAD_AFTER = 10_000_000
 """Rows after which an unused feature is dead (Gao et al. 2024); fewer where the store has fewer."""
+MOST = 2**20
+"""Features of one dictionary."""
 LINES = 20
 """Lines of the record of a training."""
 ACTIVATIONS, FITS = "activations", "fits"
@@ -137,8 +139,10 @@ def learned(
         channels = replace(channels, grid=tuple(store.about["sites"][str(channels.site)]["grid"]))
     data, levels = Data.of(store, channels, how)
     features = 4 * len(data.made.shift) if features is None else features
-    if not 1 <= k <= features:
-        raise UsageError(f"k is {k} of {features} features; it is from 1 to their number")
+    if not 1 <= k <= features <= MOST:
+        raise UsageError(
+            f"k is {k} of {features} features; it is from 1 to their number, that at most {MOST}"
+        )
     n, every = store.n_rows(channels.site), max(1, how.updates // LINES)
     net = Autoencoder(
         data.rows(0, min(LIKE, n)),

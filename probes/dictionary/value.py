@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +89,8 @@ class Dictionary:
             raise UsageError(f"k is {self.k}; it is from 1 to {n}, the number of features")
         if self.channels.kind != "transcoder" and d_in != d:
             raise UsageError(f"it encodes {d_in} channels and decodes {d}; only a transcoder may differ")
-        if self.levels and (
-            not self.channels.has_steps or list(self.levels) != sorted(self.levels, reverse=True)
-        ):
+        falling = all(a >= b >= 0 for a, b in zip((inf, *self.levels), self.levels, strict=False))
+        if self.levels and not (self.channels.has_steps and falling):
             raise UsageError(f"levels are {self.levels}; they fall from the noisiest, at sites with steps")
 
     # what it is ---------------------------------------------------------------------------------------
@@ -195,7 +194,7 @@ class Dictionary:
         if width != self.width:
             raise UsageError(f"codes of {width} features were given; the dictionary has {self.width}")
         flat = (
-            codes @ self.decoder.to(codes)
+            codes.float() @ self.decoder.to(codes.device)
             if isinstance(codes, Tensor)
             else codes.times(self.decoder.to(codes.values.device))
         )
@@ -295,4 +294,4 @@ class Dictionary:
 
 
 def _text(sigma: float) -> float | str:
-    return sigma if math.isfinite(sigma) else str(sigma)
+    return sigma if isfinite(sigma) else str(sigma)
