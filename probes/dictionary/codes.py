@@ -50,7 +50,7 @@ class Codes:
             or min((self.width, *self.shape)) < 0
         ):
             raise UsageError(
-                f"codes are values [entry], whole features [entry] and starts [row] of {self.shape} rows; got "
+                f"codes are values [entry], whole features [entry], starts [row] of {self.shape} rows; got "
                 f"{tuple(self.values.shape)}, {tuple(self.features.shape)}, {tuple(self.starts.shape)}"
             )
         if n and not 0 <= int(self.features.min()) <= int(self.features.max()) < self.width:
