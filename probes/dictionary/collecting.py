@@ -73,12 +73,7 @@ def collect_activations(  # noqa: PLR0913 - what one run is, and what of it is k
     model = model.sized(how.size)
     wanted, plan = expand(model, sites), model.steps(how)
     when.check(len(plan), len(prompts), model.branch_names(how.guidance))
-    if when.branch is None or when.rows is not None:
-        raise UsageError(f"a store keeps all samples of one guidance branch; {when} names another choice")
-    if kernel not in ("position", "map") or dtype not in ("float16", "float32"):
-        raise UsageError(
-            f"kernel is {kernel!r}, dtype {dtype!r}; they are 'position' or 'map', 'float16' or 'float32'"
-        )
+    _check(when, kernel, dtype)
     about = {
         "identity": _identity(model, how, prompts, seeds, when),
         "kernel": kernel,
@@ -92,11 +87,8 @@ def collect_activations(  # noqa: PLR0913 - what one run is, and what of it is k
     with torch.no_grad(), making(folder), showing(progress) as show:
         filler = Filler.begun(model, folder, wanted, about, samples=len(seeds), batch=batch)
         for some in filler.left:
-            own = (
-                dict(settings)
-                if isinstance(how.negative, str)
-                else {**settings, "negative": how.negative[some]}
-            )
+            negative = how.negative if isinstance(how.negative, str) else how.negative[some]
+            own = settings | {"negative": negative}
             watching = [filler.watching(site, some.start, when) for site in wanted]
             for _ in model.sample(prompts[some], seeds=seeds[some], interventions=watching, **own):
                 pass  # what is wanted was written on the way
@@ -104,6 +96,15 @@ def collect_activations(  # noqa: PLR0913 - what one run is, and what of it is k
             show(some.stop, len(seeds), "sampling")
         filler.close()
     return ActivationStore.open(folder)
+
+
+def _check(when: When, kernel: str, dtype: str) -> None:
+    if when.branch is None or when.rows is not None:
+        raise UsageError(f"a store keeps all samples of one guidance branch; {when} names another choice")
+    if kernel not in ("position", "map") or dtype not in ("float16", "float32"):
+        raise UsageError(
+            f"kernel is {kernel!r}, dtype {dtype!r}; they are 'position' or 'map', 'float16' or 'float32'"
+        )
 
 
 def _identity(

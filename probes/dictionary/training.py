@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Unpack
 
 import torch
+from torch import Tensor
 
 from ...models.arguments import checked
 from ...models.base import Model, Prompt
@@ -27,7 +28,7 @@ from .channels import Channels, Kernel, Kind
 from .collecting import collect_activations
 from .data import LIKE, Data
 from .files import CURVE
-from .learning import Autoencoder, Learning, UnitNormAdam
+from .learning import Autoencoder, Learning, Rows, UnitNormAdam
 from .value import Dictionary
 
 log = logging.getLogger("denoscope")
@@ -155,23 +156,11 @@ def learned(
         records=-(-how.updates // every),
     )
     told = {"features": features, "k": k, **asdict(how), "store": json_hash(store.about)}
-    held = data.held()
-
-    def loss(update: int, _: torch.Generator) -> Tensor:
-        if update % every == 0:
-            line = (update, *net.measured(held, data.made.plain))
-            net.record[update // every] = torch.tensor(line, dtype=torch.float64)
-            log.info(
-                "update %d: loss %.4g, explained %.3f and %.3f, %.3g on, %.1f %% dead",
-                *line[:5],
-                100 * line[5],
-            )
-        return net.loss(data.batch(update, how.rows, how.seed))
-
     about = {**told, "channels": str(channels)}
+    held = data.held()
     fit(
         net,
-        loss,
+        _loss(net, data, held, every),
         steps=how.updates,
         optimizer=partial(UnitNormAdam, decoder=net.decoder, rate=how.rate),
         schedule=how.factor,
@@ -184,6 +173,19 @@ def learned(
     found = dict(zip(CURVE[1:], net.measured(held, data.made.plain), strict=True))
     record = {"held_out": found, "curve": net.record.tolist(), "learning": told}
     return folded(net, data, levels, {**record, "run": dict(store.about["identity"])})
+
+
+def _loss(net: Autoencoder, data: Data, held: Rows, every: int) -> Callable[[int, torch.Generator], Tensor]:
+    """Return the loss of an update, which writes a line of the record every so many updates."""
+
+    def loss(update: int, _: torch.Generator) -> Tensor:
+        if update % every == 0:
+            line = (update, *net.measured(held, data.made.plain))
+            net.record[update // every] = torch.tensor(line, dtype=torch.float64)
+            log.info("update %d: loss %.4g, explained %.3f and %.3f, %.3g on, dead %.3f", *line)
+        return net.loss(data.batch(update, net.how.rows, net.how.seed))
+
+    return loss
 
 
 def folded(net: Autoencoder, data: Data, levels: tuple[float, ...], record: Mapping[str, Any]) -> Dictionary:
