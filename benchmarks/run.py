@@ -19,6 +19,7 @@ from pathlib import Path
 
 import classification
 import closed_form
+import decoding
 import information
 import pages
 import sweeping
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "memory": lambda: tracing.measure_memory(rounds=3),
     "sweep": lambda: sweeping.measure(rounds=3),
     "edit": lambda: closed_form.measure(rounds=9),
+    "dictionary": lambda: decoding.measure(rounds=5),
     "solves": lambda: text_solves.measure(rounds=1),
     "maps": lambda: word_heat.measure(rounds=3),
     "classes": classification.measure,

@@ -25,7 +25,7 @@ import xarray as xr
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from denoscope import analysis, editing
+from denoscope import analysis, editing, probes
 from denoscope.analysis import intervals, metrics, scores
 from denoscope.editing import ridge
 from denoscope.guidance import CFG
@@ -76,6 +76,17 @@ EXCEPTIONS = {
     "Model.time": FAMILY,
     "Intervention.parts": FAMILY,
     "Observer.parts": FAMILY,
+    "Channels.check": FAMILY,
+    "Channels.restored": OURS,
+    "Channels.rows": OURS,
+    "Codes.times": OURS,
+    "Dictionary.check": FAMILY,
+    "DictionaryEdit": OURS,
+    "DictionaryEdit.on": "that of every Intervention",
+    "DictionaryEdit.parts": FAMILY,
+    "Learning.factor": OURS,
+    "Stability": OURS,
+    "ActivationStore": OURS,
     "When.check": FAMILY,
     "State": OURS,
     "Trace": OURS,
@@ -319,6 +330,7 @@ class World:
             "Strata.seeds": (Strata().seeds, {"picture": 0, "draw": 0, "levels": range(2)}),
             "Strata.reached": (Strata().reached, {"value": 1.0, "error": 0.1}),
             **self.bank(),
+            **self.dictionaries(),
             "invert": (invert, {"model": model, "images": run.images, "prompts": ["a cat"], "steps": 2,
                                 "guidance": 1.0, "progress": None}),
         }  # fmt: skip
@@ -335,6 +347,71 @@ class World:
             "ErrorBank.densities": (made.densities, pair),
             "ErrorBank.map": (made.map, {**pair, "weight": "v"}),
         }
+
+    def dictionaries(self) -> dict[str, Call]:
+        """Valid calls of what sparse dictionaries are made and asked by."""
+        model, few = self.model, probes.Learning(updates=1, rows=8)
+        run: dict[str, Any] = {"prompts": ["a cat"], "seeds": [0], "batch": 2, "when": denoscope.When(),
+                               "progress": None, "steps": 1}  # fmt: skip
+        given = {"model": model, "site": SITE, "features": 4, "k": 2, "store": None, "kind": "state",
+                 "source": None, "kernel": "position", "learning": few, **run}  # fmt: skip
+        d = probes.train_dictionary(**given)
+        store = probes.collect_activations(model, SITE, ["a cat"], seeds=[0], steps=1, store="activations")
+        codes = d.encode(self.run[SITE])
+        d.save("dictionary.safetensors")
+        probes.write_sae_lens(d, "sae")
+        one, two = {"site": SITE, "held": False}, {"steps": None}
+        fields = {n: getattr(d, n) for n in ("channels", "encoder", "decoder", "encoder_bias", "input_bias",
+                                             "output_bias", "k")}  # fmt: skip
+        unbox = {"encoder.weight": torch.ones(4, 16), "decoder.weight": torch.ones(16, 4),
+                 "pre_bias": torch.ones(16), "latent_bias": torch.ones(4)}  # fmt: skip
+        Path("unbox").mkdir()
+        save_file(unbox, "unbox/state_dict.safetensors")
+        Path("unbox/config.json").write_text('{"k": 2, "d_model": 16}')
+
+        def written(dictionary: Any, folder: Any) -> None:
+            shutil.rmtree("sae out", ignore_errors=True)
+            probes.write_sae_lens(dictionary, folder)
+
+        return {
+            "train_dictionary": (probes.train_dictionary, given),
+            "collect_activations": (probes.collect_activations, {
+                "model": model, "sites": [SITE], "store": "activations", "kernel": "position",
+                "dtype": "float16", **run}),
+            "Learning": (probes.Learning, {
+                "selection": "top-k", "pre_bias": True, "conditioned": False, "whiten": False, "aux": 0.1,
+                "updates": 2, "rows": 8, "rate": 0.1, "seed": 0}),
+            "ActivationStore.open": (probes.ActivationStore.open, {"folder": "activations"}),
+            "ActivationStore.n_rows": (store.n_rows, one),
+            "ActivationStore.n_channels": (store.n_channels, {"site": SITE}),
+            "ActivationStore.rows": (store.rows, {**one, "start": 0, "stop": 2}),
+            "Channels": (probes.Channels, {"site": denoscope.Site(SITE), "axes": ("token", "channel")}),
+            "Channels.of": (probes.Channels.of, {"model": model, "site": SITE, "kind": "state",
+                                                 "source": None, "grid": None}),
+            "Codes": (probes.Codes, {"values": codes.values, "features": codes.features,
+                                     "starts": codes.starts, "shape": codes.shape, "width": 4}),
+            "Codes.of": (codes.of, {"features": [0, 2]}),
+            "Dictionary": (probes.Dictionary, {**fields, "threshold": None, "levels": (), "model": None,
+                                               "record": {}}),
+            "Dictionary.encode": (d.encode, {"x": self.run[SITE], **two}),
+            "Dictionary.decode": (d.decode, {"codes": codes, **two}),
+            "Dictionary.decode dense": (d.decode, {"codes": codes.dense(), **two}),
+            "Dictionary.direction": (d.direction, {"feature": 0}),
+            "Dictionary.edit": (self.acting(d.edit), {"features": [0], "scale": 2.0, "steps": [0],
+                                                      "branch": "cond"}),
+            "Dictionary.edit add": (d.edit, {"features": 0, "add": [1.0]}),
+            "Dictionary.edit set": (d.edit, {"features": 0, "set": 1.0}),
+            "Dictionary.transferred": (d.transferred, {"model": model}),
+            "Dictionary.save": (d.save, {"path": "saved.safetensors"}),
+            "Dictionary.load": (probes.Dictionary.load, {"path": "dictionary.safetensors"}),
+            "Stability.share": (probes.stability(d, d).share, {"cosine": 0.5}),
+            "stability": (probes.stability, {"a": d, "b": d}),
+            "write_sae_lens": (written, {"dictionary": d, "folder": "sae out"}),
+            "read_sae_lens": (probes.read_sae_lens, {"folder": "sae", "model": model, "site": SITE,
+                                                     "source": None}),
+            "read_sdxl_unbox": (probes.read_sdxl_unbox, {
+                "folder": "unbox", "model": model, "site": "unet/mid.attn.0/resid.post"}),
+        }  # fmt: skip
 
     def acting(self, make: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that makes an intervention, and lets it act in a run like the world's own."""
