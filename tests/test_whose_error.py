@@ -297,7 +297,7 @@ class World:
             "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1}),
             "Direction.at": (d.at, {"model": model}),
             "Direction.component": (d.at(model).component, {"x": torch.ones(1, 3, 16)}),
-            "Direction.steer": (d.steer, {"alpha": 2.0, "when": when}),
+            "Direction.steer": (d.steer, {"strength": 2.0, "when": when, "steps": None, "gate": None}),
             "Direction.ablate": (d.ablate, {"when": when}),
             "Direction.save": (d.save, {"path": "saved.safetensors"}),
             "Direction.load": (d.load, {"path": "direction.safetensors"}),

@@ -158,7 +158,7 @@ def test_what_leads_nowhere_is_refused():
     for make in (lambda: d - d, lambda: 0 * d, lambda: math.nan * d):
         with pytest.raises(ValueError, match=r"non-zero vector|at every site it is zero"):
             make()
-    with pytest.raises(ValueError, match="alpha is inf"):
+    with pytest.raises(ValueError, match="strength is inf"):
         d.steer(math.inf)
     with pytest.raises(ValueError, match="Direction\\(site, vector\\), or"):
         Direction(TOKENS)
