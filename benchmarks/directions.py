@@ -2,8 +2,8 @@
 
 Skin tone, gender, style and colour: whether the judge's log odds follow the strength, and how far one unit
 of it goes, beside prompt words, an edit of weights, and random directions of equal length; whether the other
-of two subjects stays; and what directions at one site detect and steer, method by method. Writes the tables of
-docs/directions.md. Each evaluation is kept in --output under a hash of the weights: a run that was stopped
+of two subjects stays; and what directions at one site detect and steer, method by method. Writes the tables
+of docs/directions.md. Each evaluation is kept in --output under a hash of the weights: a run that was stopped
 goes on. Some 35 minutes of one core; ``--small`` tries all of it in two, and writes nothing.
 """
 

@@ -42,6 +42,7 @@ from denoscope.probes import intervene
 from denoscope.probes.attach import attached
 from denoscope.probes.denoising_errors import Strata, error_bank
 from denoscope.probes.direction import Direction
+from denoscope.probes.directions.token_rows import TokenRows
 from denoscope.probes.invert import invert
 from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
@@ -273,6 +274,8 @@ class World:
     def probes(self) -> dict[str, Call]:
         model, run, when = self.model, self.run, denoscope.When()
         d, move = Direction(SITE, torch.ones(16)), intervene.zero(SITE)
+        side = Direction(SITE, torch.eye(16)[0])
+        rows = Direction("unet/in/text", torch.ones(3, 16), rows=TokenRows())
         d.save("direction.safetensors")
         run.save("run.zarr")
         at = {"site": SITE, "values": run, "when": when}
@@ -294,13 +297,20 @@ class World:
             "intervening": (entered(lambda model, given: intervene.intervening(model, *_several(given))),
                             {"model": model, "given": [intervene.zero(LAYER)]}),
             "Observer": (Observer, {"sites": {"q": SITE}, "fn": lambda *_: None, "when": when}),
-            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1}),
+            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1, "rows": None, "about": {}}),
             "Direction.at": (d.at, {"model": model}),
             "Direction.component": (d.at(model).component, {"x": torch.ones(1, 3, 16)}),
             "Direction.steer": (d.steer, {"strength": 2.0, "when": when, "steps": None, "gate": None}),
             "Direction.ablate": (d.ablate, {"when": when}),
+            "Direction.of": (rows.of, {"subject": "cat"}),
+            "Direction.gate": (d.gate, {"above": 0.2, "whole": True}),
+            "Direction.dot": (d.dot, {"other": d}),
+            "Direction.cosine": (d.cosine, {"other": d}),
+            "Direction.project": (d.project, {"other": d}),
+            "Direction.orthogonal": (all_of(d.orthogonal, "others"), {"others": [side]}),
+            "Direction.noted": (lambda why: d.noted(why=why), {"why": "to see"}),
             "Direction.save": (d.save, {"path": "saved.safetensors"}),
-            "Direction.load": (d.load, {"path": "direction.safetensors"}),
+            "Direction.load": (d.load, {"path": "direction.safetensors", "model": model}),
             "scale": (self.acting(intervene.scale), {"site": SITE, "factor": 2.0, "when": when}),
             "zero": (self.acting(intervene.zero), {"site": SITE, "when": when}),
             "patch": (self.acting(intervene.patch), {**at, "tokens": [0]}),

@@ -42,8 +42,8 @@ def jacobian_directions(
     """Return the directions at a site along which the prediction of a prompt changes most.
 
     The strongest come first; they are of length 1 and orthogonal. ``about["singular_value"]`` is how much the
-    prediction changes for a step along each, over all samples together. Directions of one sample alone are its
-    own: give several.
+    prediction changes for a step along each, over all samples together. Directions of one sample alone are
+    its own: give several.
 
     Args:
         model: an opened model.

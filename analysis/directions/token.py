@@ -79,8 +79,7 @@ def token_direction(
         raise UsageError(f"{len(subjects)} subjects for {len(positive)} pairs; give one, or one a pair")
     about = {
         "rows": list(chosen),
-        "positive": list(positive),
-        "negative": list(negative),
+        "pairs": [list(pair) for pair in zip(positive, negative, strict=True)],
         "subject": subjects,
         "method": "contrast" if method == "contrast" else "learned",
     }

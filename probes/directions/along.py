@@ -94,9 +94,8 @@ class Along:
 
     def unit(self) -> Along:
         """Return it with vectors of length 1."""
-        long = self.vector.double()
-        norm = torch.linalg.vector_norm(long, dim=-1, keepdim=True)
-        return replace(self, vector=torch.where(norm > 0, long / norm, long).to(self.vector))
+        norm = torch.linalg.vector_norm(self.vector.double(), dim=-1, keepdim=True)
+        return replace(self, vector=self.vector * torch.where(norm > 0, 1 / norm, 0).to(self.vector))
 
     def dot(self, x: Tensor, context: CallContext | None = None) -> Tensor:
         """Return ``x·v``; the channel axis is kept, of size 1."""

@@ -40,7 +40,7 @@ def test_after_ablation_nothing_is_left(tiny, site):
     placed = d.at(tiny)
     assert placed.component(before).abs().max() > 0.1
     assert placed.component(after).abs().max() < 1e-5
-    torch.testing.assert_close(after + placed.component(before) * placed.unit()._along(before), before)
+    torch.testing.assert_close(after + placed.component(before) * placed.unit().along.over(before), before)
 
 
 @given(alpha=numbers, length=numbers)
