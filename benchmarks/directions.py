@@ -54,7 +54,8 @@ class Attribute:
 
     Args:
         positive: text with it, of a subject.
-        negative: text without it; these are steered.
+        negative: text with its opposite.
+        neutral: text that says neither; these are steered.
         attribute: which the judge knows.
         label: which value of it; of a subject.
         known: subjects that directions are found with.
@@ -63,6 +64,7 @@ class Attribute:
 
     positive: str
     negative: str
+    neutral: str
     attribute: str
     label: str
     known: Sequence[str]
@@ -72,28 +74,26 @@ class Attribute:
         """Both texts of each subject."""
         return [self.positive.format(s) for s in subjects], [self.negative.format(s) for s in subjects]
 
+    def plain(self, subjects: Sequence[str]) -> list[str]:
+        """What is steered, of each subject."""
+        return [self.neutral.format(s) for s in subjects]
+
     def metric(self, subjects: Sequence[str], *, odds: bool) -> Metric:
         """What the judge says of the attribute: log odds, or a probability."""
         kind, judge = judge_log_odds if odds else judge_probability, load_judge("emoji")
-        _, plain = self.texts(subjects)
-        pairs = zip(plain, subjects, strict=True)
+        pairs = zip(self.plain(subjects), subjects, strict=True)
         return by_prompt({t: kind(judge, self.attribute, self.label.format(s)) for t, s in pairs})
 
 
+PLAIN = "a noto emoji of a {}"
 ATTRIBUTES: Mapping[str, Attribute] = {
-    "dark skin": Attribute(
-        "a noto emoji of a dark skin {}", "a noto emoji of a light skin {}", "skin", "dark", JOBS, HELD
-    ),
-    "woman": Attribute(
-        "a noto emoji of a woman {}", "a noto emoji of a man {}", "gender", "woman", JOBS, HELD
-    ),
-    "flat style": Attribute(
-        "a flat emoji of a {}", "a noto emoji of a {}", "style", "flat", THINGS, HELD_THINGS
-    ),
-    "blue": Attribute(
-        "a noto emoji of a blue {}", "a noto emoji of a red {}", "concept", "blue {}",
-        ("circle", "square"), ("heart",),
-    ),
+    "dark skin": Attribute("a noto emoji of a dark skin {}", "a noto emoji of a light skin {}", PLAIN,
+                           "skin", "dark", JOBS, HELD),
+    "woman": Attribute("a noto emoji of a woman {}", "a noto emoji of a man {}", PLAIN,
+                       "gender", "woman", JOBS, HELD),
+    "flat style": Attribute("a flat emoji of a {}", PLAIN, PLAIN, "style", "flat", THINGS, HELD_THINGS),
+    "blue": Attribute("a noto emoji of a blue {}", "a noto emoji of a red {}", PLAIN,
+                      "concept", "blue {}", ("circle", "square"), ("heart",)),
 }  # fmt: skip
 OTHERS = ("dog", "pizza", "rocket", "red heart")
 """Second subjects, which stand on the right."""
@@ -144,7 +144,7 @@ def evaluated(model: denoscope.Model, name: str, sizes: Sizes, folder: Path) -> 
     """Every direction of an attribute, tried on subjects that it was not found with."""
     a = ATTRIBUTES[name]
     subjects = list(a.held)[: sizes.held]
-    words, plain = a.texts(subjects)
+    words, plain = a.texts(subjects)[0], a.plain(subjects)
     found = {}
     for way, direction in directions(model, a, sizes, folder).items():
         path = folder / f"{name}-{way}.zarr"
@@ -167,8 +167,8 @@ def evaluated(model: denoscope.Model, name: str, sizes: Sizes, folder: Path) -> 
 
 
 def requests(a: Attribute, subjects: Sequence[str]) -> dict[str, str]:
-    """What an edit makes of each subject's words: "man cook" becomes "woman cook"."""
-    texts = zip(*a.texts(subjects), strict=True)
+    """What an edit makes of each subject's words: "cook" becomes "woman cook"."""
+    texts = zip(a.texts(subjects)[0], a.plain(subjects), strict=True)
     short = [(p.removeprefix("a noto emoji of a "), n.removeprefix("a noto emoji of a ")) for p, n in texts]
     return {n: p for p, n in short}
 
@@ -235,7 +235,7 @@ def subjects(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
         pairs = list(zip(list(a.held)[: sizes.held], OTHERS * 2, strict=False))
         texts = {
             k: [t.format(s) + f" and a {o}" for s, o in pairs]
-            for k, t in (("+", a.positive), ("-", a.negative))
+            for k, t in (("+", a.positive), ("-", a.neutral))
         }
         for way, direction in directions(model, a, sizes, folder).items():
             path = folder / f"{name}-{way}-two.zarr"
@@ -274,7 +274,8 @@ def detected(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
                 score = score_direction(
                     model,
                     random_like(made) if way == "random" else made,
-                    *a.texts(tested),
+                    a.texts(tested)[0],
+                    a.plain(tested),
                     metric=a.metric(tested, odds=True),
                     **sizes.run,  # type: ignore[arg-type]
                 )
