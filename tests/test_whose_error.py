@@ -462,7 +462,9 @@ class World:
             "jacobian_directions": (analysis.jacobian_directions, {
                 "model": model, "site": SITE, "prompts": ["a cat"], "seeds": [0], "step": 0, "rank": 1,
                 "iterations": 1, "steps": 1}),
-            "calibrated": (analysis.calibrated, {**tried, **bright, "unit": 1e-9, "strengths": [1.0]}),
+            "calibrated": (analysis.calibrated, {
+                **tried, "direction": Direction("unet/out/eps", torch.eye(4)[0]), "unit": 0.5,
+                "metric": lambda outcome: outcome.latents[:, 0].mean((1, 2)), "strengths": [1.0]}),
             "score_direction": (analysis.score_direction, {
                 **run, **pair, **bright, "direction": d, "subject": ["cat", "dog"],
                 "when": denoscope.When()}),
