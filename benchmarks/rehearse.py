@@ -37,6 +37,12 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     },
     "carriers": lambda m: {"WORDS": m.WORDS[::13], "PEOPLE": 1, "FEW": 4, "SEEDS": range(1), "STEPS": 2},
     "word_places": lambda _: {"SCENES": 3, "BLOCK": 2, "CHECKED": 2},
+    "word_experiments": lambda m: {"FULL": m.SMALL},
+    "dictionaries": lambda m: {
+        **{"RUN": {"seeds": range(4), "steps": 2}, "FORMS": m.FORMS[:1]},
+        **{"UPDATES": 4, "ROWS": 32},
+    },
+    "directions": lambda m: {"FULL": m.SMALL},
     "information": lambda m: {"SIZES": m.Sizes(draws=2, samples=8, pairs=1, pictures=1, captions=3)},
     "classification": lambda m: {"SIZES": m.Sizes(pictures=2, learned=4, seeds=1, models=m.MODELS[:1])},
     "two_denoisers": lambda _: {"DRAWS": 1, "STEPS": 2},

@@ -42,6 +42,7 @@ from denoscope.probes import intervene
 from denoscope.probes.attach import attached
 from denoscope.probes.denoising_errors import Strata, error_bank
 from denoscope.probes.direction import Direction
+from denoscope.probes.directions.token_rows import TokenRows
 from denoscope.probes.invert import invert
 from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
@@ -195,7 +196,14 @@ class World:
         self.run = trace(self.model, ["a cat"], seeds=[0], steps=2, sites=[SITE, PROBS])
         self.edit = editing.quickfix(self.model, {"cat": "dog"})
         self.judge = judges.load_judge("emoji")
-        self.calls = {**self.values(), **self.models(), **self.probes(), **self.edits(), **self.analyses()}
+        self.calls = {
+            **self.values(),
+            **self.models(),
+            **self.probes(),
+            **self.edits(),
+            **self.analyses(),
+            **self.directed(),
+        }
 
     def values(self) -> dict[str, Call]:
         step, prompt = self.run.steps[0], self.run.prompts[0]
@@ -284,6 +292,8 @@ class World:
     def probes(self) -> dict[str, Call]:
         model, run, when = self.model, self.run, denoscope.When()
         d, move = Direction(SITE, torch.ones(16)), intervene.zero(SITE)
+        side = Direction(SITE, torch.eye(16)[0])
+        rows = Direction("unet/in/text", torch.ones(3, 16), rows=TokenRows())
         d.save("direction.safetensors")
         run.save("run.zarr")
         at = {"site": SITE, "values": run, "when": when}
@@ -305,13 +315,21 @@ class World:
             "intervening": (entered(lambda model, given: intervene.intervening(model, *_several(given))),
                             {"model": model, "given": [intervene.zero(LAYER)]}),
             "Observer": (Observer, {"sites": {"q": SITE}, "fn": lambda *_: None, "when": when}),
-            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1}),
+            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1,
+                                       "rows": None, "about": {}}),
             "Direction.at": (d.at, {"model": model}),
             "Direction.component": (d.at(model).component, {"x": torch.ones(1, 3, 16)}),
-            "Direction.steer": (d.steer, {"alpha": 2.0, "when": when}),
+            "Direction.steer": (d.steer, {"strength": 2.0, "when": when, "steps": None, "gate": None}),
             "Direction.ablate": (d.ablate, {"when": when}),
+            "Direction.of": (rows.of, {"subject": "cat"}),
+            "Direction.gate": (d.gate, {"above": 0.2, "whole": True}),
+            "Direction.dot": (d.dot, {"other": d}),
+            "Direction.cosine": (d.cosine, {"other": d}),
+            "Direction.project": (d.project, {"other": d}),
+            "Direction.orthogonal": (all_of(d.orthogonal, "others"), {"others": [side]}),
+            "Direction.noted": (lambda why: d.noted(why=why), {"why": "to see"}),
             "Direction.save": (d.save, {"path": "saved.safetensors"}),
-            "Direction.load": (d.load, {"path": "direction.safetensors"}),
+            "Direction.load": (d.load, {"path": "direction.safetensors", "model": model}),
             "scale": (self.acting(intervene.scale), {"site": SITE, "factor": 2.0, "when": when}),
             "zero": (self.acting(intervene.zero), {"site": SITE, "when": when}),
             "patch": (self.acting(intervene.patch), {**at, "tokens": [0]}),
@@ -497,6 +515,52 @@ class World:
             "solve": (ridge.solve, keys),
         }  # fmt: skip
 
+    def directed(self) -> dict[str, Call]:
+        """Valid calls of what finds and tries directions."""
+        model, pair = self.model, {"positive": ["a red cat", "a red dog"], "negative": ["a cat", "a dog"]}
+        run = {"model": model, "seeds": [0, 1], "steps": 1, "guidance": 1.0, "batch": 4, "progress": None}
+        bright = {"metric": metrics.latent_distance(torch.zeros(model.latent_shape))}
+        d = analysis.site_direction(site=SITE, **pair, **run)
+        tried = {**run, "direction": d, "prompts": ["a cat"], "subject": "cat", "when": denoscope.When()}
+        steered = analysis.evaluate_direction(**tried, metrics={"far": bright["metric"]})
+        steered.save("steering.zarr")
+        fit = {"steps": 1, "draws": 1, "scales": 1, "scale": (0.1, 1.0), "space": "eps", "rate": 0.1,
+               "seeds": [0], "sampling_steps": 1, "guidance": 1.0, "seed": 0}  # fmt: skip
+        return {
+            "token_direction": (analysis.token_direction, {
+                "model": model, **pair, "subject": ["cat", "dog"], "rows": ["subject", "end"],
+                "method": "contrast", "neutral": None, "progress": None}),
+            "Learned": (analysis.Learned, fit),
+            "read_delta": (analysis.read_delta, {
+                "model": model, "delta": {"tokenwise_delta.oai_clip_vit_l": torch.ones(16)}}),
+            "site_direction": (analysis.site_direction, {
+                **run, **pair, "site": SITE, "method": "mean", "when": denoscope.When()}),
+            "acting_steps": (analysis.acting_steps, {"direction": d, "share": 0.5}),
+            "jacobian_directions": (analysis.jacobian_directions, {
+                "model": model, "site": SITE, "prompts": ["a cat"], "seeds": [0], "step": 0, "rank": 1,
+                "iterations": 1, "steps": 1}),
+            "calibrated": (analysis.calibrated, {
+                **tried, "direction": Direction("unet/out/eps", torch.eye(4)[0]), "unit": 0.5,
+                "metric": lambda outcome: outcome.latents[:, 0].mean((1, 2)), "strengths": [1.0]}),
+            "score_direction": (analysis.score_direction, {
+                **run, **pair, **bright, "direction": d, "subject": ["cat", "dog"],
+                "when": denoscope.When()}),
+            "evaluate_direction": (analysis.evaluate_direction, {
+                **tried, "metrics": {"far": bright["metric"]}, "strengths": [1.0],
+                "beside": {"words": ["a dog"]}, "randoms": 1}),
+            "DirectionScore": (analysis.DirectionScore, {
+                "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "effect": 0.0, "effect_low": 0.0,
+                "effect_high": 0.0, "natural": 0.0, "metric": "far", "samples": 2}),
+            "Steering": (analysis.Steering, {"data": steered.data}),
+            "Steering.monotone": (steered.monotone, {"level": 0.9}),
+            "Steering.to_frame": (steered.to_frame, {"level": 0.9}),
+            "Steering.changes": (steered.changes, {"strength": 1.0, "level": 0.9}),
+            "Steering.save": (lambda path: steered.save(path), {"path": "steering.zarr"}),
+            "Steering.load": (analysis.Steering.load, {"path": "steering.zarr"}),
+            "cosine_table": (analysis.cosine_table, {"directions": {"d": d}}),
+            "random_like": (analysis.random_like, {"direction": d, "seed": 1}),
+        }  # fmt: skip
+
     def analyses(self) -> dict[str, Call]:
         model, judge = self.model, self.judge
         mapped = {"words": ["cat"], "time": "mean", "by": "all", "size": (8, 8)}
@@ -652,6 +716,8 @@ class World:
             "text_fit": (metrics.text_fit, {"judge": judge, "text": "a cat"}),
             "judge_probability": (metrics.judge_probability, {"judge": judge, "attribute": "style",
                                                               "label": "noto"}),
+            "judge_log_odds": (metrics.judge_log_odds, {"judge": judge, "attribute": "style",
+                                                        "label": "noto"}),
             "latent_distance": (metrics.latent_distance, {"reference": self.run.latents}),
             "Case": (Case, {
                 "prompt": "a cat", "about": "cat", "change_to": "dog", "model": "emoji", "seeds": 1,
