@@ -281,10 +281,10 @@ def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Seque
         if key in done:
             continue
         metric = judge_probability(judge, question.attribute, question.label)
-        begun = time.perf_counter()
+        asked, begun = Asked(model, question, metric, seeds, place), time.perf_counter()
         # a comparison puts the plant into its second model itself
         with nullcontext() if name.startswith(UNPLANTED) else place.applied(model):
-            scores, rows = method(Asked(model, question, metric, seeds, place))
+            scores, rows = method(asked)
         row = dict(zip(("kind", "place", "asked", "method"), key, strict=True))
         spent = {"rows": rows, "seconds": time.perf_counter() - begun}
         known.append({**row, **judged(asked, scores), **spent})
