@@ -272,7 +272,8 @@ def studies(number: int | None) -> Iterator[tuple[str, int, Planted, Question, s
 
 def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Sequence[int]) -> pd.DataFrame:
     """Ask what the table does not hold yet."""
-    known = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    # an empty cell is no question's name, and no missing number
+    known = pd.read_csv(path, converters={"asked": str}).to_dict("records") if path.is_file() else []
     done = {(r["kind"], r["place"], r["asked"], r["method"]) for r in known}
     judge = load_judge("emoji")
     path.parent.mkdir(parents=True, exist_ok=True)
