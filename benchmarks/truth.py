@@ -270,10 +270,14 @@ def studies(number: int | None) -> Iterator[tuple[str, int, Planted, Question, s
                     yield kind, i, place, question, name, method
 
 
+def read(path: Path) -> pd.DataFrame:
+    """What was measured; a question without a name has an empty one, which is no missing number."""
+    return pd.read_csv(path, dtype={"asked": object}).fillna({"asked": ""})
+
+
 def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Sequence[int]) -> pd.DataFrame:
     """Ask what the table does not hold yet."""
-    # an empty cell is no question's name, and no missing number
-    known = pd.read_csv(path, converters={"asked": str}).to_dict("records") if path.is_file() else []
+    known = read(path).to_dict("records") if path.is_file() else []
     done = {(r["kind"], r["place"], r["asked"], r["method"]) for r in known}
     judge = load_judge("emoji")
     path.parent.mkdir(parents=True, exist_ok=True)
