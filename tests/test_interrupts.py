@@ -108,8 +108,8 @@ def leaves_nothing(name, n, watch, leftovers):
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_ctrl_c_at_twenty_moments_leaves_nothing(name, watch, leftovers):
-    leaves_nothing(name, 20, watch, leftovers)
+def test_ctrl_c_at_ten_moments_leaves_nothing(name, watch, leftovers):
+    leaves_nothing(name, 10, watch, leftovers)
 
 
 @pytest.mark.stress
