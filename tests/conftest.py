@@ -24,7 +24,7 @@ from torch import nn  # noqa: E402
 # With 2 cores, torch's default threads made the same tests 20 times slower.
 torch.set_num_threads(1)
 
-hypothesis.settings.register_profile("few", max_examples=15, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("few", max_examples=10, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("many", max_examples=300, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
