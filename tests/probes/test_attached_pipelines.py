@@ -125,7 +125,7 @@ def watched(pipe, *, sites=(), branch="cond", **options):
     return run, images, run.trace[wanted[0]]
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.stress), 4.0])
 @pytest.mark.parametrize("name", MADE)
 def test_watching_changes_nothing_and_the_trace_ends_in_the_picture(name, guidance):
     pipe = opened(name)

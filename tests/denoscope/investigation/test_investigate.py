@@ -117,6 +117,7 @@ def test_other_settings_do_not_mix_with_a_run(case, finished):
     assert (finished / "report.html").exists()
 
 
+@pytest.mark.stress
 def test_fresh_takes_away_the_old_run_and_nothing_else(case, tmp_path):
     small = replace(case, seeds=1, steps=1)
     investigate(small, tmp_path)
@@ -180,7 +181,7 @@ def test_quicker_asks_the_same():
 
 @pytest.mark.parametrize(
     ("make", "denoiser"),
-    [(tiny_sdxl, "UNet"), (tiny_pixart_sigma, "transformer"), long(tiny_flux, "transformer")],
+    [long(tiny_sdxl, "UNet"), (tiny_pixart_sigma, "transformer"), long(tiny_flux, "transformer")],
 )
 def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp_path):
     make().save_pretrained(tmp_path / "model")
