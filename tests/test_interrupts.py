@@ -21,6 +21,8 @@ from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.interrupting import interrupt, moments
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 ATTENTION = "unet/mid.attn.0.0/cross_attn"
 READS = "text_encoder/layer.0/self_attn"
 RUN = {"seeds": [0], "steps": 1}

@@ -14,6 +14,8 @@ from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import trace
 from tests.models.families.test_families import shortened
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 TEXTS, OTHERS = ["a cat", "a red dog"], ["a Cook emoji", "a dog"]
 PICTURE = Image.effect_noise((16, 16), 80).convert("RGB")
 MASK = Image.new("L", (16, 16), 255)
