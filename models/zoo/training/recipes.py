@@ -148,7 +148,14 @@ _CALL = {"height": 64, "width": 64}
 
 RECIPES = {
     "emoji": Recipe(
-        "unet", new_unet, UNet2DConditionModel, _stable_diffusion, judges=JUDGES, mix=_MIX, call=_CALL
+        "unet",
+        new_unet,
+        UNet2DConditionModel,
+        _stable_diffusion,
+        judges=JUDGES,
+        mix=_MIX,
+        drop_skips=0.15,
+        call=_CALL,
     ),
     "emoji-dit": Recipe(
         "transformer",
