@@ -19,8 +19,10 @@ from pages import ROOT, bounds, table, write
 import denoscope
 from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
 from denoscope.analysis.metrics import Metric, Outcome, by_prompt, judge_probability
+from denoscope.models import zoo
 from denoscope.models.judges import load_judge
 from denoscope.models.store.fingerprint import fingerprint
+from denoscope.probes.intervene import Intervention
 
 PAGE = "docs/mediation.md"
 WORD, PROMPT = "firefighter", "a noto emoji of a woman {}"
@@ -198,6 +200,23 @@ def unet_table(found: Mediation, in_place: Mediation, most: int = 8) -> str:
     return f"{total(found)}\n\n" + table(("site", "share, clean trajectory", "share, in place"), rows)
 
 
+def blocks(model: denoscope.Model, scenes: int = 16, steps: int = 10) -> str:
+    """How far the finished latents move when a block of the UNet says nothing, in per cent of their size."""
+    captions = [scene.caption for scene in zoo.data().scenes[:scenes]]
+    run: dict[str, Any] = {"seeds": range(scenes), "steps": steps}
+    clean = denoscope.trace(model, captions, **run).latents
+    moved = {}
+    for site in model.sites("unet/**/resid.post"):
+        silent = Intervention(site, lambda x, _: torch.zeros_like(x))
+        other = denoscope.trace(model, captions, interventions=[silent], **run).latents
+        moved[str(site)] = float((other - clean).square().mean().sqrt() / clean.square().mean().sqrt())
+    inner = {site: moved.pop(site) for site in sorted(moved, key=lambda site: moved[site])[:6]}
+    rows = [(f"`{site}`", f"{share:.0%}") for site, share in inner.items()]
+    rows.append((f"each of the other {len(moved)}", f"at least {min(moved.values()):.0%}"))
+    said = f"{scenes} composed scenes, {steps} steps, guidance {model.default_guidance:g}"
+    return f"{said}.\n\n" + table(("what is set to 0", "root mean square of the change"), rows)
+
+
 @bfloat16()
 def main() -> None:
     """Measure and write."""
@@ -213,6 +232,7 @@ def main() -> None:
     write(PAGE, "four", text_table(found["four"]))
     write(PAGE, "padding", padding_line(found["padding"]))
     write(PAGE, "attributes", attribute_table(found["attributes"]))
+    write(PAGE, "blocks", blocks(model))
     write(PAGE, "unet", unet_table(found["trajectory"], found["in_place"]))
 
 
