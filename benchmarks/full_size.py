@@ -1,9 +1,9 @@
 """One denoising step at real size, watched and not: ``python benchmarks/full_size.py sd-1.5``.
 
-The configuration is the published one, the weights are random (time and memory do not depend on their values),
-in bfloat16, or in float32 on a CPU that cannot multiply it. Bare and traced runs alternate, each in a process
-of its own, so that peak memory is its own. All outputs of cross- or joint attention are traced. With a GPU:
-``--device cuda``.
+The configuration is the published one, the weights are random (time and memory do not depend on their
+values), in bfloat16, or in float32 on a CPU that cannot multiply it. Bare and traced runs alternate, each in
+a process of its own, so that peak memory is its own. All outputs of cross- or joint attention are traced.
+With a GPU: ``--device cuda``.
 """
 
 from __future__ import annotations
