@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -95,11 +94,4 @@ def render(data: xr.Dataset, frame: pd.DataFrame, command: str) -> str:
         "style": STYLE,
         "script": script(),
     }
-    return rendered("steered.html.jinja", page=_safe(page))
-
-
-def _safe(page: Mapping[str, Any]) -> dict[str, Any]:
-    """Mark what we wrote ourselves, style and script; everything else is escaped."""
-    from markupsafe import Markup  # noqa: PLC0415  # jinja's
-
-    return {**page, "style": Markup(page["style"]), "script": Markup(page["script"])}  # noqa: S704 - ours
+    return rendered("steered.html.jinja", page=page)

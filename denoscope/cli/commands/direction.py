@@ -61,17 +61,9 @@ def fit(  # noqa: PLR0913  # one option each
     Then:  denoscope steer "a noto emoji of a judge" woman.safetensors --subject judge
     """
     from ...analysis import site_direction, token_direction
-    from ...models.errors import UsageError
 
     check_new(output)
-    chosen = method or ("contrast" if site is None else "mean")
-    if chosen not in METHODS or (chosen == "contrast") != (site is None):
-        raise UsageError(
-            f"--method is {chosen!r} {'without' if site is None else 'with'} --site; it is contrast in the "
-            f"text, and {', '.join(METHODS[1:])} at a site"
-        )
-    if site is None and not subject:
-        raise UsageError("--subject is missing: whose attribute is it? Name a word of the texts")
+    chosen = _method(method, site, subject)
     model = open_model(how, to)
     with to.bars() as show:
         if site is None:
@@ -82,6 +74,21 @@ def fit(  # noqa: PLR0913  # one option each
             found = site_direction(model, site, positive, negative, **settings)
     found.save(output)
     _tell(to, {str(output): found}, written=[output])
+
+
+def _method(method: str | None, site: str | None, subject: list[str] | None) -> str:
+    """The method that was named, or the usual one; an error if it does not go with the rest."""
+    from ...models.errors import UsageError
+
+    chosen = method or ("contrast" if site is None else "mean")
+    if chosen not in METHODS or (chosen == "contrast") != (site is None):
+        raise UsageError(
+            f"--method is {chosen!r} {'without' if site is None else 'with'} --site; it is contrast in the "
+            f"text, and {', '.join(METHODS[1:])} at a site"
+        )
+    if site is None and not subject:
+        raise UsageError("--subject is missing: whose attribute is it? Name a word of the texts")
+    return chosen
 
 
 def show(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,6 +11,20 @@ from rich.markup import escape
 from ..opening import check_new, open_model
 from ..options import JudgedRuns, PromptArg
 from ..output import Output, command_line, rows, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+
+MeasureOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What is measured: an attribute of the judge, 'gender=woman' (in logits), or a text, "
+        "'a woman' (how well it fits the picture); once for each.",
+        show_default=False,
+    ),
+]
 
 
 def steer(  # noqa: PLR0913  # one option each
@@ -29,14 +43,7 @@ def steer(  # noqa: PLR0913  # one option each
     start: Annotated[
         int, typer.Option("--from-step", help="The first step that is steered, counted from 0.")
     ] = 0,
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What is measured: an attribute of the judge, 'gender=woman' (in logits), or a text, "
-            "'a woman' (how well it fits the picture); once for each.",
-            show_default=False,
-        ),
-    ] = None,
+    measure: MeasureOpt = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("steered"),
     run: JudgedRuns = JudgedRuns(seeds=2, steps=20),
     to: Output = Output(),
@@ -71,14 +78,19 @@ def steer(  # noqa: PLR0913  # one option each
         made.save(output / "results.zarr")
         page = made.page(output / "steered.html", command=command_line())
     frame = made.to_frame()
+    to.result(
+        {"page": str(page), "results": str(output / "results.zarr"), "strengths": rows(frame)},
+        _means(frame),
+        f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
+        written=[page],
+    )
+
+
+def _means(frame: pd.DataFrame) -> Table:
+    """The mean of each measure at each strength."""
     means = frame.pivot_table(index="strength", columns="metric", values="mean", sort=False)
     cells = [
         (f"{s:+g}" if s else "0", *(f"{v:.3g}" for v in row))
         for s, row in zip(means.index, means.values, strict=True)
     ]
-    to.result(
-        {"page": str(page), "results": str(output / "results.zarr"), "strengths": rows(frame)},
-        table(["strength", *map(str, means.columns)], cells),
-        f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
-        written=[page],
-    )
+    return table(["strength", *map(str, means.columns)], cells)
