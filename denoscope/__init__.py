@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .probes.observe import Observer
     from .probes.sweep.sweeping import SweepRun, sweep
     from .probes.trace import Trace, trace
+    from .steering.steered import steered
 
 __version__ = version("denoscope")
 
@@ -62,6 +63,7 @@ __all__ = [
     "load",
     "models",
     "probes",
+    "steered",
     "sweep",
     "trace",
 ]
@@ -86,6 +88,7 @@ _HOMES = {
     "intervening": "probes.intervene",
     "investigate": "investigation.investigate",
     "load": "models.load",
+    "steered": "steering.steered",
     "sweep": "probes.sweep",
     "trace": "probes.trace",
 }

@@ -37,6 +37,7 @@ NAMES = [
     "load",
     "models",
     "probes",
+    "steered",
     "sweep",
     "trace",
 ]

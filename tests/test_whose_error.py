@@ -548,6 +548,8 @@ class World:
             "evaluate_direction": (analysis.evaluate_direction, {
                 **tried, "metrics": {"far": bright["metric"]}, "strengths": [1.0],
                 "beside": {"words": ["a dog"]}, "randoms": 1}),
+            "steered": (denoscope.steered, {
+                **tried, "strengths": [1.0], "measures": {"far": bright["metric"]}}),
             "DirectionScore": (analysis.DirectionScore, {
                 "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "effect": 0.0, "effect_low": 0.0,
                 "effect_high": 0.0, "natural": 0.0, "metric": "far", "samples": 2}),

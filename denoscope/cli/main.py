@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import bench
+from .commands import bench, direction
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -22,6 +22,7 @@ from .commands.investigate import investigate
 from .commands.locate import locate
 from .commands.robustness import robustness
 from .commands.sites import sites
+from .commands.steer import steer
 from .commands.trace import trace
 from .faults import Plain
 from .groups import expanded
@@ -72,12 +73,19 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
     "Look": (generate, explain, sites, trace),
     "Find": (locate,),
-    "Change": (edit, export),
+    "Change": (edit, export, steer),
     "Check": (evaluate, robustness),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(expanded(command))
+
+directions = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Find the direction of an attribute; look at it."
+)
+directions.command()(expanded(direction.fit))
+directions.command()(expanded(direction.show))
+app.add_typer(directions, name="direction", rich_help_panel="Find")
 
 compared = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Compare methods on many concepts."

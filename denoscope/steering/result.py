@@ -1,0 +1,90 @@
+"""What steering painted, strength by strength, as a value: table, figures, page and widget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+import torch
+
+from ..analysis.intervals import interval
+from ..analysis.stored import Stored
+from ..models.arguments import checked
+from ..models.errors import StateError
+from ..models.html import panel, pictures, table
+from ..models.store.disk import write_bytes
+from .page import render, shown
+
+MOVED = "moved"
+"""How far the latents moved from the plain ones: root mean square."""
+OVER = ("prompt", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Steered(Stored):
+    """Pictures of prompts and seeds, steered with several strengths, and what was measured on each.
+
+    Args:
+        data: ``pictures`` [strength, prompt, seed, row, column, channel], uint8; ``values`` [strength,
+            metric, prompt, seed]. The metric "moved" is the root mean square change of the latents.
+    """
+
+    needed: ClassVar[frozenset[str]] = frozenset({"pictures", "values", "direction", "subject"})
+
+    def __repr__(self) -> str:
+        sizes = {name: self.data.sizes[name] for name in ("strength", *OVER)}
+        return f"Steered({sizes}; measured {', '.join(map(str, self.data['metric'].values))})"
+
+    def _repr_html_(self) -> str:
+        row = self.data["pictures"].isel(prompt=0, seed=0)
+        images = torch.from_numpy(row.values).movedim(-1, 1) / 255
+        names = [f"strength {s:g}" for s in row["strength"].values]
+        frame = self.to_frame()
+        return panel(
+            repr(self), pictures(images, names, len(names)), table(list(frame), frame.itertuples(index=False))
+        )
+
+    @checked
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return each metric's mean over prompts and seeds: strength, metric, mean, low, high.
+
+        An interval over one prompt and one seed is not known: NaN.
+        """
+        values = self.data["values"]
+        frame = interval(values, OVER, level).to_dataframe().reset_index()
+        return frame[["strength", "metric", "mean", "low", "high"]]
+
+    @checked
+    def page(self, path: str | Path, *, command: str = "") -> Path:
+        """Write the page: one HTML file with a slider over the strengths that works offline; return its path.
+
+        Args:
+            path: of the file; an older one is replaced.
+            command: how the page says it was made.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, render(self.data, self.to_frame(), command).encode())
+        return path
+
+    def widget(self) -> Any:
+        """Return the slider as a widget for notebooks: the same script as the page's.
+
+        Raises:
+            RuntimeError: without anywidget, which the extra "notebooks" brings.
+        """
+        try:
+            from .widget import Slider  # noqa: PLC0415  # anywidget is an extra
+        except ModuleNotFoundError as error:
+            if error.name not in ("anywidget", "traitlets"):
+                raise
+            raise StateError(
+                "the slider in a notebook needs anywidget: pip install 'denoscope[notebooks]'; "
+                "page('steered.html') works without"
+            ) from error
+        return Slider(shown=shown(self.data, self.to_frame()))
