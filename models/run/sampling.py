@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from ..adapter import Adapter
 from ..arguments import checked
 from ..errors import StateError, UsageError
-from ..guidance.value import Combined, Guidance
+from ..guidance.parts import Combined
+from ..guidance.value import Guidance, label
 from ..places.account import Account
 from ..places.intervention import Intervention, Probe, intervening, parts_of
 from ..places.unchanged import condition, same
@@ -71,8 +72,9 @@ def sample(
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
     prompts_read = tuple(reading.prompts["cond"])
-    for i, t in list(enumerate(scheduler.timesteps))[start.index :]:
-        step = Step(i, float(t), noise_level(scheduler, i))
+    steps = [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
+    guidance.check(model, steps)
+    for step, t in list(zip(steps, scheduler.timesteps, strict=True))[start.index :]:
         model_input = scaled(scheduler, x, t)
         call = _calling(model, (step,) * len(model_input), reading, planned, account)
         if recompute:
@@ -82,9 +84,26 @@ def sample(
         x = _stepped(scheduler, made.combined, t, x, sources, eta=sampling.eta)
         kept = (scheduler, sources, memory)
         yield State(
-            step, x, model_input, made.combined.output, made.outputs, made.rows, prompts_read, account, kept
+            step,
+            x,
+            model_input,
+            made.combined.output,
+            made.outputs,
+            made.rows,
+            _added(guidance, made),
+            prompts_read,
+            account,
+            kept,
         )
     account.close()
+
+
+def _added(guidance: Guidance, made: Guided) -> Mapping[str, Tensor]:
+    """What each part of the guidance added to the conditional output."""
+    cond, output = made.outputs.get("cond"), made.combined.output
+    if made.combined.added or cond is None or output is cond:
+        return made.combined.added
+    return {label(guidance): output - cond}
 
 
 def _going_on(model: Adapter, start: SamplerState, seeds: Sequence[int], sampling: Sampling) -> SamplerState:
