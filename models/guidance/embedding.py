@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
 from torch import Tensor
 
 from ..arguments import check_fields
@@ -41,7 +40,7 @@ class EmbeddingMatch(Gradient):
     """
 
     judge: Embedder
-    pictures: Float[Tensor, "sample 3 height width"]
+    pictures: Tensor
     scale: float
     normalised: bool = False
     steps: ActsAt = None

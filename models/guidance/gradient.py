@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from ..arguments import check_fields
 from ..errors import UsageError
@@ -82,7 +83,7 @@ class Gradient(Term):
     def change(self, output: Tensor, outputs: Mapping[Branch, Tensor], context: GuidanceContext) -> Tensor:  # noqa: ARG002
         """Return what moves the estimate up the score."""
         scheduler, step = context.model.scheduler, context.each
-        with torch.enable_grad():
+        with torch.enable_grad(), saved_tensors_hooks(_as_it_is, _as_it_is):  # whole within checkpoints too
             x = context.model_input.detach().clone().requires_grad_()
             a, s = scales(scheduler, step, x)
             if bool((torch.as_tensor(a) == 0).any()):
@@ -148,6 +149,10 @@ def _gradient(score: Tensor, x: Tensor) -> Tensor:
     if not bool(found.isfinite().all()):
         raise UsageError("the score's gradient is not finite; a log of 0, or a division by 0, in the score?")
     return found
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def _length(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..adapter import Adapter
@@ -185,8 +186,10 @@ class Sum(Guidance):
         added = {} if self.base is None else {label(self.base): output - cond}
         for name, term in self.named():
             change = term.added(output, outputs, context)
+            if term.strength:
+                added[name] = torch.zeros_like(output) if change is None else change
             if change is not None:
-                output, added[name] = output + change, change
+                output = output + change
         return Combined(output, combined.direction, combined.memory, added)
 
     def named(self) -> Iterator[tuple[str, Term]]:

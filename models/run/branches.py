@@ -42,12 +42,16 @@ class Guided:
     rows: int
 
 
-def branch_interventions(guidance: Guidance, model: Adapter) -> tuple[Intervention, ...]:
-    """Return what the branches of a guidance change of themselves."""
+def branch_interventions(
+    guidance: Guidance, model: Adapter, steps: Sequence[Step]
+) -> tuple[Intervention, ...]:
+    """Return what the branches of a guidance change of themselves, of those that any of the steps needs."""
+    needed = _wanted(guidance, steps, {})
     return tuple(
         replace(i, when=replace(i.when, branch=branch.name))
         for branch in guidance.branches(model)
         for i in branch.interventions
+        if needed is None or branch.name in needed
     )
 
 

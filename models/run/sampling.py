@@ -58,22 +58,23 @@ def sample(
         raise StateError(_SURROUNDED)
     check_eta(model.scheduler, sampling.eta)
     guidance = sampling.guided(model)
-    planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
+    start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
+    steps = _steps(start.scheduler)
+    guidance.check(model, steps)
+    own = branch_interventions(guidance, model, steps[start.index :])
+    planned = parts_of(model, (*own, *interventions))
     account = Account(planned)
     with intervening(model, *planned, account=account):
         reading = read(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
     account.check_samples(len(prompts))
-    start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
     for each in planned:
         each.when.check(len(start.scheduler.timesteps), len(seeds), reading.branches)
     sources = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
     prompts_read = tuple(reading.prompts["cond"])
-    steps = [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
-    guidance.check(model, steps)
     for step, t in list(zip(steps, scheduler.timesteps, strict=True))[start.index :]:
         model_input = scaled(scheduler, x, t)
         call = _calling(model, (step,) * len(model_input), reading, planned, account)
@@ -96,6 +97,11 @@ def sample(
             kept,
         )
     account.close()
+
+
+def _steps(scheduler: Any) -> list[Step]:
+    """The steps of a begun scheduler."""
+    return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
 
 
 def _added(guidance: Guidance, made: Guided) -> Mapping[str, Tensor]:
@@ -228,7 +234,8 @@ def denoised(
         )
     for step in dict.fromkeys(each):
         check_step(model.scheduler, step)
-    planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
+    own = branch_interventions(guidance, model, list(dict.fromkeys(each)))
+    planned = parts_of(model, (*own, *interventions))
     with intervening(model, *planned) as account:
         reading = read(model, guidance, prompts, negative)
         account.check_samples(len(prompts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Unpack
 
@@ -15,6 +16,11 @@ from ...models.guidance.cfg import CFG
 from ...models.guidance.linear_ag import LinearAG
 from ...models.run.sampling import Sampling, SamplingOptions
 
+FEWEST = 10
+"""Numbers to fit on for each number that is fitted."""
+RCOND = 1e-4
+"""Outputs of neighbouring steps are nearly dependent; what lies below this would be blown up, step by step."""
+
 
 @checked
 def fit_linear_ag(
@@ -27,8 +33,10 @@ def fit_linear_ag(
 ) -> LinearAG:
     """Fit the numbers of LinearAG on guided runs (Castillo et al. 2025).
 
-    Ordinary least squares over all coordinates of all samples, in double precision, one fit a step: the
-    unconditional output on the conditional ones up to that step and the unconditional ones before it.
+    Least squares over all coordinates of all samples, in double precision, one fit a step: the unconditional
+    output on the conditional ones up to that step and the unconditional ones before it. What will be
+    estimated is an estimate here too, in the fits of later steps: fits on true histories alone, as written in
+    the paper, explain more and blow their own errors up when they are used.
 
     Args:
         model: an opened model.
@@ -38,7 +46,7 @@ def fit_linear_ag(
         **settings: how it is sampled, as in ``Sampling``; guidance is a scale or a CFG, and that of the result.
 
     Raises:
-        ValueError: for steps that the run does not have, and for runs that are not guided.
+        ValueError: for steps that the run does not have, runs that are not guided, and too few samples.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> fit = fit_linear_ag(load(tiny_sd()), ["a cat"], seeds=[0], computed=[0, 2], guidance=4.0, steps=4)
@@ -55,16 +63,23 @@ def fit_linear_ag(
             uncond.append(state.outputs["uncond"].flatten().double().cpu())
             steps.append(state.step)
     n = len(steps)
-    a, b, r2 = torch.zeros(n, n), torch.zeros(n, n), []
+    if len(cond[0]) < FEWEST * 2 * n:
+        raise UsageError(
+            f"{len(prompts)} samples have {len(cond[0])} numbers for fits of up to {2 * n - 1}; give "
+            f"{math.ceil(FEWEST * 2 * n * len(prompts) / len(cond[0]))} samples or more"
+        )
+    a, b, r2, known = torch.zeros(n, n), torch.zeros(n, n), [], list[Tensor]()
     for t in range(n):
-        found, explained = _fit(torch.stack([*cond[: t + 1], *uncond[:t]], 1), uncond[t])
+        x = torch.stack([*cond[: t + 1], *known], 1)
+        found = _fit(x, uncond[t])
         a[t, : t + 1], b[t, :t] = found[: t + 1].float(), found[t + 1 :].float()
-        r2.append(explained)
+        r2.append(1 - float((uncond[t] - x @ found).square().sum() / uncond[t].square().sum()))
+        known.append(uncond[t] if t in computed else x @ found)
     return LinearAG(guidance, a, b, tuple(sorted(computed)), tuple(s.t for s in steps), tuple(r2))
 
 
-def _fit(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
-    """Least squares of y [row] on x [row, feature], without a constant; and the share of y² explained."""
-    found = torch.linalg.lstsq(x, y[:, None], driver="gelsd").solution[:, 0]  # columns are nearly dependent
-    left = (y - x @ found).square().sum() / y.square().sum()
-    return found, 1 - float(left)
+def _fit(x: Tensor, y: Tensor) -> Tensor:
+    """Least squares of y [row] on x [row, feature], without a constant."""
+    length = x.norm(dim=0).clamp(min=torch.finfo(x.dtype).tiny)
+    found = torch.linalg.lstsq(x / length, y[:, None], rcond=RCOND, driver="gelsd").solution[:, 0]
+    return found / length

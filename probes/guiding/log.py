@@ -98,9 +98,7 @@ class LogKeeper:
         self.steps.append(step)
         self.output.append(_length(flat))
         parts = {name: x.detach().flatten(1).float() for name, x in added.items()}
-        self.added.append(
-            {name: (_length(x), torch.cosine_similarity(x, flat, dim=1).cpu()) for name, x in parts.items()}
-        )
+        self.added.append({name: (_length(x), _cosine(x, flat)) for name, x in parts.items()})
         self.numbers.append({name: x.detach().float().cpu() for name, x in (numbers or {}).items()})
 
     def result(self) -> GuidanceLog | None:
@@ -124,6 +122,12 @@ class LogKeeper:
     def _over_steps(self, part: str, which: int, n: int, missing: float) -> Tensor:
         none = (torch.full((n,), missing),) * 2
         return torch.stack([added.get(part, none)[which] for added in self.added])
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Not a number where nothing was added."""
+    found = torch.cosine_similarity(x, y, dim=1)
+    return found.masked_fill((x == 0).all(1), math.nan).cpu()
 
 
 def _length(x: Tensor) -> Tensor:
