@@ -16,6 +16,9 @@ from ..run.levels import Step
 ActsAt: TypeAlias = Mapping[int, float] | Collection[int] | None
 """Indices of steps, ``range(12)``; a factor for each, ``linear(20)``; None is all steps, at factor 1."""
 
+MOST = 10_000
+"""Steps that no run exceeds."""
+
 
 def check_acts(what: str, steps: ActsAt, n_steps: int | None = None) -> None:
     """Raise ValueError for steps at which nothing can act.
@@ -68,7 +71,7 @@ def linear(steps: int) -> dict[int, float]:
     """Return factors that rise in a line from 0, with mean 1 (Wang et al. 2024, "linear").
 
     Raises:
-        ValueError: for fewer than 2 steps.
+        ValueError: for fewer than 2 steps, and more than any run has.
 
     >>> linear(3)
     {0: 0.0, 1: 1.0, 2: 2.0}
@@ -81,7 +84,7 @@ def cosine(steps: int) -> dict[int, float]:
     """Return factors that rise as half a cosine from 0, with mean 1 (Wang et al. 2024, "cosine").
 
     Raises:
-        ValueError: for fewer than 2 steps.
+        ValueError: for fewer than 2 steps, and more than any run has.
 
     >>> {i: round(f, 6) for i, f in cosine(3).items()}
     {0: 0.0, 1: 1.0, 2: 2.0}
@@ -90,6 +93,6 @@ def cosine(steps: int) -> dict[int, float]:
 
 
 def _shares(steps: int) -> list[tuple[int, float]]:
-    if steps < 2:
-        raise UsageError(f"steps is {steps}; factors rise over 2 steps or more, as many as the run has")
+    if not 2 <= steps <= MOST:
+        raise UsageError(f"steps is {steps}; factors rise over 2 to {MOST} steps, as many as the run has")
     return [(i, i / (steps - 1)) for i in range(steps)]

@@ -45,9 +45,9 @@ class RegionPreserve(Term):
         check_fields(self)
         check_strength("RegionPreserve", "weight", self.weight)
         check_acts("RegionPreserve", self.steps)
-        if not bool(self.reference.isfinite().all()):
-            raise UsageError("the reference of RegionPreserve holds values that are not finite")
-        if not bool(((self.mask >= 0) & (self.mask <= 1)).all()):
+        if not self.reference.is_floating_point() or not bool(self.reference.isfinite().all()):
+            raise UsageError("the reference of RegionPreserve is clean latents: finite floating point numbers")
+        if self.mask.is_complex() or not bool(((self.mask >= 0) & (self.mask <= 1)).all()):
             raise UsageError("the mask of RegionPreserve has values outside of 0 (free) to 1 (kept)")
 
     def __repr__(self) -> str:

@@ -120,8 +120,8 @@ def composition_gap(
     True
     """
     guidance = Sampling(**settings).guided(model)
-    if len(texts) < 2 or len(set(texts)) < len(texts):
-        raise UsageError(f"the texts are {list(texts)}; give two or more, each once")
+    if len(texts) < 2 or len(set(texts)) < len(texts) or not all(texts):
+        raise UsageError(f"the texts are {list(texts)}; give two or more, each once and none of them empty")
     if not isinstance(guidance, CFG):
         raise UsageError(f"guidance is {guidance}; the gap is measured on runs of a scale, or of a CFG")
     if not model.conditional:

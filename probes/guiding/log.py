@@ -11,10 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.arguments import checked
 from ...models.drawn import Figure, figure
+from ...models.errors import NotFoundError
 from ...models.html import panel, table
 from ...models.run.levels import Step
 from ...models.run.state import State
+from ...models.suggest import near
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +51,15 @@ class GuidanceLog:
         rows = [(n, float(self.share(n).mean()), float(self.cosines[n].nanmean())) for n in self.lengths]
         return panel(repr(self), table(("part", "share of the output", "cosine with it"), rows))
 
+    @checked
     def share(self, part: str) -> Float[Tensor, "step sample"]:
-        """Return how long what a part added is beside the output, [step, sample]."""
+        """Return how long what a part added is beside the output, [step, sample].
+
+        Raises:
+            LookupError: if the guidance has no such part.
+        """
+        if part not in self.lengths:
+            raise NotFoundError(f"the guidance has no part {part!r}; {near(part, self.lengths)}")
         return self.lengths[part] / self.output.clamp(min=torch.finfo(self.output.dtype).tiny)
 
     def to_frame(self) -> pd.DataFrame:

@@ -161,7 +161,7 @@ def test_schedules(tiny):
     for factors in (linear(20), cosine(20)):
         assert len(factors) == 20 and sum(factors.values()) / 20 == pytest.approx(1)
         assert list(factors.values()) == sorted(factors.values()) and factors[0] == 0
-    with pytest.raises(ValueError, match="steps is 1; factors rise over 2 steps or more"):
+    with pytest.raises(ValueError, match="steps is 1; factors rise over 2 to 10000 steps"):
         linear(1)
 
 
