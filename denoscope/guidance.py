@@ -1,4 +1,4 @@
-"""Guidance as a value: ``denoscope.trace(..., guidance=CFG(4.0))``, terms, and what one of your own is made of."""
+"""Guidance as a value, ``trace(..., guidance=CFG(4.0))``; terms; and what one of your own is made of."""
 
 from .models.guidance import (
     CFG,

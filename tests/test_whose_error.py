@@ -265,8 +265,7 @@ class World:
             "LinearAG": (g.LinearAG, fit),
             "linear": (g.linear, {"steps": 3}),
             "cosine": (g.cosine, {"steps": 3}),
-            "GuidanceLog.share": (trace(self.model, ["a cat"], seeds=[0], steps=1, guidance=2.0).guidance.share,
-                                  {"part": "CFG"}),
+            "GuidanceLog.share": (self.run.guidance.share, {"part": "CFG"}),
             "composition_gap": (probes.composition_gap, {"texts": ["red", "cat"], "joint": "red cat", **run}),
             "fit_linear_ag": (probes.fit_linear_ag, {"prompts": ["a cat"], "computed": [0], **run}),
         }  # fmt: skip

@@ -34,7 +34,9 @@ def check_acts(what: str, steps: ActsAt, n_steps: int | None = None) -> None:
         raise UsageError(f"{what} acts at steps {steps!r}; they are indices 0, 1, ... (0 is the noisiest)")
     factors = steps.values() if isinstance(steps, Mapping) else ()
     if wrong := [f for f in factors if not math.isfinite(f)]:
-        raise UsageError(f"{what} has the factor {wrong[0]} at a step; factors are finite, 1 is full strength")
+        raise UsageError(
+            f"{what} has the factor {wrong[0]} at a step; factors are finite, 1 is full strength"
+        )
     if n_steps is not None and max(steps) >= n_steps:
         raise UsageError(
             f"{what} acts at steps up to {max(steps)}, but the run has steps 0 to {n_steps - 1}; "

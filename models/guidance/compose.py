@@ -42,7 +42,9 @@ class Compose(Term):
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.weights or not all(self.weights):
-            raise UsageError(f"the weights are {dict(self.weights)!r}; give texts with weights: {{'red': 4.0}}")
+            raise UsageError(
+                f"the weights are {dict(self.weights)!r}; give texts with weights: {{'red': 4.0}}"
+            )
         for text, weight in self.weights.items():
             check_strength("Compose", f"the weight of {text!r}", weight)
         check_acts("Compose", self.steps)

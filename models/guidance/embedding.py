@@ -1,4 +1,4 @@
-"""Guidance towards pictures that a judge embeds like others: the identity term of LDFaceNet, for any judge."""
+"""Guidance towards pictures that a judge embeds like others: LDFaceNet's identity term, for any judge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .value import check_strength
 
 @runtime_checkable
 class Embedder(Protocol):
-    """What is asked of a judge: cosines of pictures with pictures; the embedded one and ``clip_judge`` can."""
+    """What is asked of a judge, cosines of pictures with pictures: the embedded one can, and ``clip_judge``."""
 
     def similarity(self, images: Tensor, others: Tensor, /) -> Tensor:
         """Cosine of every picture with every other picture, [sample, other]."""

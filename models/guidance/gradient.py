@@ -61,7 +61,7 @@ class Estimate:
 
 
 class Gradient(Term):
-    """Add a gradient: ``eps - scale s grad_x score`` (Dhariwal and Nichol 2021, eq. 14), in eps of any output.
+    """Add a gradient: ``eps - scale s grad_x score`` (Dhariwal and Nichol 2021, eq. 14), in terms of eps.
 
     The gradient goes through the score and the decoder, not through the network: the estimate is
     ``(x_t - s eps) / a`` with eps held (as in Ma et al. 2023, EluCD). A score that reads ``model_input`` and

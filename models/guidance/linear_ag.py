@@ -83,8 +83,8 @@ class LinearAG(Guidance):
         if tuple(s.t for s in steps) != self.times:
             raise UsageError(
                 f"LinearAG was fitted on a run of {len(self.times)} steps at times {self.times[0]:g} to "
-                f"{self.times[-1]:g}, and this one has {len(steps)} at {steps[0].t:g} to {steps[-1].t:g}; fit "
-                "it with these steps and this scheduler"
+                f"{self.times[-1]:g}, and this one has {len(steps)} at {steps[0].t:g} to {steps[-1].t:g}; "
+                "fit it with these steps and this scheduler"
             )
 
     def combine(

@@ -77,7 +77,7 @@ class PAG(Term):
         if not whole:
             raise UsageError(
                 f"{model.name} has no self-attention of the picture alone with maps to replace (it is joint "
-                "with the text, or linear, or there is none), so PAG cannot act; Contrast takes any interventions"
+                "with the text, or linear, or there is none), so PAG cannot act; Contrast can"
             )
         chosen = [s for s in whole if fnmatchcase(s.block, self.blocks)]
         if not chosen:

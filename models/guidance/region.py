@@ -19,11 +19,11 @@ from .value import Term, check_strength
 
 @dataclass(frozen=True, eq=False)
 class RegionPreserve(Term):
-    """Replace the predicted clean latents in a region by a reference's: ``x_0 + weight mask (reference - x_0)``.
+    """Replace predicted clean latents in a region by a reference's: ``x_0 + weight mask (reference - x_0)``.
 
-    At weight 1 the closed form of inpainting in steered diffusion (Nair et al. 2023): where the sampler's last
-    step lands on the predicted clean latents, the region is the reference, up to rounding. Give it last: terms
-    after it may move the region again.
+    At weight 1 the closed form of inpainting in steered diffusion (Nair et al. 2023): where the sampler's
+    last step lands on the predicted clean latents, the region is the reference, up to rounding. Give it last:
+    terms after it may move the region again.
 
     Args:
         mask: 1 where the reference is kept, 0 elsewhere; broadcasts over latents [sample, ...].
@@ -46,7 +46,9 @@ class RegionPreserve(Term):
         check_strength("RegionPreserve", "weight", self.weight)
         check_acts("RegionPreserve", self.steps)
         if not self.reference.is_floating_point() or not bool(self.reference.isfinite().all()):
-            raise UsageError("the reference of RegionPreserve is clean latents: finite floating point numbers")
+            raise UsageError(
+                "the reference of RegionPreserve is clean latents: finite floating point numbers"
+            )
         if self.mask.is_complex() or not bool(((self.mask >= 0) & (self.mask <= 1)).all()):
             raise UsageError("the mask of RegionPreserve has values outside of 0 (free) to 1 (kept)")
 

@@ -32,9 +32,7 @@ class Recorder:
         guide: whose log is part of the Trace.
     """
 
-    def __init__(
-        self, model: Model, sites: Sequence[Site], when: When, guide: Guide | None = None
-    ) -> None:
+    def __init__(self, model: Model, sites: Sequence[Site], when: When, guide: Guide | None = None) -> None:
         self.model, self.sites, self.when, self.guide = model, sites, when, guide
         self.reads_prompts = True
         self.traces: list[Trace] = []

@@ -78,7 +78,7 @@ class _Beside(Guidance):
     def told_scale(self) -> float:  # type: ignore[override]  # a value here
         return self.guidance.told_scale
 
-    def branches(self, model: Adapter) -> tuple[GuidanceBranch, ...]:
+    def branches(self, model: Adapter) -> tuple[GuidanceBranch, ...]:  # noqa: ARG002
         texts = (GuidanceBranch(text, (text,)) for text in self.texts)
         cond = GuidanceBranch("cond")
         return (GuidanceBranch("uncond", "negative_prompts"), cond, *texts)

@@ -19,7 +19,7 @@ from ...models.run.sampling import Sampling, SamplingOptions
 FEWEST = 10
 """Numbers to fit on for each number that is fitted."""
 RCOND = 1e-4
-"""Outputs of neighbouring steps are nearly dependent; what lies below this would be blown up, step by step."""
+"""Outputs of neighbouring steps are nearly dependent; below this, errors would be blown up step by step."""
 
 
 @checked
@@ -43,7 +43,7 @@ def fit_linear_ag(
         prompts: one for each sample; 8 pictures are plenty, for a fit has two numbers a step.
         seeds: one for each sample.
         computed: steps at which the unconditional branch will be computed; ``range(0, 20, 2)``.
-        **settings: how it is sampled, as in ``Sampling``; guidance is a scale or a CFG, and that of the result.
+        **settings: how it is sampled, as in ``Sampling``; guidance is a scale or a CFG, and the result's.
 
     Raises:
         ValueError: for steps that the run does not have, runs that are not guided, and too few samples.

@@ -71,9 +71,7 @@ class GuidanceLog:
             for i, step in enumerate(self.steps)
             for sample in range(self.output.shape[1])
         ]
-        return pd.DataFrame(
-            rows, columns=["step", "sigma", "sample", "part", "length", "share", "cosine"]
-        )
+        return pd.DataFrame(rows, columns=["step", "sigma", "sample", "part", "length", "share", "cosine"])
 
     def plot(self) -> Figure:
         """Return a figure of each part's share over the steps, ``analysis.plots.guidance_lines``."""

@@ -146,7 +146,7 @@ def test_contrast_at_scale_1_is_the_intervention_itself(tiny):
 
 
 def test_schedules(tiny):
-    """All steps alike is CFG to the bit; at factor 0 the other branch is not computed; factors have mean 1."""
+    """All steps alike is CFG to the bit; at factor 0 the other branch is not computed."""
     plain = run(tiny, 4.0)
     assert torch.equal(run(tiny, CFG(4.0, steps={0: 1, 1: 1, 2: 1})).latents, plain.latents)
     assert torch.equal(run(tiny, CFG(4.0, steps=range(3))).latents, plain.latents)
@@ -171,8 +171,7 @@ def test_rows_at_several_steps_each_have_their_factor(tiny):
     with torch.no_grad():
         both = tiny.denoise(x, [steps[0], steps[2]], PROMPTS, guidance=guidance)
         alone = [
-            tiny.denoise(x[[i]], steps[k], [PROMPTS[i]], guidance=guidance)[0]
-            for i, k in enumerate((0, 2))
+            tiny.denoise(x[[i]], steps[k], [PROMPTS[i]], guidance=guidance)[0] for i, k in enumerate((0, 2))
         ]
     torch.testing.assert_close(both, torch.stack(alone), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"but Step\(index=-1.* is in none; leave steps out"):
@@ -259,9 +258,7 @@ def test_gradients_of_a_run_go_through_terms(tiny):
         x = start.latents.clone().requires_grad_()
         start = type(start)(start.index, x, start.scheduler, start.noise_states)
         guidance = CFG(2.0) + PAG(1.0) + JudgeGradient(bright, 0.5, normalised=True)
-        *_, last = tiny.sample(
-            ["a cat"], seeds=[0], start=start, guidance=guidance, recompute=recompute
-        )
+        *_, last = tiny.sample(["a cat"], seeds=[0], start=start, guidance=guidance, recompute=recompute)
         found.append(torch.autograd.grad(last.latents.square().sum(), x)[0])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
     assert found[0].abs().max() > 0
