@@ -96,8 +96,8 @@ def attached(
         when: which steps, branch and samples to keep. One branch only.
         rows: where each guidance branch lies in a batch of the denoiser, for loops of your own and for
             pipelines that are not known.
-        guidance: terms to add to what goes into ``scheduler.step``. The pipeline keeps its own guidance, so what
-            has or needs branches (CFG, PAG, ...) is refused.
+        guidance: terms to add to what goes into ``scheduler.step``. The pipeline keeps its own
+            guidance, so what has or needs branches (CFG, PAG, ...) is refused.
 
     Yields:
         An AttachedRun: the opened ``model``, the ``account``, and after each call its ``trace``.

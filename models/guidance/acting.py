@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
 from typing import TypeAlias
 
 import torch
@@ -33,9 +34,9 @@ def check_acts(what: str, steps: ActsAt, n_steps: int | None = None) -> None:
     if not steps or min(steps) < 0:
         raise UsageError(f"{what} acts at steps {steps!r}; they are indices 0, 1, ... (0 is the noisiest)")
     factors = steps.values() if isinstance(steps, Mapping) else ()
-    if wrong := [f for f in factors if not math.isfinite(f)]:
+    if wrong := [f for f in factors if not (isinstance(f, Real) and math.isfinite(f))]:
         raise UsageError(
-            f"{what} has the factor {wrong[0]} at a step; factors are finite, 1 is full strength"
+            f"{what} has the factor {wrong[0]!r}; factors are finite numbers, 1 is full strength"
         )
     if n_steps is not None and max(steps) >= n_steps:
         raise UsageError(

@@ -16,7 +16,7 @@ from .value import check_strength
 
 @runtime_checkable
 class Embedder(Protocol):
-    """What is asked of a judge, cosines of pictures with pictures: the embedded one can, and ``clip_judge``."""
+    """What is asked of a judge: cosines of pictures; the embedded one and ``clip_judge`` can say them."""
 
     def similarity(self, images: Tensor, others: Tensor, /) -> Tensor:
         """Cosine of every picture with every other picture, [sample, other]."""
