@@ -227,10 +227,9 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     for each in (when, *(i.when for i in interventions)):
         each.check(len(plan), len(prompts), model.branch_names(how.guidance))
     kept_steps = tuple(s for s in plan if s in _one_branch(when))
-    keeper = keeper_of(len(kept_steps), dtype, store)
+    keeper, log = keeper_of(len(kept_steps), dtype, store), LogKeeper()
     positions = {s.index: i for i, s in enumerate(kept_steps)}
     watch = [_watch(site, when, keeper, reduce, positions) for site in wanted]
-    log = LogKeeper()
     with torch.no_grad(), keeper, showing(progress) as show:
         run = model.sample(prompts, seeds=seeds, interventions=[*interventions, *watch], **settings)
         for done, state in enumerate(run, 1):

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..arguments import check_fields
 from ..errors import UsageError
+from ..places.intervention import Spec
 from ..run.context import Branch
 from ..run.prediction import change_of_output, to_x0
-from ..store.fingerprint import network_hash
 from .acting import ActsAt, check_acts
 from .parts import GuidanceContext
 from .value import Term, check_strength
@@ -53,8 +53,8 @@ class RegionPreserve(Term):
             raise UsageError("the mask of RegionPreserve has values outside of 0 (free) to 1 (kept)")
 
     def __repr__(self) -> str:
-        digest = network_hash({"mask": self.mask, "reference": self.reference})[:12]
-        return f"RegionPreserve({digest}, weight={self.weight}, steps={self.steps})"
+        spec = Spec("region", {"mask": self.mask, "reference": self.reference})
+        return f"RegionPreserve({spec.digest[:12]}, weight={self.weight}, steps={self.steps})"
 
     @property
     def strength(self) -> float:

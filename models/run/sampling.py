@@ -83,19 +83,9 @@ def sample(
         made = call(model_input, known, memory)
         known, memory = {}, made.combined.memory
         x = _stepped(scheduler, made.combined, t, x, sources, eta=sampling.eta)
-        kept = (scheduler, sources, memory)
-        yield State(
-            step,
-            x,
-            model_input,
-            made.combined.output,
-            made.outputs,
-            made.rows,
-            _added(guidance, made),
-            prompts_read,
-            account,
-            kept,
-        )
+        whose = (prompts_read, account, (scheduler, sources, memory))
+        said = (made.combined.output, made.outputs, made.rows, _added(guidance, made))
+        yield State(step, x, model_input, *said, *whose)
     account.close()
 
 
