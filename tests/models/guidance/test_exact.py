@@ -69,13 +69,13 @@ def test_and_of_independent_attributes_is_the_joint_condition(model, sigma):
 
 
 def test_not_leads_away(model):
-    """Circles that are not red: what is left is blue."""
-    guidance = CFG(2.0) + Compose({"red": -1.0})
-    found = trace(model, ["circle"] * 20, seeds=range(20), steps=10, guidance=guidance)
-    blue = model.denoiser.posterior(found.latents, "colour")[:, 1]
-    assert blue.mean() > 0.8
-    plain = trace(model, ["circle"] * 20, seeds=range(20), steps=10, guidance=2.0)
-    assert model.denoiser.posterior(plain.latents, "colour")[:, 1].mean() < 0.65
+    """Circles that are not red: more of them are blue."""
+    run = {"prompts": ["circle"] * 20, "seeds": range(20), "steps": 10}
+    blue = [
+        model.denoiser.posterior(trace(model, guidance=g, **run).latents, "colour")[:, 1].mean()
+        for g in (CFG(2.0), CFG(2.0) + Compose({"red": -1.0}), CFG(2.0) + Compose({"red": -2.0}))
+    ]
+    assert blue[0] + 0.1 < blue[1] < blue[2]
 
 
 def test_the_composition_gap_is_0_where_attributes_are_independent_and_only_there(model, entangled):
