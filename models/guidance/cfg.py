@@ -95,11 +95,12 @@ class CFG(Guidance):
     ) -> Tensor:
         """Return the guided output."""
         cond, uncond = outputs["cond"], outputs.get("uncond")
-        share, scale = factors(self.steps, context.steps, cond), self.acting(context.model)
-        if uncond is None or scale <= 1 or (isinstance(share, float) and share == 0):
+        share, full = factors(self.steps, context.steps, cond), self.acting(context.model)
+        if uncond is None or full <= 1 or (isinstance(share, float) and share == 0):
             return cond
+        scale: float | Tensor = full
         if not isinstance(share, float) or share != 1:  # 1 + 1 (s - 1) need not be s to the bit
-            scale = 1 + share * (scale - 1)
+            scale = 1 + share * (full - 1)
         out = uncond + scale * (cond - uncond)
         return _rescaled(out, cond, self.rescale) if self.rescale else out
 

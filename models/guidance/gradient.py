@@ -157,4 +157,5 @@ def _as_it_is(x: Tensor) -> Tensor:
 
 def _length(x: Tensor) -> Tensor:
     """Euclidean length of each sample; broadcasts over x."""
-    return torch.linalg.vector_norm(x.flatten(1), dim=1).view(-1, *[1] * (x.ndim - 1))
+    length: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    return length.view(-1, *[1] * (x.ndim - 1))

@@ -119,7 +119,8 @@ def change_of_output(scheduler: Any, change: Tensor, step: Steps) -> Tensor:
             f"{type(scheduler).__name__} has prediction_type={kind!r}, and where all is noise or none is "
             "(sigma is inf or 0) no output moves the picture; leave that step out: steps=range(1, n)"
         )
-    return change * (-a / s if kind == "epsilon" else -1 / s)
+    moved: Tensor = change * (-a / s if kind == "epsilon" else -1 / s)
+    return moved
 
 
 def _kind(scheduler: Any) -> str:
