@@ -20,6 +20,7 @@ from pathlib import Path
 import classification
 import closed_form
 import decoding
+import guidance
 import information
 import pages
 import sweeping
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "maps": lambda: word_heat.measure(rounds=3),
     "classes": classification.measure,
     "information": information.measure,
+    "guidance": lambda: guidance.measure(rounds=5),
 }
 HEADER = ("what", "against", "measured", "target", "met", "how much")
 

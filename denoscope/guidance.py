@@ -1,5 +1,43 @@
-"""Guidance as a value: ``denoscope.trace(..., guidance=CFG(4.0))``, and what one of your own is made of."""
+"""Guidance as a value, ``trace(..., guidance=CFG(4.0))``; terms; and what one of your own is made of."""
 
-from .models.guidance import CFG, Combined, Guidance, GuidanceBranch, GuidanceContext
+from .models.guidance import (
+    CFG,
+    PAG,
+    Adaptive,
+    Combined,
+    Compose,
+    Contrast,
+    EmbeddingMatch,
+    Estimate,
+    Guidance,
+    GuidanceBranch,
+    GuidanceContext,
+    JudgeGradient,
+    LinearAG,
+    RegionPreserve,
+    Sum,
+    Term,
+    cosine,
+    linear,
+)
 
-__all__ = ["CFG", "Combined", "Guidance", "GuidanceBranch", "GuidanceContext"]
+__all__ = [
+    "CFG",
+    "PAG",
+    "Adaptive",
+    "Combined",
+    "Compose",
+    "Contrast",
+    "EmbeddingMatch",
+    "Estimate",
+    "Guidance",
+    "GuidanceBranch",
+    "GuidanceContext",
+    "JudgeGradient",
+    "LinearAG",
+    "RegionPreserve",
+    "Sum",
+    "Term",
+    "cosine",
+    "linear",
+]

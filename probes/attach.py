@@ -12,6 +12,7 @@ from torch import nn
 from ..models.arguments import checked
 from ..models.base import Model
 from ..models.errors import NotFoundError, UsageError
+from ..models.guidance.value import Guidance
 from ..models.load import opened
 from ..models.places.account import Account
 from ..models.places.hooks import after_calls, before_calls
@@ -19,6 +20,7 @@ from ..models.places.intervention import parts_of
 from ..models.run.context import TEXT, Branch, When
 from ..models.site import Site
 from .calls.following import Follower
+from .calls.guiding import Guide
 from .calls.pipeline_calls import PipelineCalls
 from .calls.pipelines import rows_of
 from .calls.recording import Recorder
@@ -74,6 +76,7 @@ def attached(
     trace: Sequence[Site | str] | Site | str = (),
     when: When = When(),
     rows: Mapping[Branch, slice] | None = None,
+    guidance: Guidance | None = None,
 ) -> Iterator[AttachedRun]:
     """Watch and change what goes on while you call a diffusers pipeline yourself.
 
@@ -93,13 +96,16 @@ def attached(
         when: which steps, branch and samples to keep. One branch only.
         rows: where each guidance branch lies in a batch of the denoiser, for loops of your own and for
             pipelines that are not known.
+        guidance: terms to add to what goes into ``scheduler.step``. The pipeline keeps its own
+            guidance, so what has or needs branches (CFG, PAG, ...) is refused.
 
     Yields:
         An AttachedRun: the opened ``model``, the ``account``, and after each call its ``trace``.
 
     Raises:
         LookupError: if a site is not in the model.
-        ValueError: for a pipeline of an unknown family, or one whose rows are not known and not given.
+        ValueError: for a pipeline of an unknown family, or one whose rows are not known and not given, and
+            for guidance with branches.
         RuntimeError: an ``AccountError`` if something acts elsewhere, more often or less often than it
             should, or never, and for calls whose rows or step cannot be known.
 
@@ -114,11 +120,12 @@ def attached(
         raise UsageError("a trace keeps one guidance branch; set When(branch='cond') or 'uncond'")
     model = opened(pipe)
     table = rows_of(model.pipe) if rows is None else None
-    recorder = Recorder(model, expand(model, trace), when)
+    guide = None if guidance is None else Guide(guidance)
+    recorder = Recorder(model, expand(model, trace), when, guide)
     planned = parts_of(model, [*interventions, *recorder.interventions()])
     watched = _watched(model, planned)
-    follower = Follower(model, table, rows, recorder)
-    recorder.reads_prompts = bool(planned)
+    follower = Follower(model, table, rows, recorder, guide)
+    recorder.reads_prompts = bool(planned or guide)
     with ExitStack() as stack:
         for part, module in watched.items():
             texts = part.startswith(TEXT)

@@ -27,6 +27,7 @@ from ..models.site import Site
 from ..models.store.provenance import provenance
 from ..models.suggest import near
 from .export import load_trace, save_trace, trace_to_xarray
+from .guiding.log import GuidanceLog, LogKeeper
 from .html import trace_html
 from .intervene import Intervention, Probe
 from .keep import Keeper, keeper_of
@@ -52,6 +53,7 @@ class Trace(Mapping[Site, Tensor]):
         account: which interventions and traced sites met which steps and rows; None for loaded traces.
         axes: names of the axes of one sample, at the sites where they are known and were not reduced.
         samples: which samples of the run the rows of the activations are; None is all, in order.
+        guidance: what each part of the guidance added at each step; None for loaded traces.
     """
 
     acts: Mapping[Site, Any]
@@ -65,6 +67,7 @@ class Trace(Mapping[Site, Tensor]):
     account: Account | None = None
     axes: Mapping[Site, tuple[str, ...]] = field(default_factory=dict)
     samples: tuple[int, ...] | None = None
+    guidance: GuidanceLog | None = None
 
     @checked
     def __getitem__(self, site: Site | str) -> Tensor:
@@ -224,13 +227,14 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
     for each in (when, *(i.when for i in interventions)):
         each.check(len(plan), len(prompts), model.branch_names(how.guidance))
     kept_steps = tuple(s for s in plan if s in _one_branch(when))
-    keeper = keeper_of(len(kept_steps), dtype, store)
+    keeper, log = keeper_of(len(kept_steps), dtype, store), LogKeeper()
     positions = {s.index: i for i, s in enumerate(kept_steps)}
     watch = [_watch(site, when, keeper, reduce, positions) for site in wanted]
     with torch.no_grad(), keeper, showing(progress) as show:
         run = model.sample(prompts, seeds=seeds, interventions=[*interventions, *watch], **settings)
         for done, state in enumerate(run, 1):
             keeper.announce()
+            log.note(state)
             if on_step:
                 on_step(state)
             show(done, len(plan), "sampling")
@@ -246,6 +250,7 @@ def trace(  # noqa: PLR0913 - what one run is, and what of it is kept
             state.account,
             {} if reduce else known_axes(model, wanted),
             when.rows,
+            log.result(),
         )
         keeper.complete(found)
     return replace(found, acts=keeper.result())

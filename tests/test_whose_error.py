@@ -25,7 +25,7 @@ import xarray as xr
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from denoscope import analysis, editing, probes
+from denoscope import analysis, editing, guidance, probes
 from denoscope.analysis import intervals, metrics, scores
 from denoscope.editing import ridge
 from denoscope.guidance import CFG
@@ -113,7 +113,13 @@ EXCEPTIONS = {
     "Guidance": OWN,
     "Guidance.active": OWN,
     "Guidance.branches": OWN,
+    "Guidance.check": OWN,
     "Guidance.combine": OWN,
+    "Term": OWN,
+    "Sum": OURS,
+    "Estimate": OURS,
+    "CompositionGap": OURS,
+    "GuidanceLog": OURS,
     "GuidanceBranch": OWN,
     "Probe": OWN,
     "Probe.parts": OWN,
@@ -124,10 +130,6 @@ EXCEPTIONS = {
     "ClipScorer.clip_score": OWN,
     "Classifier": OWN,
     "Classifier.probability": OWN,
-    "CFG.acting": FAMILY,
-    "CFG.active": FAMILY,
-    "CFG.branches": FAMILY,
-    "CFG.combine": FAMILY,
     "Change": "a type",
     "investigate": "opens the embedded model: tested with Case, which it is given",
     "save_store": "takes any dataset, and xarray answers for it",
@@ -143,6 +145,10 @@ def public() -> dict[str, Any]:
         for name in getattr(home, "__all__", ()):
             found |= _public(name, getattr(home, name))
     return found
+
+
+GUIDANCES = ("Adaptive", "CFG", "Compose", "Contrast", "EmbeddingMatch", "JudgeGradient", "LinearAG", "PAG",
+             "RegionPreserve", "Sum", "Term")  # fmt: skip
 
 
 def _public(name: str, value: Any) -> dict[str, Any]:
@@ -187,6 +193,9 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+EXCEPTIONS |= {name: FAMILY for name in public() if name.partition(".")[0] in GUIDANCES and "." in name}
+
+
 class World:
     """A tiny model, and a valid call of each public function on it."""
 
@@ -210,7 +219,7 @@ class World:
         state = next(self.model.sample(["a cat"], seeds=[0], steps=2)).sampler_state()
         words = {"text": "a cat", "tokens": ("a", "cat"), "spans": ((0, 1), (2, 5)), "embeds": prompt.embeds}
         return {
-            "CFG": (CFG, {"scale": 3.0, "true_scale": 2.0, "rescale": 0.5}),
+            **self.guidances(),
             "Site": (denoscope.Site, {"address": SITE}),
             "Step": (denoscope.Step, {"index": 0, "t": step.t, "sigma": step.sigma}),
             "When": (denoscope.When, {"steps": [0], "branch": "cond", "rows": (0,)}),
@@ -231,6 +240,34 @@ class World:
             "Prompt.without": (prompt.without, {"words": "cat"}),
             "Prompt.at": (prompt.at, {"first": 2, "last": 5}),
             "Prompt.of": (prompt.of, {"component": "text_encoder"}),
+        }  # fmt: skip
+
+    def guidances(self) -> dict[str, Call]:
+        """Valid calls of what a guidance is made of."""
+        g, two, at = guidance, torch.zeros(2, 2), {"steps": range(1)}
+        fit = {"guidance": CFG(2.0), "cond": two, "uncond": two, "computed": (0,), "times": (900.0, 100.0),
+               "r2": (1.0, 1.0)}  # fmt: skip
+        mask, latents = torch.ones(1, 8, 8), self.run.latents
+        run = {"model": self.model, "seeds": [0], "steps": 2, "guidance": 2.0}
+        return {
+            "CFG": (CFG, {"scale": 3.0, "true_scale": 2.0, "rescale": 0.5, "steps": {0: 0.5}}),
+            "PAG": (g.PAG, {"scale": 3.0, "blocks": "mid*", "name": "worse", **at}),
+            "Compose": (g.Compose, {"weights": {"red": 2.0}, **at}),
+            "Contrast": (g.Contrast, {"interventions": [intervene.zero(SITE)], "scale": 2.0,
+                                      "name": "less", **at}),
+            "JudgeGradient": (g.JudgeGradient, {"function": lambda seen: seen.images.mean((1, 2, 3)),
+                                                "scale": 2.0, "normalised": True, **at}),
+            "EmbeddingMatch": (g.EmbeddingMatch, {"judge": self.judge, "pictures": self.run.images,
+                                                  "scale": 2.0, "normalised": True, **at}),
+            "RegionPreserve": (g.RegionPreserve, {"mask": mask, "reference": latents, "weight": 0.5, **at}),
+            "Adaptive": (g.Adaptive, {"guidance": CFG(2.0), "threshold": 0.9, "on": "eps",
+                                      "arm": "immediate"}),
+            "LinearAG": (g.LinearAG, fit),
+            "linear": (g.linear, {"steps": 3}),
+            "cosine": (g.cosine, {"steps": 3}),
+            "GuidanceLog.share": (self.run.guidance.share, {"part": "CFG"}),
+            "composition_gap": (probes.composition_gap, {"texts": ["red", "cat"], "joint": "red cat", **run}),
+            "fit_linear_ag": (probes.fit_linear_ag, {"prompts": ["a cat"], "computed": [0], **run}),
         }  # fmt: skip
 
     def models(self) -> dict[str, Call]:
@@ -337,7 +374,8 @@ class World:
             "mean": (self.acting(intervene.mean), at),
             "resample": (self.acting(intervene.resample), {**at, "seed": 0}),
             "attached": (entered(lambda pipe, given, **more: attached(pipe, *_several(given), **more)),
-                         {"pipe": model.pipe, "given": [], "trace": SITE, "when": when, "rows": None}),
+                         {"pipe": model.pipe, "given": [], "trace": SITE, "when": when, "rows": None,
+                          "guidance": guidance.RegionPreserve(torch.ones(1), run.latents)}),
             "SweepRun": (SweepRun, {"prompt": "a cat", "seed": 0, "interventions": (move,),
                                     "companions": ()}),
             "sweep": (sweep, {"model": model, "runs": [SweepRun("a cat", 0, (move,))], "batch": 2,

@@ -9,6 +9,7 @@ backgrounds are transparent.
 
 from .agreeing import measure_and_share
 from .bars import effect_bars, weight_bars
+from .guiding import gap_lines, guidance_lines
 from .lines import level_curves
 from .maps import effect_map, word_heat
 from .nats import nats_maps
@@ -25,6 +26,8 @@ __all__ = [
     "effect_bars",
     "effect_map",
     "fall_lines",
+    "gap_lines",
+    "guidance_lines",
     "level_curves",
     "matrix_of",
     "measure_and_share",

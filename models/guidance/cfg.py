@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,7 +12,10 @@ from ..adapter import Adapter
 from ..arguments import check_fields
 from ..errors import UsageError
 from ..run.context import Branch
-from .value import Guidance, GuidanceBranch, GuidanceContext
+from ..run.levels import Step
+from .acting import ActsAt, check_acts, factor, factors
+from .parts import GuidanceBranch, GuidanceContext
+from .value import Guidance
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,21 @@ class CFG(Guidance):
         true_scale: the scale that acts on those networks; None is what the model is set to (1: none).
         rescale: how far the guided output is brought back to the standard deviation of the conditional one:
             0 is not, 1 wholly (Lin et al. 2023, eq. 14-16).
+        steps: at which steps the branches are guided (an interval, Kynkäänniemi et al. 2024), or a factor for
+            each (Wang et al. 2024): ``scale - 1``, what it does beyond the conditional branch, is multiplied
+            by it. At factor 0 the unconditional branch is not computed. None is all steps alike.
 
     Raises:
-        ValueError: for a scale below 0, infinite or NaN, and a rescale outside of 0 to 1.
+        ValueError: for a scale below 0, infinite or NaN, a rescale outside of 0 to 1, and factors that are
+            not finite.
+
+    >>> guided = CFG(4.0, steps=range(12))  # the later steps are not guided
     """
 
     scale: float
     true_scale: float | None = None
     rescale: float = 0.0
+    steps: ActsAt = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -41,6 +51,7 @@ class CFG(Guidance):
                 raise UsageError(f"guidance is {scale}; it is a number from 0 up (1 or less: no guidance)")
         if not 0 <= self.rescale <= 1:
             raise UsageError(f"guidance rescale is {self.rescale}; it is a number from 0 (none) to 1 (whole)")
+        check_acts("CFG", self.steps)
 
     @property
     def told_scale(self) -> float:  # type: ignore[override]  # a value here
@@ -68,6 +79,14 @@ class CFG(Guidance):
             raise UsageError(f"{self} has nothing to rescale on {model.name}: the run is not guided")
         return (cond,)
 
+    def active(self, step: Step, memory: Mapping[str, Tensor]) -> Collection[Branch] | None:  # noqa: ARG002
+        """Both branches, or at factor 0 the conditional one."""
+        return ("uncond", "cond") if factor(self.steps, step) else ("cond",)
+
+    def check(self, model: Adapter, steps: Sequence[Step]) -> None:  # noqa: ARG002
+        """Raise ValueError if it acts at steps that the run does not have."""
+        check_acts("CFG", self.steps, len(steps))
+
     def combine(
         self,
         outputs: Mapping[Branch, Tensor],
@@ -76,9 +95,13 @@ class CFG(Guidance):
     ) -> Tensor:
         """Return the guided output."""
         cond, uncond = outputs["cond"], outputs.get("uncond")
-        if uncond is None:
+        share, full = factors(self.steps, context.steps, cond), self.acting(context.model)
+        if uncond is None or full <= 1 or (isinstance(share, float) and share == 0):
             return cond
-        out = uncond + self.acting(context.model) * (cond - uncond)
+        scale: float | Tensor = full
+        if not isinstance(share, float) or share != 1:  # 1 + 1 (s - 1) need not be s to the bit
+            scale = 1 + share * (full - 1)
+        out = uncond + scale * (cond - uncond)
         return _rescaled(out, cond, self.rescale) if self.rescale else out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..adapter import Adapter
 from ..errors import UsageError
-from ..guidance.value import Combined, Guidance, GuidanceBranch, GuidanceContext, names
+from ..guidance.parts import Combined, GuidanceBranch, GuidanceContext, names
+from ..guidance.value import Guidance
 from ..places.intervention import Intervention
 from ..places.refuse import refuse_memory
 from ..text.encoders import chunks_needed
@@ -41,12 +42,16 @@ class Guided:
     rows: int
 
 
-def branch_interventions(guidance: Guidance, model: Adapter) -> tuple[Intervention, ...]:
-    """Return what the branches of a guidance change of themselves."""
+def branch_interventions(
+    guidance: Guidance, model: Adapter, steps: Sequence[Step]
+) -> tuple[Intervention, ...]:
+    """Return what the branches of a guidance change of themselves, of those that any of the steps needs."""
+    needed = _wanted(guidance, steps, {})
     return tuple(
         replace(i, when=replace(i.when, branch=branch.name))
         for branch in guidance.branches(model)
         for i in branch.interventions
+        if needed is None or branch.name in needed
     )
 
 
@@ -95,7 +100,9 @@ def read(
         elif branch.reads == "negative_prompts":
             found[name] = _told(_encoded(model, negative, name, n, unskipped), negative_told)
         else:
-            found[name] = _told(_encoded(model, branch.reads, name, n, text), told)
+            one = len(branch.reads) == 1 and not isinstance(branch.reads, str)
+            own = list(branch.reads) * n if one else branch.reads
+            found[name] = _told(_encoded(model, own, name, n, text), told)
     lengths = {len(p.embeds) for name, some in found.items() if of[name].network is None for p in some}
     if len(lengths) > 1:
         raise UsageError(
@@ -182,7 +189,7 @@ def guided(
         memory: what the guidance remembers.
     """
     known, memory = known or {}, memory or {}
-    wanted = reading.guidance.active(steps[0], memory)
+    wanted = _wanted(reading.guidance, steps, memory)
     order = [b for b in (*model.branch_order, *reading.branches) if b in reading.branches]
     order = [b for b in dict.fromkeys(order) if wanted is None or b in wanted]
     missing = [b for b in order if b not in known]
@@ -195,6 +202,14 @@ def guided(
     if isinstance(combined, Tensor):
         combined = Combined(combined, memory=memory)
     return Guided(combined, outputs, len(made) * len(x))
+
+
+def _wanted(
+    guidance: Guidance, steps: Sequence[Step], memory: Mapping[str, Tensor]
+) -> Collection[Branch] | None:
+    """The branches that are needed at any of the rows' steps; None is all."""
+    each = [guidance.active(step, memory) for step in dict.fromkeys(steps)]
+    return None if None in each else {b for some in each for b in some or ()}
 
 
 def _passes(model: Adapter, reading: Reading, missing: Sequence[Branch]) -> list[list[Branch]]:

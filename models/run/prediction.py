@@ -103,6 +103,26 @@ def to_v(scheduler: Any, model_input: Tensor, output: Tensor, step: Steps) -> Te
     return velocity
 
 
+def change_of_output(scheduler: Any, change: Tensor, step: Steps) -> Tensor:
+    """Return how much an output changes if the clean latents that it implies change by so much.
+
+    Raises:
+        ValueError: where all is noise or none is, and the output cannot say it.
+    """
+    a, s = scales(scheduler, step, change)
+    kind = _kind(scheduler)
+    if kind == "sample":
+        return change
+    ends = (a, s) if kind == "epsilon" else (s,)
+    if any(bool((torch.as_tensor(x) == 0).any()) for x in ends):
+        raise UsageError(
+            f"{type(scheduler).__name__} has prediction_type={kind!r}, and where all is noise or none is "
+            "(sigma is inf or 0) no output moves the picture; leave that step out: steps=range(1, n)"
+        )
+    moved: Tensor = change * (-a / s if kind == "epsilon" else -1 / s)
+    return moved
+
+
 def _kind(scheduler: Any) -> str:
     if is_flow(scheduler):
         return "flow"

@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from ..adapter import Adapter
 from ..arguments import checked
 from ..errors import StateError, UsageError
-from ..guidance.value import Combined, Guidance
+from ..guidance.parts import Combined
+from ..guidance.value import Guidance, label
 from ..places.account import Account
 from ..places.intervention import Intervention, Probe, intervening, parts_of
 from ..places.unchanged import condition, same
@@ -57,22 +58,24 @@ def sample(
         raise StateError(_SURROUNDED)
     check_eta(model.scheduler, sampling.eta)
     guidance = sampling.guided(model)
-    planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
+    start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
+    steps = _steps(start.scheduler)
+    guidance.check(model, steps)
+    own = branch_interventions(guidance, model, steps[start.index :])
+    planned = parts_of(model, (*own, *interventions))
     account = Account(planned)
     with intervening(model, *planned, account=account):
         reading = read(
             model, guidance, prompts, sampling.negative, text=sampling.text, sizes=sampling.sizes(model)
         )
     account.check_samples(len(prompts))
-    start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
     for each in planned:
         each.when.check(len(start.scheduler.timesteps), len(seeds), reading.branches)
     sources = [torch.Generator().set_state(s) for s in start.noise_states]
     x, scheduler = start.latents, copied(start.scheduler)
     known, memory = start.known, start.memory
     prompts_read = tuple(reading.prompts["cond"])
-    for i, t in list(enumerate(scheduler.timesteps))[start.index :]:
-        step = Step(i, float(t), noise_level(scheduler, i))
+    for step, t in list(zip(steps, scheduler.timesteps, strict=True))[start.index :]:
         model_input = scaled(scheduler, x, t)
         call = _calling(model, (step,) * len(model_input), reading, planned, account)
         if recompute:
@@ -80,11 +83,23 @@ def sample(
         made = call(model_input, known, memory)
         known, memory = {}, made.combined.memory
         x = _stepped(scheduler, made.combined, t, x, sources, eta=sampling.eta)
-        kept = (scheduler, sources, memory)
-        yield State(
-            step, x, model_input, made.combined.output, made.outputs, made.rows, prompts_read, account, kept
-        )
+        whose = (prompts_read, account, (scheduler, sources, memory))
+        said = (made.combined.output, made.outputs, made.rows, _added(guidance, made))
+        yield State(step, x, model_input, *said, *whose)
     account.close()
+
+
+def _steps(scheduler: Any) -> list[Step]:
+    """The steps of a begun scheduler."""
+    return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
+
+
+def _added(guidance: Guidance, made: Guided) -> Mapping[str, Tensor]:
+    """What each part of the guidance added to the conditional output."""
+    cond, output = made.outputs.get("cond"), made.combined.output
+    if made.combined.added or cond is None or output is cond:
+        return made.combined.added
+    return {label(guidance): output - cond}
 
 
 def _going_on(model: Adapter, start: SamplerState, seeds: Sequence[int], sampling: Sampling) -> SamplerState:
@@ -209,7 +224,8 @@ def denoised(
         )
     for step in dict.fromkeys(each):
         check_step(model.scheduler, step)
-    planned = parts_of(model, (*branch_interventions(guidance, model), *interventions))
+    own = branch_interventions(guidance, model, list(dict.fromkeys(each)))
+    planned = parts_of(model, (*own, *interventions))
     with intervening(model, *planned) as account:
         reading = read(model, guidance, prompts, negative)
         account.check_samples(len(prompts))

@@ -105,6 +105,8 @@ class State:
         output: the guided network output at this step, [sample, ...].
         outputs: the output of each guidance branch, [sample, ...].
         rows: how many rows the network computed at this step.
+        added: what each part of the guidance added to the conditional output, [sample, ...]; empty where
+            nothing was.
         prompts: what each sample reads.
         account: of the run so far: which interventions acted where and when.
     """
@@ -115,6 +117,7 @@ class State:
     output: Tensor
     outputs: Mapping[Branch, Tensor]
     rows: int
+    added: Mapping[str, Tensor]
     prompts: tuple[Prompt, ...]
     account: Account
     _run: tuple[Any, list[torch.Generator], Mapping[str, Tensor]] = field(repr=False)
@@ -123,6 +126,11 @@ class State:
     def uncond(self) -> Tensor | None:
         """The unconditional output, [sample, ...]; None in an unguided run."""
         return self.outputs.get("uncond")
+
+    @property
+    def memory(self) -> Mapping[str, Tensor]:
+        """What the guidance carries to the next step, each [sample, ...]."""
+        return self._run[2]
 
     def sampler_state(self) -> SamplerState:
         """Freeze the run here, to be continued by ``sample(start=...)``; call it before the next step."""

@@ -15,8 +15,9 @@ from ...models.run.levels import Step
 from ...models.run.schedule import noise_level
 from ...models.text.prompt import Words
 from ...models.undo import Undo
+from .guiding import Guide
 from .pipelines import Arguments, PipelineRows
-from .state import Rows, Running, TextCall, checked
+from .state import Rows, Running, TextCall, checked, sized
 from .steps import place_of, stepping
 from .texts import as_given, branch_of, texts_of, words_of
 
@@ -44,6 +45,7 @@ class Follower:
         table: the pipeline's entry; None if its rows are given.
         rows: whose the rows of the denoiser are, instead of asking the pipeline.
         listener: hears of the steps, and of each run's end.
+        guide: changes what goes into ``scheduler.step``.
     """
 
     def __init__(
@@ -52,8 +54,9 @@ class Follower:
         table: PipelineRows | None,
         rows: Rows | None,
         listener: Listener,
+        guide: Guide | None = None,
     ) -> None:
-        self.model, self.table, self.rows = model, table, rows
+        self.model, self.table, self.rows, self.guide = model, table, rows, guide
         self.listener = listener
         self.running = Running()
         self.assigned: Rows | Branch | None = None
@@ -123,7 +126,11 @@ class Follower:
     def _follow(self, scheduler: Any) -> None:
         if not any(scheduler is s for s in self._schedulers):
             self._schedulers.append(scheduler)
-            stepping(scheduler, self._stepped, self.wrapped)
+            stepping(scheduler, self._stepped, self.wrapped, self._guided if self.guide else None)
+
+    def _guided(self, scheduler: Any, given: Mapping[str, Any]) -> Any:
+        model = sized(self.model, self.running.arguments or {})
+        return self.guide.output(model, self.running, scheduler, given) if self.guide else given
 
     def _stepped(self, latents: Tensor) -> None:
         rows, whole = self.running.rows, max((r.stop for r in self.running.rows.values()), default=0)

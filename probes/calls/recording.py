@@ -17,7 +17,8 @@ from ...models.site import Site
 from ...models.store.provenance import provenance
 from ..intervene import Intervention
 from ..trace import Trace, known_axes
-from .state import Running
+from .guiding import Guide
+from .state import Running, sized
 from .texts import texts_of
 
 
@@ -28,10 +29,11 @@ class Recorder:
         model: the opened pipeline.
         sites: what to keep.
         when: which steps, branch and samples of it.
+        guide: whose log is part of the Trace.
     """
 
-    def __init__(self, model: Model, sites: Sequence[Site], when: When) -> None:
-        self.model, self.sites, self.when = model, sites, when
+    def __init__(self, model: Model, sites: Sequence[Site], when: When, guide: Guide | None = None) -> None:
+        self.model, self.sites, self.when, self.guide = model, sites, when, guide
         self.reads_prompts = True
         self.traces: list[Trace] = []
         self.account: Account | None = None
@@ -42,6 +44,8 @@ class Recorder:
         self.kept: dict[Site, list[Tensor]] = {}
         self.at: dict[Site, list[Step]] = {}
         self.steps: list[Step] = []
+        if self.guide:
+            self.guide.failed()
 
     def interventions(self) -> list[Intervention]:
         """Return what has to be planned for recording."""
@@ -75,7 +79,7 @@ class Recorder:
         latents = torch.zeros(0) if run.latents is None else run.latents.detach()
         steps = tuple(self.steps)
         known = {n: arguments[n] for n in ("guidance_scale", "strength") if arguments.get(n) is not None}
-        model = _sized(self.model, arguments)
+        model = sized(self.model, arguments)
         about = provenance(
             model, pipeline=type(model.pipe).__name__, steps=len(steps), **known, **_negative(arguments)
         )
@@ -84,19 +88,11 @@ class Recorder:
         kept = tuple(s for s in met if s in self.when)
         seeds, account = _seeds(arguments), self.account
         axes, rows = known_axes(model, list(acts)), self.when.rows
+        log = self.guide.finished(model, steps) if self.guide else None
         self.traces.append(
-            Trace(acts, kept, steps, prompts, seeds, latents, about, model.decode, account, axes, rows)
+            Trace(acts, kept, steps, prompts, seeds, latents, about, model.decode, account, axes, rows, log)
         )
         self.failed()
-
-
-def _sized(model: Model, arguments: Mapping[str, Any]) -> Model:
-    """Return the model in the size of the call, as pipelines round it."""
-    given, unit = [arguments.get(n) for n in ("height", "width")], model.size_unit
-    if None in given:
-        return model
-    height, width = (int(side or 0) // unit * unit for side in given)
-    return model.sized((height, width))
 
 
 def _negative(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from ...models.base import Prompt
+from ...models.base import Model, Prompt
 from ...models.places.account import AccountError
 from ...models.run.context import TEXT, Branch, Call
 from ...models.run.levels import Step
@@ -84,3 +84,12 @@ def checked(rows: Rows, n: int) -> dict[Branch, slice]:
     if covered != list(range(n)) or len({r.stop - r.start for r in found.values()}) != 1:
         raise AccountError(f"the rows {dict(rows)} do not share out a batch of {n} evenly")
     return found
+
+
+def sized(model: Model, arguments: Arguments) -> Model:
+    """Return the model in the size of the call, as pipelines round it."""
+    given, unit = [arguments.get(n) for n in ("height", "width")], model.size_unit
+    if None in given:
+        return model
+    height, width = (int(side or 0) // unit * unit for side in given)
+    return model.sized((height, width))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -47,12 +48,29 @@ def place_of(scheduler: Any, told: Tensor, scale: float, after: int | None = Non
     return int(later[0] if later else nearest[-1])
 
 
-def stepping(scheduler: Any, after: Callable[[Tensor], None], undo: Undo) -> None:
-    """Hand over the latents after each step of a scheduler, until that is put back."""
+def stepping(
+    scheduler: Any,
+    after: Callable[[Tensor], None],
+    undo: Undo,
+    before: Callable[[Any, Mapping[str, Any]], Tensor] | None = None,
+) -> None:
+    """Hand over the latents after each step of a scheduler, until that is put back.
+
+    Args:
+        scheduler: whose.
+        after: gets the latents.
+        undo: puts the scheduler back.
+        before: gets the scheduler and the step's arguments; returns what to give as ``model_output``.
+    """
     method = scheduler.step
+    signature = inspect.signature(method)
 
     @functools.wraps(method)  # pipelines look at the signature
     def step(*args: Any, **kwargs: Any) -> Any:
+        if before is not None:
+            given = signature.bind(*args, **kwargs)
+            given.arguments["model_output"] = before(scheduler, given.arguments)
+            args, kwargs = given.args, given.kwargs
         result = method(*args, **kwargs)
         after(result[0])
         return result

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from denoscope.models.guidance import CFG, Combined, Guidance, GuidanceBranch, GuidanceContext
-from denoscope.models.guidance.value import names
+from denoscope.models.guidance.parts import names
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.run.schedule import Schedule

@@ -1,0 +1,1 @@
+"""How guidance is looked at: what each part added, how far a composition is off, fits of LinearAG."""
