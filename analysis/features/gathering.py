@@ -126,6 +126,7 @@ def gathered(
     said: list[str | None] = []
 
     def keep(run: Trace) -> None:
+        dictionary.encode(run[sites[0]][:1, :1], run.kept_steps[:1])  # another width is told at once
         for site in sites:
             acts[site].append(run[site].float())
         if asked.label is not None:

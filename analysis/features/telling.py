@@ -87,7 +87,8 @@ def _shuffled(labels: Labels, groups: Labels, source: np.random.Generator) -> La
 def _right(x: Array, labels: Labels, groups: Labels) -> Array:
     from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415  # slow to import
 
-    right, folds = np.zeros(len(labels)), min(FOLDS, len(set(groups.tolist())))
+    right = np.zeros(len(labels))
+    folds = min(FOLDS, len(set(groups.tolist())), *np.unique(labels, return_counts=True)[1].tolist())
     for known, out in StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(x, labels, groups):
         if len(set(labels[known].tolist())) > 1:
             right[out] = _regression().fit(x[known], labels[known]).predict(x[out]) == labels[out]
