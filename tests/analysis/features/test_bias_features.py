@@ -160,10 +160,12 @@ def test_features_are_scored_twice(model, found, dictionary):
     assert frame["chosen"].tolist() == [True, True, False, False]
     assert frame["tells"][0] == pytest.approx(found.aucs("on")[frame["feature"][0]])
     plain = trace(model, **few).latents
-    moved = [
-        (trace(model, **few, interventions=[dictionary.edit(int(frame["feature"][0]), scale=s)]).latents - plain)
-        .square().flatten(1).mean(1).sqrt() for s in (0.0, 2.0)
-    ]  # fmt: skip
+    best = int(frame["feature"][0])
+    ends = [
+        trace(model, **few, interventions=[dictionary.edit(best, scale=scale)]).latents
+        for scale in (0.0, 2.0)
+    ]
+    moved = [(x - plain).square().flatten(1).mean(1).sqrt() for x in ends]
     assert frame["moves"][0] == pytest.approx(float((moved[1] - moved[0]).mean()), rel=1e-3, abs=1e-6)
 
 
