@@ -66,12 +66,14 @@ class BiasFeatures(Stored):
     def accuracy(self, level: float = 0.95) -> pd.DataFrame:
         """Return how often the class is told right at each step, by classifiers of other samples.
 
-        Columns step, mean, low, high (Wilson), and ``shuffled``: the same for shuffled labels, which is what
-        any labels would reach (Hewitt & Liang 2019).
+        Columns step, mean, low, high (Wilson), ``shuffled``: the same for shuffled labels, which is what any
+        labels would reach (Hewitt & Liang 2019), and ``largest``: the share of the largest class.
         """
         found = proportion(self.data["right"], ["sample"], level).to_dataframe().reset_index()
         frame = found[["step", "mean", "low", "high"]]
-        return frame.assign(shuffled=self.data["shuffled"].mean("sample").values)
+        shuffled = self.data["shuffled"].mean("sample").values
+        largest = np.unique(self.data["label"].values, return_counts=True)[1].max()
+        return frame.assign(shuffled=shuffled, largest=largest / self.data.sizes["sample"])
 
     @checked
     def top(self, name: str, features: int = 30, by: By = "attribution") -> list[int]:

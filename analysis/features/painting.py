@@ -74,10 +74,14 @@ class Samples:
         if isinstance(way, Applied):
             with way.applied(self.model):
                 return self.painted(name)
-        runs = self._runs(name, [()] * len(self.seeds) if way is None else way)
+        return self.swept(self.runs(name, [()] * len(self.seeds) if way is None else way))
+
+    def swept(self, runs: Sequence[SweepRun]) -> Swept:
+        """Paint runs, of one way or of several."""
         return sweep(self.model, runs, batch=self.batch, progress=self.progress, **self.settings)
 
-    def _runs(self, name: str, way: Acting | Sequence[str]) -> list[SweepRun]:
+    def runs(self, name: str, way: Acting | Sequence[str]) -> list[SweepRun]:
+        """Return the run of each sample in one way; errors as in ``painted``."""
         if not isinstance(way, Sequence) or isinstance(way, str) or len(way) != len(self.seeds):
             raise UsageError(
                 f"{name!r} is {way!r:.80}; give for each of {len(self.seeds)} samples what acts on it ([] is "

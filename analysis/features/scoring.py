@@ -126,13 +126,11 @@ def score_features(  # noqa: PLR0913  # one experiment, all its settings by name
             f"{name!r} has {len(chosen)} features and strength is {strength}; it is a number above 0"
         )
     every = [*chosen, *others]
-    plain = samples.painted("plain").latents
-    ways = [(f, scale) for f in every for scale in (0.0, 1 + strength)]
-    values = []
-    for f, scale in ways:
-        acting = [(dictionary.edit(f, scale=scale, branch=branch),)] * len(seeds)
-        latents = samples.painted(f"{f} {scale}", acting).latents
-        values.append(measure(metric, samples.outcome(latents, plain)).double().cpu().numpy())
+    edits = [dictionary.edit(f, scale=by, branch=branch) for f in every for by in (0.0, 1 + strength)]
+    runs = [run for edit in edits for run in samples.runs("an edit", [(edit,)] * len(seeds))]
+    made = samples.swept([*samples.runs("plain", [()] * len(seeds)), *runs]).latents
+    plain, *edited = made.split(len(seeds))
+    values = [measure(metric, samples.outcome(x, plain)).double().cpu().numpy() for x in edited]
     moved = np.stack(values).reshape(len(every), 2, len(seeds))
     data = xr.Dataset(
         {

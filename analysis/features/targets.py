@@ -27,7 +27,7 @@ def stratified(target: Shares, samples: int, *, seed: int = 0) -> list[str]:
         ValueError: for shares that do not sum to 1, and no samples.
 
     >>> stratified({"woman": 0.5, "man": 0.5}, 6)
-    ['woman', 'man', 'man', 'woman', 'man', 'woman']
+    ['man', 'woman', 'man', 'man', 'woman', 'woman']
     """
     wanted = check_shares(target)
     if not 1 <= samples <= MOST or seed < 0:
