@@ -107,12 +107,13 @@ class Sizes:
     each: int
     steps: int
     sites: tuple[str, ...]
+    attributes: tuple[str, ...]
 
 
 FULL = Sizes(dictionary=256, updates=4000, known=256, tried=128, features=30, scored=6, moved=32, rounds=5,
-             professions=10, each=12, steps=20, sites=("middle", "upper"))  # fmt: skip
+             professions=10, each=12, steps=20, sites=("middle", "upper"), attributes=("gender", "skin"))  # fmt: skip
 SMALL = Sizes(dictionary=4, updates=4, known=24, tried=4, features=4, scored=1, moved=2, rounds=1,
-              professions=2, each=2, steps=3, sites=("middle",))  # fmt: skip
+              professions=2, each=2, steps=3, sites=("middle",), attributes=("gender",))  # fmt: skip
 
 
 @cache
@@ -150,7 +151,7 @@ def told(folder: Path, sizes: Sizes) -> str:
     """What the classifiers tell, step by step."""
     rows = []
     for site in sizes.sites:
-        for name, a in ATTRIBUTES.items():
+        for name, a in ((n, ATTRIBUTES[n]) for n in sizes.attributes):
             found = asked(folder, site, name, sizes)
             frame = found.accuracy().set_index("step")
             at = [int(frame.index[round(i * (len(frame) - 1))]) for i in (0, 0.25, 0.5, 1)]
@@ -169,7 +170,7 @@ def scored(folder: Path, sizes: Sizes) -> str:
     """What single features tell, and what they move."""
     rows = []
     for site in sizes.sites:
-        for name, a in ATTRIBUTES.items():
+        for name, a in ((n, ATTRIBUTES[n]) for n in sizes.attributes):
             found, d = asked(folder, site, name, sizes), dictionary(folder, site, sizes)
             metric = judge_log_odds(load_judge("emoji"), a.name, a.plain)
             made = kept(folder, f"{site}-{name}-scores", FeatureScores, lambda: score_features(
@@ -227,7 +228,7 @@ def compared(folder: Path, sizes: Sizes) -> str:
     """What each way reaches, and what it costs."""
     rows = []
     for site in sizes.sites:
-        for name, a in ATTRIBUTES.items():
+        for name, a in ((n, ATTRIBUTES[n]) for n in sizes.attributes):
             for kind, guidance in (("plain", None), ("asymmetric", Asymmetric(steps=range(early(sizes))))):
                 branch = "cond" if guidance is None else "edited"
                 made = kept(folder, f"{site}-{name}-{kind}", Mitigation, lambda: compare_mitigations(

@@ -156,8 +156,11 @@ def compare_mitigations(  # noqa: PLR0913  # one experiment, all its settings by
             f"ways are {list(ways)} for {len(seeds)} samples; give one or more, none called 'plain', to "
             f"{FEWEST} samples or more"
         )
-    if reference is not None and len(reference) < len(seeds):
-        raise UsageError(f"reference has {len(reference)} pictures for {len(seeds)} samples; give as many")
+    if reference is not None and (reference.ndim != 4 or len(reference) < len(seeds)):
+        raise UsageError(
+            f"reference is {tuple(reference.shape)} for {len(seeds)} samples; give as many pictures or more, "
+            "[picture, 3, height, width]"
+        )
     with showing(progress) as show:
         samples = replace(samples, progress=show)
         made = {"plain": samples.painted("plain")}

@@ -80,6 +80,8 @@ def calibrated_strength(  # noqa: PLR0913  # one experiment, all its settings by
             for numbers out of range.
     """
     samples = Samples.of(model, prompts, seeds, batch, settings)
+    if len(share) != 2:
+        raise UsageError(f"share is {share}; it is a class and its share: ('man', 0.5)")
     name, wanted = share
     if not (0 < most < math.inf and 0 <= wanted <= 1 and 1 <= rounds <= 100):
         raise UsageError(
