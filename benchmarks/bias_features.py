@@ -111,7 +111,8 @@ class Sizes:
 
 
 FULL = Sizes(dictionary=256, updates=4000, known=256, tried=128, features=30, scored=6, moved=32, rounds=5,
-             professions=10, each=12, steps=20, sites=("middle", "upper"), attributes=("gender", "skin"))  # fmt: skip
+             professions=10, each=12, steps=20, sites=("middle", "upper"),
+             attributes=("gender", "skin"))  # fmt: skip
 SMALL = Sizes(dictionary=4, updates=4, known=24, tried=4, features=4, scored=1, moved=2, rounds=1,
               professions=2, each=2, steps=3, sites=("middle",), attributes=("gender",))  # fmt: skip
 
