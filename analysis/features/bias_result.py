@@ -178,7 +178,7 @@ class BiasFeatures(Stored):
                 f"{name!r} has {len(own)} features and strength is {strength}; a push needs both"
             )
         chosen, by_each = amounts(own, others, float(strength), how, self.data["level"].values)
-        return dictionary.edit(chosen, **{how: by_each}, steps=steps, branch=branch)  # type: ignore[arg-type]
+        return dictionary.edit(chosen, **{how: by_each}, steps=steps, branch=branch)
 
     @checked
     def mean_difference(

@@ -168,7 +168,7 @@ def _distance(shares: Array, goal: Array) -> Array:
 
 def _rows(labels: Sequence[str] | Tensor, target: Shares | None) -> tuple[Array, list[str]]:
     """What each picture gives each class, [sample, class], and their names."""
-    if not len(labels):
+    if isinstance(labels, Tensor) and not labels.ndim or not len(labels):
         raise UsageError("there are no labels; give the class of each picture")
     if isinstance(labels, Tensor):
         rows = labels.detach().double().cpu().numpy()

@@ -91,10 +91,11 @@ class Samples:
         for prompt, seed, one in zip(self.prompts, self.seeds, way, strict=True):
             if isinstance(one, str):
                 runs.append(SweepRun(one, seed))
-            elif isinstance(one, Sequence) and all(isinstance(i, Intervention) for i in one):
-                runs.append(SweepRun(prompt, seed, tuple(one)))
-            else:
+                continue
+            acting = tuple(i for i in one if isinstance(i, Intervention)) if isinstance(one, Sequence) else ()
+            if not isinstance(one, Sequence) or len(acting) < len(one):
                 raise WrongTypeError(f"{name!r} has {one!r:.80} for a sample; give interventions, or a text")
+            runs.append(SweepRun(prompt, seed, acting))
         return runs
 
     @torch.no_grad()
