@@ -144,7 +144,7 @@ def test_a_push_is_the_edit_that_it_says(found, dictionary):
 def test_pairs_that_do_not_differ_owe_nothing_to_any_feature(tiny):
     prompts = ["a cat", "a dog", "a red cat"]
     how = {"seeds": [0, 1, 2], "steps": 2}
-    d = train_dictionary(tiny, TEXTUAL, prompts, k=2, learning=Learning(updates=20, rows=32), **how)
+    d = train_dictionary(tiny, TEXTUAL, prompts, k=2, learning=Learning(updates=5, rows=32), **how)
     same = bias_features(tiny, d, {"a": prompts, "b": prompts}, **how)
     assert float(abs(same.data["score"]).max()) == 0 and not same.top("a")
     other = bias_features(tiny, d, {"a": prompts, "b": ["a cook", "a mat", "a blue cat"]}, **how)
@@ -198,7 +198,7 @@ def test_a_strength_is_calibrated_to_a_share(model):
         return [(brighter,)] * 16
 
     got = calibrated_strength(
-        model, push, shade, ("light", 0.75), seeds=range(16), steps=1, most=8.0, rounds=6
+        model, push, shade, ("light", 0.75), seeds=range(16), steps=1, most=8.0, rounds=4
     )
     assert got.share == pytest.approx(0.75, abs=1 / 8) and 0 < got.strength < 8
     assert got.tried["strength"].tolist()[:3] == [0.0, 8.0, 4.0]

@@ -30,10 +30,10 @@ def test_a_fair_model_shows_its_chance_and_the_interval_holds_a_plain_bias():
     drawn = torch.Generator().manual_seed(0)
     found = [
         fairness_discrepancy([("a", "b")[i] for i in torch.randint(2, (50,), generator=drawn)], n_resamples=1)
-        for _ in range(400)
+        for _ in range(150)
     ]
     square = sum(f.value**2 for f in found) / len(found)
-    assert square**0.5 == pytest.approx(found[0].chance, rel=0.1)
+    assert square**0.5 == pytest.approx(found[0].chance, rel=0.2)
     biased = fairness_discrepancy(["woman"] * 160 + ["man"] * 40)
     assert biased.low < 0.3 * 2**0.5 < biased.high
     assert biased.low > biased.chance
