@@ -43,6 +43,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         **{"UPDATES": 4, "ROWS": 32},
     },
     "directions": lambda m: {"FULL": m.SMALL},
+    "bias_features": lambda m: {"FULL": m.SMALL},
     "guidance": lambda m: {"JOBS": m.JOBS[:2], "SEEDS": range(2), "STEPS": 4},
     "information": lambda m: {"SIZES": m.Sizes(draws=2, samples=8, pairs=1, pictures=1, captions=3)},
     "classification": lambda m: {"SIZES": m.Sizes(pictures=2, learned=4, seeds=1, models=m.MODELS[:1])},

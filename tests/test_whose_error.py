@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from denoscope import analysis, editing, guidance, probes
 from denoscope.analysis import intervals, metrics, scores
 from denoscope.editing import ridge
-from denoscope.guidance import CFG
+from denoscope.guidance import CFG, Asymmetric
 from denoscope.investigation import Case
 from denoscope.models import judges, zoo
 from denoscope.models.check import check_model
@@ -87,6 +87,15 @@ EXCEPTIONS = {
     "DictionaryEdit.parts": FAMILY,
     "Learning.factor": OURS,
     "Stability": OURS,
+    "BiasFeatures": OURS,
+    "FeatureScores": OURS,
+    "Mitigation": OURS,
+    "Discrepancy": OURS,
+    "CalibratedStrength": OURS,
+    "Asymmetric.active": FAMILY,
+    "Asymmetric.check": FAMILY,
+    "Asymmetric.branches": FAMILY,
+    "Asymmetric.combine": FAMILY,
     "ActivationStore": OURS,
     "When.check": FAMILY,
     "State": OURS,
@@ -220,6 +229,7 @@ class World:
         words = {"text": "a cat", "tokens": ("a", "cat"), "spans": ((0, 1), (2, 5)), "embeds": prompt.embeds}
         return {
             **self.guidances(),
+            "Asymmetric": (Asymmetric, {"guidance": 2.0, "steps": [0]}),
             "Site": (denoscope.Site, {"address": SITE}),
             "Step": (denoscope.Step, {"index": 0, "t": step.t, "sigma": step.sigma}),
             "When": (denoscope.When, {"steps": [0], "branch": "cond", "rows": (0,)}),
@@ -665,6 +675,7 @@ class World:
             **self.told(),
             **self.asked(),
             **self.classified(),
+            **self.fair(),
             "Decision": (analysis.Decision, {"data": switched.data}),
             "Decision.save": (switched.save, {"path": "decision.zarr"}),
             "Decision.load": (switched.load, {"path": "decision.zarr"}),
@@ -917,6 +928,81 @@ class World:
                 "store": None, "progress": None}),
         }  # fmt: skip
 
+    def fair(self) -> dict[str, Call]:
+        """Valid calls of what finds a bias, and takes it out."""
+        model, few = self.model, {"prompts": ["a cat"] * 3, "seeds": [0, 1, 2], "batch": 4, "progress": None}
+        d = probes.train_dictionary(model, SITE, ["a cat"], seeds=[0], features=6, k=2, steps=1,
+                                    learning=probes.Learning(updates=1, rows=8))  # fmt: skip
+        pairs = {"red": ["a red cat", "a red dog"], "blue": ["a blue cat", "a blue dog"]}
+        found = analysis.bias_features(model, d, pairs, seeds=[0, 1], steps=1)
+        name = max(pairs, key=lambda c: len(found.top(c)))
+        chosen, half = {"features": 2, "by": "contrast"}, {"red": 0.5, "blue": 0.5}
+        scored = {
+            "model": model,
+            "dictionary": d,
+            "found": found,
+            "name": name,
+            **few,
+            "features": 1,
+            "metric": metrics.latent_distance(),
+            "strength": 1.0,
+            "branch": "cond",
+            "steps": 1,
+        }
+        compared = {
+            "model": model,
+            "ways": {"nothing": [()] * 3},
+            **few,
+            "label": lambda x: ["red"] * len(x),
+            "target": half,
+            "judge": self.judge,
+            "reference": None,
+            "steps": 1,
+        }
+        drawn = {"level": 0.9, "n_resamples": 5, "seed": 0}
+        scores, made = analysis.score_features(**scored), analysis.compare_mitigations(**compared)
+        found.save("found.zarr")
+        scores.save("feature-scores.zarr")
+        made.save("made.zarr")
+        turn = {"model": model, "push": lambda s: [()] * 3, "share": ("red", 1.0), **few, "most": 1.0,
+                "rounds": 1, "label": compared["label"], "steps": 1}  # fmt: skip
+        return {
+            "bias_features": (analysis.bias_features, {
+                "model": model, "dictionary": d, "classes": ["red", "blue"], "prompts": ["a cat"] * 4,
+                "seeds": range(4), "label": lambda x: (["red", "blue"] * 2)[: len(x)],
+                "when": denoscope.When(), "batch": 4, "progress": None, "steps": 1, "guidance": 1.0}),
+            "bias_features pairs": (analysis.bias_features, {
+                "model": model, "dictionary": d, "classes": pairs, "seeds": [0, 1], "steps": 1}),
+            "BiasFeatures.accuracy": (found.accuracy, {"level": 0.9}),
+            "BiasFeatures.aucs": (found.aucs, {"name": name}),
+            "BiasFeatures.check": (found.check, {"dictionary": d}),
+            "BiasFeatures.top": (found.top, {"name": name, **chosen}),
+            "BiasFeatures.towards": (found.towards, {
+                "dictionary": d, "name": name, "strength": 0.5, "how": "scale", "steps": [0],
+                "branch": "cond", "features": 2, "by": "attribution"}),
+            "BiasFeatures.mean_difference": (found.mean_difference, {
+                "name": name, "strength": 0.5, "steps": [0], "branch": None}),
+            "BiasFeatures.save": (found.save, {"path": "found.zarr"}),
+            "BiasFeatures.load": (analysis.BiasFeatures.load, {"path": "found.zarr"}),
+            "score_features": (analysis.score_features, scored),
+            "FeatureScores.to_frame": (scores.to_frame, drawn),
+            "FeatureScores.save": (scores.save, {"path": "feature-scores.zarr"}),
+            "FeatureScores.load": (analysis.FeatureScores.load, {"path": "feature-scores.zarr"}),
+            "compare_mitigations": (analysis.compare_mitigations, compared),
+            "Mitigation.to_frame": (made.to_frame, drawn),
+            "Mitigation.shares": (made.shares, {"level": 0.9}),
+            "Mitigation.save": (made.save, {"path": "made.zarr"}),
+            "Mitigation.load": (analysis.Mitigation.load, {"path": "made.zarr"}),
+            "calibrated_strength": (analysis.calibrated_strength, turn),
+            "fairness_discrepancy": (analysis.fairness_discrepancy, {
+                "labels": ["red", "blue"], "target": half, **drawn}),
+            "fairness_discrepancy rows": (analysis.fairness_discrepancy, {
+                "labels": torch.tensor([[0.5, 0.5]])}),
+            "bias_score": (analysis.bias_score, {
+                "labels": {"a cat": ["red", "blue"]}, "classes": ["red", "blue"], **drawn}),
+            "stratified": (analysis.stratified, {"target": half, "samples": 4, "seed": 0}),
+        }  # fmt: skip
+
     def erased(self) -> dict[str, Call]:
         """Valid calls of what asks whether something is gone."""
         sheet = {"model": self.model, "changed": self.edit.applied, "about": "cat", "instead": "dog",
@@ -974,6 +1060,7 @@ def judged(images: torch.Tensor) -> dict[str, Call]:
         "ClipJudge.similarity": (clip.similarity, {"images": images, "others": ["a cat"]}),
         "ClipJudge.similarity pictures": (clip.similarity, {"images": images, "others": images}),
         "ClipJudge.clip_score": (clip.clip_score, {"images": images, **texts}),
+        "ClipJudge.features": (clip.features, {"images": images}),
         "ClipJudge.check": (clip.check, texts),
         "ClipJudge.labels": (clip.labels, {"attribute": "animal"}),
         "ClipJudge.probabilities": (clip.probabilities, animal),
@@ -1058,8 +1145,8 @@ HOW = ("itself", "in its place in a list", "in its place in a mapping")
 
 
 NO_FUNCTION = {"a pipeline"}  # which can be called: what it then says is its own
-CALLED = {"change", "changed", "fn", "judge", "methods", "metric", "of", "on_step", "other", "progress",
-          "reduce", "retained", "second"}  # fmt: skip
+CALLED = {"change", "changed", "fn", "judge", "label", "methods", "metric", "of", "on_step", "other",
+          "progress", "push", "reduce", "retained", "second"}  # fmt: skip
 
 
 def spoilt(value: Any, wrong: Any, how: str) -> Any:

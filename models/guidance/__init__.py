@@ -2,6 +2,7 @@
 
 from .acting import cosine, linear
 from .adaptive import Adaptive
+from .asymmetric import Asymmetric
 from .cfg import CFG
 from .compose import Compose
 from .contrast import Contrast
@@ -17,6 +18,7 @@ __all__ = [
     "CFG",
     "PAG",
     "Adaptive",
+    "Asymmetric",
     "Combined",
     "Compose",
     "Contrast",

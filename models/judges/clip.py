@@ -62,6 +62,11 @@ class ClipJudge(Labelled):
         return seen @ read.T
 
     @checked
+    def features(self, images: Tensor) -> Tensor:
+        """Embedding of each picture, of length 1, ``[sample, feature]``: for distances of sets."""
+        return self._embed_images(images)
+
+    @checked
     def clip_score(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """Cosine of picture i with text i, ``[sample]``.
 
