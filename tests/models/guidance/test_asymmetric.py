@@ -69,8 +69,8 @@ def test_what_it_cannot_be_is_refused(tiny):
             Asymmetric(steps=steps)
     with pytest.raises(TypeError, match="guidance is 'strong'"):
         Asymmetric("strong")
-    with pytest.raises(ValueError, match="the run has 3: 0 to 2"):
-        trace(tiny, **RUN, guidance=Asymmetric(steps=[3]))
+    with pytest.raises(ValueError, match="the run has 4: 0 to 3"):
+        trace(tiny, **RUN, guidance=Asymmetric(steps=[4]))
     with pytest.raises(ValueError, match="the run has no branch 'edited'"):
         trace(tiny, **RUN, interventions=[scale(MID, 2.0, When(branch="edited"))])
     with pytest.raises(ValueError, match="eta is 0.5"):
