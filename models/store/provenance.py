@@ -37,6 +37,11 @@ def provenance(model: Model, **settings: Any) -> dict[str, Any]:
     }
 
 
+def machine() -> dict[str, str]:
+    """Return what computes: versions, and the processor's kind."""
+    return {**dict(_versions()), "processor": platform.machine()}
+
+
 def scheduler_config(scheduler: Any) -> dict[str, Any]:
     """Return a scheduler's configuration as JSON holds it; infinities as text, as JSON knows none."""
     return {k: _plain(v) for k, v in sorted(scheduler.config.items()) if not k.startswith("_")}

@@ -1,6 +1,6 @@
 """Many interventions at the price of few: row i of a batch carries intervention i.
 
-A run starts where it first differs from its plain run, and identical runs are made once (``batching.py``).
+A run starts where it first differs from its plain run, and identical runs are made once (``partition.py``).
 The result always equals one run after another, up to the rounding of batched kernels.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Unpack
 
 from jaxtyping import Float
@@ -20,7 +21,10 @@ from ...models.progress import Progress, showing
 from ...models.run.branches import settled
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
-from .batching import SweepExecutor, SweepRun, key_of
+from ...models.store.study import Study, identity, studying
+from .batching import SweepExecutor
+from .keeping import Keeper, texts_of
+from .partition import SweepRun, key_of, partition
 
 __all__ = ["Progress", "SweepRun", "Swept", "sweep"]
 
@@ -44,6 +48,7 @@ def sweep(
     runs: Sequence[SweepRun],
     *,
     batch: int = 16,
+    store: str | Path | Study | None = None,
     progress: Progress | None = None,
     **settings: Unpack[SamplingOptions],
 ) -> Swept:
@@ -53,12 +58,16 @@ def sweep(
         model: an opened model.
         runs: what to run, in any order.
         batch: samples in one batch, companions included.
+        store: a folder; batches that are in it are not made again, so a call that was stopped goes on
+            (docs/studies.md).
         progress: called with (done, total, what); without it a bar comes by itself.
         **settings: how it is sampled, as in ``Sampling``: steps, guidance, negative (one for all), size.
 
     Raises:
-        ValueError: for runs that cannot be made, and for interventions that would never act.
+        ValueError: for runs that cannot be made, and for interventions that would never act; with a store,
+            for interventions without a spec.
         LookupError: for unknown sites.
+        RuntimeError: for a store of another model or other settings, or that another process writes.
     """
     if not runs:
         raise UsageError("there is nothing to sweep: runs is empty")
@@ -79,10 +88,21 @@ def sweep(
             i.when.check(n_steps, 1 + len(run.companions), branches)
     model.places_of(dict.fromkeys(i.site for run in runs for i in run.interventions))
     encoded = _encode(model, runs, how)
-    work, total = SweepExecutor(model, settings, batch), len({key_of(r) for r in encoded})
-    with showing(progress) as show:
-        work.report = lambda done: show(done, total, "runs")
-        return Swept(work.make(encoded), work.rows)
+    total = len({key_of(r) for r in encoded})
+    if store is None:
+        with showing(progress) as show:
+            work = SweepExecutor(model, settings, batch)
+            work.report = lambda done: show(done, total, "runs")
+            return Swept(work.make(encoded), work.rows)
+    base = identity(model, how, batch)
+    keeper = Keeper(model, base, texts_of(runs, encoded))
+    keys = keeper.keys(partition(encoded, batch, branches))
+    about = {"runs": total, "batches": len(keys)}
+    with studying(store, base, "sweep", {"units": keys}, units=len(keys), about=about) as keeper.study:
+        with showing(progress) as show:
+            work = SweepExecutor(model, settings, batch, keeper)
+            work.report = lambda done: show(done, total, "runs")
+            return Swept(work.make(encoded), work.rows)
 
 
 def _negative(how: Sampling) -> list[str]:
