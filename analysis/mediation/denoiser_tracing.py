@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.site import Site
 from ...models.text.prompt import Prompt
-from ...probes.intervene import Change, Intervention
+from ...probes.intervene import Change, Intervention, Spec
 from ...probes.sweep.sweeping import SweepRun
 from ...probes.trace import Trace, trace
 from ..metrics import Metric
@@ -49,6 +50,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
+    store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Mediation:
     """Restore one site of the denoiser at a time, in the guidance branch that reads the prompt.
@@ -75,6 +77,8 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
+        store: a folder; each prompt and seed that is in it is not run again, so a call that was stopped goes
+            on (docs/studies.md).
         progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
@@ -84,6 +88,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         ValueError: for a model without text, sites outside the denoiser, and runs that cannot be made; heads
             or tokens that the sites do not have, or restored in place.
         LookupError: for a subject that is not in its prompt, and unknown sites.
+        RuntimeError: for a store of another model or other settings, or that another process writes.
     """
     experiment = open_experiment(
         model,
@@ -108,7 +113,10 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     plan = Plan(neighbouring(places, neighbours), cuts, direct)
     experiment.about.update(source=source, neighbours=neighbours)
     made = partial(restore, experiment, plan)
-    return experiment.mediate(places, columns, made, 3, progress, direct=direct)
+    recipe = {"study": "trace_denoiser", "source": source, **plan.told}
+    return experiment.mediate(
+        places, columns, made, 3, progress, direct=direct, store=store, recipe=recipe
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,12 @@ class Plan:
     groups: Sequence[Sequence[Site]]
     cuts: Sequence[Piece]
     direct: bool
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        groups = [list(map(str, group)) for group in self.groups]
+        return {"groups": groups, "pieces": [cut.told for cut in self.cuts], "direct": self.direct}
 
     @property
     def places(self) -> list[tuple[Sequence[Site], Piece]]:
@@ -152,14 +166,19 @@ def _in_place(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Re
     entry = experiment.model.input_site
 
     def pair(group: Sequence[Site], when: When) -> tuple[Intervention, ...]:
-        copied = (Intervention(site, copy_row(1, 0), when) for site in group)
-        return (Intervention(entry, copy_row(0, 1), when), *copied)
+        copied = (copied_row(site, 1, 0, when) for site in group)
+        return (copied_row(entry, 0, 1, when), *copied)
 
     put = [pair(group, cut.when) for group, cut in plan.places]
     clean, corrupted = experiment.clean[p], experiment.corrupted[p]
     runs = [[SweepRun(prompt, seed, i, (clean,)) for prompt in corrupted] for i in put]
     blocked = [[SweepRun(clean, seed, i, (prompt,)) for prompt in corrupted] for i in put]
     return Restored(runs, blocked=blocked if plan.direct else ())
+
+
+def copied_row(site: Site, source: int, target: int, when: When) -> Intervention:
+    """Give one row of a batch what another one has there, as an intervention."""
+    return Intervention(site, copy_row(source, target), when, Spec("copy_row", {"rows": [source, target]}))
 
 
 def copy_row(source: int, target: int) -> Change:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,9 @@ from ...models.progress import Progress, part, showing
 from ...models.run.sampling import Sampling
 from ...models.site import Site
 from ...models.store.provenance import provenance
+from ...models.store.study import Study, digest, identity, spec_of, studying
 from ...models.text.prompt import Prompt
+from ...probes.sweep.keeping import told
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
 from .corruption import CorruptedText, Corruption, check_reads_text, check_swapped, corrupt, encode_rows
@@ -90,6 +94,8 @@ class CausalExperiment:
         progress: Progress | None,
         *,
         direct: bool = False,
+        store: str | Path | None = None,
+        recipe: dict[str, Any],
     ) -> Mediation:
         """Make and score all runs.
 
@@ -101,16 +107,19 @@ class CausalExperiment:
                 corrupted anew for each.
             progress: called with (done, total, what).
             direct: whether ``restore`` gives blocked runs as well.
+            store: a folder; what is in it is not made again.
+            recipe: the function's name as ``study``, and all that its restored runs depend on beside what the
+                experiment knows; JSON.
         """
         cells = len(sites) * (len(columns[1][columns[0]]) if columns else 1)
         prompts, seeds, draws = len(self.clean), len(self.seeds), self.corruption.draws
         each = 1 + draws + (1 + direct) * cells * draws
         scores = np.empty((each, prompts, seeds))
         rows = 0
-        with showing(progress) as show:
+        with showing(progress) as show, self._study(store, recipe) as score:
             for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
                 step = part(show, i * each, each, prompts * seeds * each, "runs, restored in each place")
-                scores[:, p, s], made = self._sample(p, self.seeds[s], restore, step)
+                scores[:, p, s], made = score(p, self.seeds[s], restore, step)
                 rows += made
         corrupted = scores[1 : 1 + draws].transpose(1, 2, 0)
         both = scores[1 + draws :].reshape(1 + direct, cells, draws, prompts, seeds).transpose(0, 1, 3, 4, 2)
@@ -120,7 +129,36 @@ class CausalExperiment:
         places = dict(zip(names, both, strict=True))
         return self._report(sites, columns, {"clean": scores[0], "corrupted": corrupted}, places, about)
 
-    def _sample(self, p: int, seed: int, restore: Restore, progress: Progress) -> tuple[Any, int]:
+    @contextmanager
+    def _study(self, store: str | Path | None, recipe: dict[str, Any]) -> Iterator[Callable[..., Any]]:
+        """Give ``_sample``, or what asks a store first; a unit is one prompt and seed."""
+        if store is None:
+            yield self._sample
+            return
+        batch, steps, guidance = (self.settings[k] for k in ("batch", "steps", "guidance"))
+        base = identity(self.model, Sampling(steps=steps, guidance=guidance), batch)
+        parts = {**recipe, "base": digest(base), "metric": spec_of(self.metric, "the metric")}
+        parts |= {"prompts": [told(p) for p in self.clean], "subjects": self.about["subject"]}
+        parts |= {"corruption": self.about["corruption"]}
+        seeds, units = {"seeds": list(self.seeds)}, len(self.clean) * len(self.seeds)
+        about = {"prompts": [p.text for p in self.clean], "metric": self.about["metric"], **seeds}
+        with studying(store, base, recipe["study"], {**parts, **seeds}, units=units, about=about) as study:
+
+            def score(p: int, seed: int, restore: Restore, progress: Progress) -> tuple[Any, int]:
+                def make() -> tuple[dict[str, Tensor], int]:
+                    found, rows = self._sample(p, seed, restore, progress, study.inside if study else None)
+                    return {"scores": torch.from_numpy(found)}, rows
+
+                one = {"prompt": p, "seed": seed}
+                kept = study.make({**parts, **one}, make, {"prompt": self.clean[p].text, "seed": seed})
+                progress(1, 1, "runs")
+                return kept.tensors["scores"].numpy(), kept.rows
+
+            yield score
+
+    def _sample(
+        self, p: int, seed: int, restore: Restore, progress: Progress, store: Study | None = None
+    ) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
         first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
@@ -128,7 +166,7 @@ class CausalExperiment:
         places = (*restored.runs, *restored.blocked)
         runs = [*first, *corrupted, *(run for place in places for run in place)]
         distinct = {_key(run): run for run in runs}
-        swept = sweep(self.model, list(distinct.values()), progress=progress, **self.settings)
+        swept = sweep(self.model, list(distinct.values()), store=store, progress=progress, **self.settings)
         latents = swept.latents
         if restored.clean is not None:
             latents = torch.cat([restored.clean[None].to(latents), latents])

@@ -8,6 +8,8 @@ method; Basu et al. 2024 (arXiv 2310.13730) for diffusion models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -48,6 +50,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
+    store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Mediation:
     """Restore one state of the text encoder at a time: layer x kind x token (Basu et al. 2024).
@@ -76,6 +79,8 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
+        store: a folder; each prompt and seed that is in it is not run again, so a call that was stopped goes
+            on (docs/studies.md).
         progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
@@ -84,6 +89,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     Raises:
         ValueError: for a model without text, prompts that do not line up, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and unknown encoders, kinds or layers.
+        RuntimeError: for a store of another model or other settings, or that another process writes.
     """
     experiment = open_experiment(
         model,
@@ -105,13 +111,22 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     _check_same_length(experiment, encoder)
     windows = text_windows(model, encoder, kinds, layers, window)
     sites = list(dict.fromkeys(s for w in windows.values() for s in w))
-    made = [_conditionings(experiment, windows, own[p], sites, p, direct=direct) for p in range(len(clean))]
+    made = cache(lambda p: _conditionings(experiment, windows, own[p], sites, p, direct=direct))
 
     def restore(p: int, seed: int) -> Restored:
-        restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made[p])
+        restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made(p))
         return Restored(restored, blocked=blocked)
 
-    return experiment.mediate(list(windows), ("token", own[0].coords()), restore, 1, progress, direct=direct)
+    recipe = {
+        "study": "trace_text",
+        "windows": [[str(site), *map(str, some)] for site, some in windows.items()],
+        "tokens": [[list(group) for group in axis.groups] for axis in own],
+        "direct": direct,
+    }
+    columns = ("token", own[0].coords())
+    return experiment.mediate(
+        list(windows), columns, restore, 1, progress, direct=direct, store=store, recipe=recipe
+    )
 
 
 Conditionings = list[list[Prompt]]

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import zoo
 from ..arguments import checked
 from ..errors import WrongTypeError
+from ..store.study import spec_of
 from .classifier import classifier_judge
 from .clip import clip_judge
 from .embedded import load_judge
@@ -100,6 +101,18 @@ def any_judge(source: Any, device: str = "cpu", dtype: torch.dtype = torch.float
         f"the judge is {source!r}; give a folder or hub id, clip_judge(...), classifier_judge(...), or a "
         "function of pictures and texts"
     )
+
+
+def judge_spec(judge: Any) -> Any:
+    """Return what a judge is, as a value: its name and the hash of its weights; of a function, its ``spec``.
+
+    Raises:
+        ValueError: for a function without a spec: nobody can tell whether it is still the same.
+    """
+    about = about_judge(judge)
+    if "weights" in about:
+        return about
+    return spec_of(judge.function if isinstance(judge, CallableJudge) else judge, "the judge")
 
 
 def about_judge(judge: Any) -> dict[str, str]:

@@ -103,12 +103,12 @@ def texts_of(runs: Sequence[SweepRun], encoded: Sequence[SweepRun]) -> dict[str,
         pairs = zip((given.prompt, *given.companions), (made.prompt, *made.companions), strict=True)
         for text, prompt in pairs:
             if isinstance(text, str) and isinstance(prompt, Prompt):
-                found.setdefault(prompt.digest, _told(text, prompt))
+                found.setdefault(prompt.digest, told(prompt))
     return found
 
 
-def _told(text: str, prompt: Prompt) -> dict[str, Any]:
+def told(prompt: Prompt) -> dict[str, Any]:
     """A text as it is read; the model's weights, which are in the key, say what is made of it."""
     read = {name: list(words.tokens) for name, words in prompt.read.items()}
     shape = list(prompt.embeds.shape)
-    return {"text": text, "tokens": json_hash([list(prompt.tokens), read]), "shape": shape}
+    return {"text": prompt.text, "tokens": json_hash([list(prompt.tokens), read]), "shape": shape}
