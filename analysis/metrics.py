@@ -145,7 +145,10 @@ def latent_distance(reference: Tensor | None = None) -> Metric:
     return _named(
         metric,
         name,
-        lambda: {"what": "latent_distance", "reference": None if reference is None else tensor_hash(reference)},
+        lambda: {
+            "what": "latent_distance",
+            "reference": None if reference is None else tensor_hash(reference),
+        },
     )
 
 

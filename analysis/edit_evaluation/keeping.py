@@ -77,14 +77,15 @@ def evaluating(  # noqa: PLR0917  # what evaluate_edit is given
     parts = {"prompts": [asdict(p) for p in prompts], "judge": judge_spec(judge), "seeds": list(seeds)}
     about = {"change": dict(change), "prompts": [p.prompt for p in prompts], "seeds": list(seeds)}
     units = sum(-(-n // batch) for n in n_pictures)
-    with studying(store, base, "evaluate_edit", {**parts, "change": dict(change)}, units=units, about=about) as s:
-        yield s
+    parts["change"] = dict(change)
+    with studying(store, base, "evaluate_edit", parts, units=units, about=about) as study:
+        yield study
 
 
 def check_changed(study: Study | None, model: Model, before: str | None, change: Mapping[str, str]) -> None:
     """Raise ValueError for a change that a store does not see: it acts on something else than weights."""
     if study is not None and "id" not in change and fingerprint(model) == before:
         raise UsageError(
-            f"the change {change['what']} leaves the weights as they are, so a store cannot tell what it does; "
-            "leave out store, or give an Edit"
+            f"the change {change['what']} leaves the weights as they are, so a store cannot tell what it does; leave "
+            "out store, or give an Edit"
         )

@@ -114,9 +114,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     experiment.about.update(source=source, neighbours=neighbours)
     made = partial(restore, experiment, plan)
     recipe = {"study": "trace_denoiser", "source": source, **plan.told}
-    return experiment.mediate(
-        places, columns, made, 3, progress, direct=direct, store=store, recipe=recipe
-    )
+    return experiment.mediate(places, columns, made, 3, progress, direct=direct, store=store, recipe=recipe)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .commands.investigate import investigate
 from .commands.locate import locate
 from .commands.robustness import robustness
 from .commands.sites import sites
+from .commands.studies import studies
 from .commands.trace import trace
 from .faults import Plain
 from .groups import expanded
@@ -73,6 +74,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Find": (locate,),
     "Change": (edit, export),
     "Check": (evaluate, robustness),
+    "Keep": (studies,),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:

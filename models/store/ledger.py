@@ -1,9 +1,9 @@
 """Many units in one place: keys and scores in a database, arrays in files, a hash of everything.
 
 ``Store`` keeps few large units, each in a folder of its own. Here they are many and small: SQLite holds their
-keys and small arrays (scores), safetensors files the large ones. The file is written before the row, and the
-row in one transaction, so what a killed writer leaves is a file without a row: no unit. One driver writes, for
-as long as it lives; readers need no lock.
+keys and small arrays (scores), safetensors files the large ones. The file is written before the row, and
+the row in one transaction, so what a killed writer leaves is a file without a row: no unit. One driver writes
+until it ends; readers need no lock.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ..errors import MissingFileError, StateError, UsageError
 from .canonical import json_hash, plain_json
 from .disk import new_file, write_bytes
 from .lock import writing
+from .packing import packed, unpacked
 from .provenance import machine
 
 log = logging.getLogger(__name__)
@@ -90,7 +89,9 @@ class Ledger:
         with self._open:
             if not self.path.is_file():
                 if base is None:
-                    raise MissingFileError(f"there is no store in {str(folder)!r}; store={str(folder)!r} makes one")
+                    raise MissingFileError(
+                        f"there is no store in {str(folder)!r}; store={str(folder)!r} makes one"
+                    )
                 self._make(base)
             self.db = self._connected(self.path)
             self._check(base)
@@ -163,10 +164,12 @@ class Ledger:
             data = (self.folder / file).read_bytes() if file is not None else bytes(inside or b"")
             if said != _hash(key, about, rows, data):
                 raise ValueError("it is not what was written")
-            return Kept(load_tensors(data), json.loads(about), rows)
+            return Kept(unpacked(data), json.loads(about), rows)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             where = self.path if file is None else self.folder / file
-            log.warning("a unit in %s is damaged (%s); it counts as not there and is made again.", where, error)
+            log.warning(
+                "a unit in %s is damaged (%s); it counts as not there and is made again.", where, error
+            )
             return None
 
     def holds(self, study: str, key: str) -> bool:
@@ -174,6 +177,11 @@ class Ledger:
         with _told(self.path):
             found = self.db.execute("SELECT 1 FROM members WHERE study = ? AND key = ?", (study, key))
             return found.fetchone() is not None
+
+    def select(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query finds."""
+        with _told(self.path):
+            return self.db.execute(query).fetchall()
 
     # writing ------------------------------------------------------------------------------------------
 
@@ -200,13 +208,13 @@ class Ledger:
         seconds: float,
         *,
         counts: bool,
-    ) -> None:
-        """Keep a unit, whole or not at all; needs the lock.
+    ) -> Kept:
+        """Keep a unit, whole or not at all, and return it as ``get`` does; needs the lock.
 
         Raises:
             OSError: if the disk is full; it names the file, and what was there stays.
         """
-        data = save_tensors({n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()})
+        data = packed(tensors)
         told, file = json.dumps(plain_json(about, "about"), sort_keys=True), None
         if len(data) > IN_ROW:
             file = f"{ARRAYS}/{key[:2]}/{key}.safetensors"
@@ -218,6 +226,7 @@ class Ledger:
             self.db.execute(f"INSERT OR REPLACE INTO units VALUES ({', '.join('?' * len(row))})", row)
             if counts:
                 self.db.execute("INSERT OR IGNORE INTO members VALUES (?, ?)", (study, key))
+        return Kept(unpacked(data), json.loads(told), rows)
 
     def count(self, study: str, key: str) -> None:
         """Count a unit that is there as one of a study's."""

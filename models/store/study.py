@@ -79,8 +79,7 @@ class Study:
             tensors, rows = make()
             own = time.perf_counter() - start - (self.clock[0] - inner)
             self.clock[0] += own
-            self.ledger.put(key, self.id, tensors, about or {}, rows, own, counts=self.counts)
-            kept = Kept(tensors, about or {}, rows)
+            kept = self.ledger.put(key, self.id, tensors, about or {}, rows, own, counts=self.counts)
         return kept
 
 
@@ -131,8 +130,8 @@ def identity(model: Model, how: Sampling, batch: int) -> dict[str, Any]:
     """
     if model.live.watched:
         raise StateError(
-            "interventions of a surrounding context act on the model, and a store cannot know them; give them "
-            "to the run itself, or leave out store"
+            "interventions of a surrounding context act on the model, and a store cannot know them; give "
+            "them to the run itself, or leave out store"
         )
     guidance = {"guidance": _guidance(how.guided(model))}
     return {
@@ -166,9 +165,9 @@ def spec_of(thing: Any, what: str) -> Any:
     if spec is None:
         name = getattr(thing, "__qualname__", type(thing).__name__)
         raise UsageError(
-            f"{what} {name} is a function, and a store cannot tell whether it is still the same one; give it a "
-            f"spec, which has to change whenever it does: function.spec = {{'name': {name!r}, 'version': 1}}. "
-            "Or leave out store"
+            f"{what} {name} is a function, and a store cannot tell whether it is still the same one; give "
+            "it a spec, which has to change whenever it does: "
+            f"function.spec = {{'name': {name!r}, 'version': 1}}. Or leave out store"
         )
     return plain_json(spec, f"the spec of {what}")
 

@@ -30,9 +30,7 @@ class Memory(Protocol):
         ...
 
 
-def forgetting(
-    batch: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /  # noqa: ARG001
-) -> tuple[Tensor, int]:
+def forgetting(_: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /) -> tuple[Tensor, int]:
     """Keep nothing."""
     return make()
 

@@ -84,9 +84,10 @@ class Keeper:
             if i.spec is None:
                 name = getattr(i.fn, "__qualname__", type(i.fn).__name__)
                 raise UsageError(
-                    f"the intervention {name} at {i.site} is a function, and a store cannot tell whether it is "
-                    "still the same one; give it a spec, whose parameters say all that it depends on: "
-                    f"Intervention(site, fn, when, spec=Spec({name!r}, {{'factor': 2.0}})). Or leave out store"
+                    f"the intervention {name} at {i.site} is a function, and a store cannot tell whether it "
+                    "is still the same one; give it a spec, whose parameters say all that it depends on: "
+                    f"Intervention(site, fn, when, spec=Spec({name!r}, {{'factor': 2.0}})). "
+                    "Or leave out store"
                 )
         return {"reads": reads, "seed": run.seed, "does": [list(i.key) for i in run.interventions]}
 

@@ -6,7 +6,8 @@ The result always equals one run after another, up to the rounding of batched ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -22,7 +23,7 @@ from ...models.run.branches import settled
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.store.study import Study, identity, studying
-from .batching import SweepExecutor
+from .batching import Memory, SweepExecutor, forgetting
 from .keeping import Keeper, texts_of
 from .partition import SweepRun, key_of, partition
 
@@ -89,20 +90,31 @@ def sweep(
     model.places_of(dict.fromkeys(i.site for run in runs for i in run.interventions))
     encoded = _encode(model, runs, how)
     total = len({key_of(r) for r in encoded})
+    with showing(progress) as show, _memory(store, model, how, batch, runs, encoded) as memory:
+        work = SweepExecutor(model, settings, batch, memory)
+        work.report = lambda done: show(done, total, "runs")
+        return Swept(work.make(encoded), work.rows)
+
+
+@contextmanager
+def _memory(  # noqa: PLR0917  # one sweep
+    store: str | Path | Study | None,
+    model: Model,
+    how: Sampling,
+    batch: int,
+    runs: Sequence[SweepRun],
+    encoded: Sequence[SweepRun],
+) -> Iterator[Memory]:
+    """Give what remembers batches: a store, or nothing."""
     if store is None:
-        with showing(progress) as show:
-            work = SweepExecutor(model, settings, batch)
-            work.report = lambda done: show(done, total, "runs")
-            return Swept(work.make(encoded), work.rows)
+        yield forgetting
+        return
     base = identity(model, how, batch)
     keeper = Keeper(model, base, texts_of(runs, encoded))
-    keys = keeper.keys(partition(encoded, batch, branches))
-    about = {"runs": total, "batches": len(keys)}
+    keys = keeper.keys(partition(encoded, batch, model.branch_names(how.guidance)))
+    about = {"runs": len(runs), "batches": len(keys)}
     with studying(store, base, "sweep", {"units": keys}, units=len(keys), about=about) as keeper.study:
-        with showing(progress) as show:
-            work = SweepExecutor(model, settings, batch, keeper)
-            work.report = lambda done: show(done, total, "runs")
-            return Swept(work.make(encoded), work.rows)
+        yield keeper
 
 
 def _negative(how: Sampling) -> list[str]:
