@@ -86,6 +86,6 @@ def check_changed(study: Study | None, model: Model, before: str | None, change:
     """Raise ValueError for a change that a store does not see: it acts on something else than weights."""
     if study is not None and "id" not in change and fingerprint(model) == before:
         raise UsageError(
-            f"the change {change['what']} leaves the weights as they are, so a store cannot tell what it does; leave "
-            "out store, or give an Edit"
+            f"the change {change['what']} leaves the weights as they are, so a store cannot tell what it "
+            "does; leave out store, or give an Edit"
         )

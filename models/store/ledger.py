@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import MissingFileError, StateError, UsageError
-from .canonical import json_hash, plain_json
+from .canonical import differences, json_hash, plain_json
 from .disk import new_file, write_bytes
 from .lock import writing
 from .packing import packed, unpacked
@@ -142,7 +142,7 @@ class Ledger:
         self.base: Mapping[str, Any] = there
         if base is None:
             return
-        different = list(_differences(there, plain_json(base, "what a store shares")))
+        different = list(differences(there, plain_json(base, "what a store shares")))
         if different:
             raise StateError(
                 f"{self.folder} is a store of another model or other settings: {'; '.join(different)}. What "
@@ -163,7 +163,7 @@ class Ledger:
         try:
             data = (self.folder / file).read_bytes() if file is not None else bytes(inside or b"")
             if said != _hash(key, about, rows, data):
-                raise ValueError("it is not what was written")
+                raise UsageError("it is not what was written")
             return Kept(unpacked(data), json.loads(about), rows)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             where = self.path if file is None else self.folder / file
@@ -220,8 +220,9 @@ class Ledger:
             file = f"{ARRAYS}/{key[:2]}/{key}.safetensors"
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / file, data)
-        row = (key, study, told, rows, seconds, time.time(), json.dumps(machine()), None if file else data, file,
-               len(data), _hash(key, told, rows, data))  # fmt: skip
+        inside, made = None if file else data, json.dumps(machine())
+        row = (key, study, told, rows, seconds, time.time(), made, inside, file, len(data),
+               _hash(key, told, rows, data))  # fmt: skip
         with self._transaction():
             self.db.execute(f"INSERT OR REPLACE INTO units VALUES ({', '.join('?' * len(row))})", row)
             if counts:
@@ -287,17 +288,3 @@ def _told(path: Path) -> Iterator[None]:
 
 def _hash(key: str, about: str, rows: int, data: bytes) -> str:
     return json_hash([key, about, rows, hashlib.sha256(data).hexdigest()])
-
-
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """What differs between two values of JSON, name by name."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        for part in sorted({*there, *here}):
-            yield from _differences(there.get(part), here.get(part), f"{name}.{part}" if name else part)
-    elif there != here:
-        yield f"{name} is {_short(there)} there and {_short(here)} here"
-
-
-def _short(value: Any) -> str:
-    shown = "none" if value is None else json.dumps(value)
-    return shown if len(shown) <= 40 else f"{shown[:17]}..."

@@ -73,8 +73,8 @@ def units_table(folder: str | Path) -> list[dict[str, Any]]:
     for store in _stores(Path(folder)):
         with Ledger(store, None) as ledger:
             rows = ledger.select(
-                "SELECT studies.what, members.study, units.key, units.about, units.rows, units.seconds, inside "
-                "FROM members JOIN units USING (key) JOIN studies ON studies.id = members.study "
+                "SELECT studies.what, members.study, units.key, units.about, units.rows, units.seconds, "
+                "inside FROM members JOIN units USING (key) JOIN studies ON studies.id = members.study "
                 "WHERE inside IS NOT NULL ORDER BY studies.begun, units.made"
             )
         names = ("what", "study", "unit", "about", "rows", "seconds")
