@@ -111,6 +111,8 @@ class Ledger:
         with writing(self.folder, "a new store", 60.0):
             if self.path.is_file():
                 return
+            for left in self.folder.glob(f".{DATABASE}.*"):  # by one that was killed
+                left.unlink()
             with new_file(self.path) as part, _told(self.path), _closing(sqlite3.connect(part)) as made:
                 made.executescript(_TABLES + f"PRAGMA user_version = {FORMAT};")
                 told = plain_json(base, "what a store shares").items()
