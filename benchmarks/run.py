@@ -19,6 +19,7 @@ from pathlib import Path
 
 import closed_form
 import pages
+import studies
 import sweeping
 import text_solves
 import torch
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "time": lambda: tracing.measure_time(rounds=9),
     "memory": lambda: tracing.measure_memory(rounds=3),
     "sweep": lambda: sweeping.measure(rounds=3),
+    "studies": studies.measure,
     "edit": lambda: closed_form.measure(rounds=9),
     "solves": lambda: text_solves.measure(rounds=1),
 }
