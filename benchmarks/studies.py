@@ -1,4 +1,4 @@
-"""What a store costs: beside the embedded model's sweep, and to read a finished study of 10,000 units again."""
+"""What a store costs: beside the embedded model's sweep, and to read 10,000 finished units again."""
 
 from __future__ import annotations
 
