@@ -10,8 +10,10 @@ PIP_ARGS ?= --quiet --disable-pip-version-check
 PY := $(VENV)/bin/python
 PIP = -m pip install $(PIP_ARGS) --no-build-isolation -c constraints.txt
 READY := $(VENV)/.ready
+FINDINGS := mediation carriers word_places information word_experiments classification two_denoisers localising truth \
+  quickfix_settings quickfix_keep own_words edits dictionaries directions page_picture
 
-.PHONY: help setup demo test stress lint format types bench findings docs wheel wheel-demo clean
+.PHONY: help setup demo test stress lint format types bench findings rehearse docs wheel wheel-demo clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -53,9 +55,11 @@ bench: $(READY)  ## benchmarks against their targets: ratios on this machine; th
 	@$(PY) benchmarks/run.py $(BENCH_ARGS)
 
 findings: $(READY)  ## numbers and pictures in docs/ that come from the embedded models, measured anew
-	@for part in mediation carriers word_places information classification two_denoisers localising truth \
-	  quickfix_settings quickfix_keep own_words edits page_picture; do \
+	@for part in $(FINDINGS); do \
 	  echo "benchmarks/$$part.py"; $(PY) benchmarks/$$part.py || exit 1; done
+
+rehearse: $(READY)  ## the same in small, twice, and into build/: before hours are spent on it
+	@for part in $(FINDINGS) robustness; do $(PY) benchmarks/rehearse.py $$part || exit 1; done
 
 docs: $(READY)  ## the programming reference as pages in build/docs
 	@$(PY) $(PIP) -e '.[docs]'

@@ -126,6 +126,16 @@ def judge_probability(judge: Classifier, attribute: str, label: str) -> Metric:
 
 
 @checked
+def judge_log_odds(judge: Classifier, attribute: str, label: str) -> Metric:
+    """``log(p / (1 - p))`` of that probability, which 1e-6 and 1 less that bound: unlike p it has no ends."""
+
+    def metric(outcome: Outcome) -> Tensor:
+        return judge.probability(outcome.images, attribute, label).double().logit(1e-6)
+
+    return _named(metric, f"judge_log_odds({attribute!r}, {label!r})")
+
+
+@checked
 def latent_distance(reference: Tensor | None = None) -> Metric:
     """Root mean square difference of the final latents from reference latents, or from the clean run's.
 

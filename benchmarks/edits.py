@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pages
 import torch
-from faster import SAID, bfloat16
+from faster import bfloat16, said
 
 from denoscope import load
 from denoscope.bench import Best, EditBenchmark, cost, edits, ranked
@@ -37,7 +37,7 @@ def told(found: EditBenchmark) -> str:
     settings = (
         f"{found.cells['concept'].nunique()} concepts, {len(about['seeds'])} seeds, {about['steps']} steps, "
         f"guidance {about['guidance']:g}. After the edit, with 95 % intervals over concepts and seeds; the "
-        f"last two lines are the unedited model. {SAID}"
+        f"last two lines are the unedited model. {said()}"
     )
     rows = dict(measured(found, found.summary()))
     columns = list(next(iter(rows.values())))

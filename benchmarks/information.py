@@ -4,14 +4,13 @@ All pairs of an eight-word prompt from one bank, against a call for each pair wi
 the same standard error of strata and antithetic pairs, against independent draws; whether a picture's own
 caption is told from others; and pairs of words whose reading is known. Writes the tables of
 docs/information.md. Predictions are kept in --output under a hash of the weights: a run that was stopped goes
-on. Some ten minutes of one core; ``--small`` tries all of it in two, and writes nothing.
+on. Some ten minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from localising import WORDS
+from measure import Row
 from pages import ROOT, table, write
 from torch import Tensor
 
@@ -33,6 +33,9 @@ from denoscope.probes.denoising_errors import error_bank
 
 PAGE = "docs/information.md"
 EIGHT = "noto emoji of a woman firefighter dark skin"
+N_PAIRS = math.comb(len(EIGHT.split()), 2)
+ASKED, CALLED = 1 + len(EIGHT.split()) + N_PAIRS, 9 * N_PAIRS
+"""Rows of one noise at one level for all pairs: of one bank, and where each information is a call."""
 CAPTION = "a noto emoji of a {}"
 LOW, HIGH, LEVELS = -5.0, 7.0, 16
 CENTRE, SCALE, CLIP = 1.0, 2.0, 3.0
@@ -56,8 +59,7 @@ class Sizes:
     captions: int
 
 
-FULL = Sizes(draws=24, samples=768, pairs=6, pictures=10, captions=20)
-SMALL = Sizes(draws=4, samples=48, pairs=1, pictures=1, captions=3)
+SIZES = Sizes(draws=24, samples=768, pairs=6, pictures=10, captions=20)
 
 
 @cache
@@ -111,10 +113,22 @@ def kept(folder: Path, name: str, **how: Any) -> Tensor:
 
 def all_pairs(folder: Path, sizes: Sizes) -> str:
     """Rows to the same standard error of the synergy: one bank, and a call for each information."""
-    run, words = painted((EIGHT,)), EIGHT.split()
     start = time.process_time()
-    one = pid(model(), run, EIGHT, log_snr=(LOW, HIGH))
+    one = pid(model(), painted((EIGHT,)), EIGHT, log_snr=(LOW, HIGH))
     seconds = time.process_time() - start
+    samples = CALLED / (one.data.attrs["rows"] / (2 * LEVELS))
+    times = samples * called(folder, sizes)
+    rows = [
+        ("rows of one noise at one level", f"{ASKED}", f"{CALLED}", f"{samples:.1f}"),
+        ("rows to one standard error of the synergy", "1", f"{times:.1f}", f"{times:.1f}"),
+        ("seconds for 16 levels and an antithetic pair", f"{seconds:.1f}", f"{seconds * samples:.1f}", ""),
+    ]
+    return table((f"all {N_PAIRS} pairs of `{EIGHT}`", "one bank", "calls", "ratio"), rows)
+
+
+def called(folder: Path, sizes: Sizes) -> float:
+    """Variance of the synergy of a pair times noises, of calls for each information over one bank."""
+    run, words = painted((EIGHT,)), EIGHT.split()
     many = pid(
         model(), run, EIGHT, words[4 : 4 + 2 + (sizes.pairs > 1) * 2], log_snr=(LOW, HIGH),
         draws=sizes.draws, store=folder / "bank",
@@ -126,24 +140,12 @@ def all_pairs(folder: Path, sizes: Sizes) -> str:
         better = a if one_told > two_told else b  # the synergy is what both tell beyond the better one
         texts = (better, f"{a} {b}")
         how = {"clean": run.latents[0], "n": sizes.samples}
-        called = [
+        each = [
             kept(folder, f"{t}-{sizes.samples}", **how, texts=["", t], seed=i) for i, t in enumerate(texts)
         ]
         ours = many.stderr.sel(pair=pair, part="synergy").item() ** 2 * sizes.draws * 2 * LEVELS
-        ratios.append(sum(float(c.var()) for c in called) / ours)
-    n = len(words)
-    samples = 9 * n * (n - 1) // 2 / (one.data.attrs["rows"] / (2 * LEVELS))
-    rows = [
-        ("rows of one noise at one level", "37", "252", f"{samples:.1f}"),
-        (
-            "rows to one standard error of the synergy",
-            "1",
-            f"{_middle(ratios) * samples:.1f}",
-            f"{_middle(ratios) * samples:.1f}",
-        ),
-        ("seconds for 16 levels and an antithetic pair", f"{seconds:.1f}", f"{seconds * samples:.1f}", ""),
-    ]
-    return table((f"all {n * (n - 1) // 2} pairs of `{EIGHT}`", "one bank", "calls", "ratio"), rows)
+        ratios.append(sum(float(c.var()) for c in each) / ours)
+    return _middle(ratios)
 
 
 def _middle(ratios: Sequence[float]) -> float:
@@ -151,9 +153,12 @@ def _middle(ratios: Sequence[float]) -> float:
     return math.exp(float(np.log(ratios).mean()))
 
 
-def sampling(folder: Path, sizes: Sizes) -> str:
-    """How many rows reach the same standard error of one caption's information."""
-    rows = []
+def sampled(folder: Path, sizes: Sizes) -> dict[str, tuple[float, float, float]]:
+    """For some words nats of their caption, and rows to one standard error over ours of independent levels.
+
+    First with noise that both texts share, then with noise of their own.
+    """
+    found = {}
     for word in WORDS[: max(1, sizes.pictures // 3)]:
         text = CAPTION.format(word)
         run = painted((text,))
@@ -162,11 +167,20 @@ def sampling(folder: Path, sizes: Sizes) -> str:
         value, error = (float(v[0]) for v in bank.integral(bank.densities("own", "none")))
         ours = error**2 * bank.rows
         how = {"clean": run.latents[0], "texts": ["", text], "n": sizes.samples, "seed": 9}
-        others = [
+        shared, apart = (
             2 * float(kept(folder, f"{name}-{word}-{sizes.samples}", **how, shared=name == "shared").var())
             for name in ("shared", "apart")
-        ]
-        rows.append((f"{word}, {value:.0f} nats", *(f"{o / ours:.1f} x" for o in others)))
+        )
+        found[word] = value, shared / ours, apart / ours
+    return found
+
+
+def sampling(folder: Path, sizes: Sizes) -> str:
+    """How many rows reach the same standard error of one caption's information."""
+    rows = [
+        (f"{word}, {nats:.0f} nats", *(f"{times:.1f} x" for times in others))
+        for word, (nats, *others) in sampled(folder, sizes).items()
+    ]
     return table(("caption", "independent levels, shared noise", "independent levels and noise"), rows)
 
 
@@ -209,23 +223,44 @@ READINGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+def kept_in(output: Path) -> Path:
+    """Where predictions are kept."""
+    folder = output / f"information-{fingerprint(model())[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def measure() -> list[Row]:
+    """Rows to the same standard error as the straightforward ways, those of docs/information.md.
+
+    Predictions are read where ``main`` kept them; without that some ten minutes.
+    """
+    folder = kept_in(ROOT / "build" / "findings")
+    pairs = ASKED / CALLED / called(folder, SIZES)
+    others = list(sampled(folder, SIZES).values())
+    shared, apart = (1 / _middle([times[i] for times in others]) for i in (1, 2))
+    what = "information of a caption, strata and antithetic pairs: rows to one standard error"
+    note = f"geometric mean of {len(others)} pictures"
+    return [
+        Row(f"PID of all {N_PAIRS} pairs of 8 words: rows to one standard error",
+            "a call for each information", pairs, 1 / 6,
+            note=f"{ASKED} against {CALLED} rows a noise; variance of the synergy"),
+        Row(what, "independent levels, shared noise", shared, note=note),
+        Row(what, "independent levels and noise", apart, note=note),
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--small", action="store_true", help="try all of it on little, and write nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = options.output / f"information-{fingerprint(model())[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    if options.small:
-        for part in (all_pairs, sampling, captions, known_pairs):
-            sys.stdout.write(f"{part(folder, SMALL)}\n\n")
-        return
-    write(PAGE, "all-pairs", all_pairs(folder, FULL))
-    write(PAGE, "sampling", sampling(folder, FULL))
-    write(PAGE, "captions", captions(folder, FULL))
-    write(PAGE, "known-pairs", known_pairs(folder, FULL))
+    folder = kept_in(options.output)
+    write(PAGE, "all-pairs", all_pairs(folder, SIZES))
+    write(PAGE, "sampling", sampling(folder, SIZES))
+    write(PAGE, "captions", captions(folder, SIZES))
+    write(PAGE, "known-pairs", known_pairs(folder, SIZES))
 
 
 if __name__ == "__main__":

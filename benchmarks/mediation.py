@@ -7,7 +7,7 @@ a run that was stopped goes on, and other weights are measured anew.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,9 @@ KINDS = {
     "mlp.out": "MLP",
     "resnet.out": "ResNet",
 }
+STEPS = 12
+SIZES = {"text": (6, 5), "four": (2, 3), "padding": (2, 2), "attributes": (2, 2), "unet": (4, 4)}
+"""Seeds and draws of noise of each study."""
 JUDGE = load_judge("emoji")
 Settings = dict[str, Any]
 
@@ -64,6 +67,12 @@ ATTRIBUTES: dict[str, dict[str, tuple[str, str, str]]] = {
 """For each prompt its subject, and the attribute and label that tell whether it is seen."""
 
 
+def sized(name: str, first: int = 0) -> Settings:
+    """How much of everything a study takes."""
+    seeds, draws = SIZES[name]
+    return {"seeds": range(first, first + seeds), "corruption": Noise(draws=draws), "steps": STEPS}
+
+
 def attributes(model: denoscope.Model) -> Mediation:
     """One study of five attributes, prompts of different length aligned by role."""
     each = {p: what for some in ATTRIBUTES.values() for p, what in some.items()}
@@ -71,11 +80,9 @@ def attributes(model: denoscope.Model) -> Mediation:
         model,
         list(each),
         [subject for subject, *_ in each.values()],
-        seeds=[0, 1],
         metric=by_prompt({p: judge_probability(JUDGE, a, label) for p, (_, a, label) in each.items()}),
-        corruption=Noise(draws=2),
-        steps=12,
         tokens="roles",
+        **sized("attributes"),
     )
 
 
@@ -107,34 +114,22 @@ def studies(model: denoscope.Model) -> dict[str, Callable[[], Mediation]]:
     end = model.encode(prompt)[0].end
     last = len(model.encode(prompt)[0].tokens)
     padding = range(end + 1, last)
+    each = [*([t] for t in padding), list(padding)]
     layer = {"layers": [0], "kinds": ("self_attn.out",)}
 
-    def text(seeds: Sequence[int], draws: int, **more: Any) -> Mediation:
-        return trace_text(
-            model, prompt, WORD, seeds=seeds, metric=one, corruption=Noise(draws=draws), steps=12, **more
-        )
+    def text(**more: Any) -> Mediation:
+        return trace_text(model, prompt, WORD, metric=one, **more)
 
-    def unet(seeds: Sequence[int], draws: int, source: Any) -> Mediation:
-        return trace_denoiser(
-            model,
-            prompt,
-            WORD,
-            seeds=seeds,
-            metric=one,
-            corruption=Noise(draws=draws),
-            steps=12,
-            source=source,
-        )
+    def unet(source: Any) -> Mediation:
+        return trace_denoiser(model, prompt, WORD, metric=one, source=source, **sized("unet"))
 
     return {
-        "text": lambda: text(range(6), 5),
-        "four": lambda: trace_text(
-            model, four, FOUR, seeds=[0, 1], metric=own_concept(), corruption=Noise(draws=3), steps=12
-        ),
-        "padding": lambda: text([10, 11], 2, tokens=[*([t] for t in padding), list(padding)], **layer),
+        "text": lambda: text(**sized("text")),
+        "four": lambda: trace_text(model, four, FOUR, metric=own_concept(), **sized("four")),
+        "padding": lambda: text(tokens=each, **layer, **sized("padding", first=10)),
         "attributes": lambda: attributes(model),
-        "trajectory": lambda: unet(range(4), 4, "trajectory"),
-        "in_place": lambda: unet(range(4), 4, "in_place"),
+        "trajectory": lambda: unet("trajectory"),
+        "in_place": lambda: unet("in_place"),
     }
 
 

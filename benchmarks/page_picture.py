@@ -20,6 +20,7 @@ import denoscope
 from denoscope.models.store.fingerprint import fingerprint
 
 PICTURE = ROOT / "docs" / "images" / "report.png"
+DEMO = ("demo",)
 SIZE = (1060, 1240)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -42,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
     folder = parser.parse_args().output / fingerprint(denoscope.load("emoji"))[:12] / "demo"
-    command = [sys.executable, "-m", "denoscope", "demo", "--output", str(folder)]
+    command = [sys.executable, "-m", "denoscope", *DEMO, "--output", str(folder)]
     subprocess.run(command, check=True)
     shoot(folder / "report.html", PICTURE)
 

@@ -17,13 +17,17 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import classification
 import closed_form
+import decoding
+import information
 import pages
 import studies
 import sweeping
 import text_solves
 import torch
 import tracing
+import word_heat
 from measure import Row
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +39,11 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "sweep": lambda: sweeping.measure(rounds=3),
     "studies": studies.measure,
     "edit": lambda: closed_form.measure(rounds=9),
+    "dictionary": lambda: decoding.measure(rounds=5),
     "solves": lambda: text_solves.measure(rounds=1),
+    "maps": lambda: word_heat.measure(rounds=3),
+    "classes": classification.measure,
+    "information": information.measure,
 }
 HEADER = ("what", "against", "measured", "target", "met", "how much")
 

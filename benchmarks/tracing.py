@@ -100,6 +100,11 @@ def _child(mode: str) -> dict[str, Any]:
     return found
 
 
+def peak() -> int:
+    """Most bytes that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def _run_once(mode: str) -> None:
     """In the child: one run, and what it took."""
     torch.set_num_threads(1)
@@ -107,8 +112,7 @@ def _run_once(mode: str) -> None:
     model.pipe.set_progress_bar_config(disable=True)
     prompts = PROMPTS * 4  # enough to stand out from the process's own memory
     kept = kept_bytes(traced(model, prompts)) if mode == "traced" else bare(model, prompts).nbytes
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "kept": kept}))
+    print(json.dumps({"peak": peak(), "kept": kept}))
 
 
 if __name__ == "__main__":

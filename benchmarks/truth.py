@@ -1,7 +1,6 @@
 """Which method finds what was planted? Every method of localisation on places whose truth is known.
 
     python benchmarks/truth.py              all places: hours of one core; what was stopped goes on
-    python benchmarks/truth.py --quick      a place of each kind, one seed: minutes; writes no page
 
 What each place and method gave is kept in --output, a table for each hash of the weights. The summary is
 written into docs/planted.md, between ``<!-- planted-truth -->`` and ``<!-- /planted-truth -->``.
@@ -50,9 +49,11 @@ from denoscope.editing.planting.places import GUIDANCE, STEPS, Planted, Question
 from denoscope.editing.planting.readings import layers
 from denoscope.models.judges import load_judge
 from denoscope.models.run.context import When
+from denoscope.models.store.disk import write_bytes
 from denoscope.models.store.fingerprint import fingerprint
 
 PAGE = "docs/planted.md"
+SEEDS = (0, 1)
 Place = tuple[str, ...]
 """A candidate: a site, and perhaps a token or a window of steps."""
 
@@ -287,7 +288,7 @@ def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Seque
         row = dict(zip(("kind", "place", "asked", "method"), key, strict=True))
         spent = {"rows": rows, "seconds": time.perf_counter() - begun}
         known.append({**row, **judged(asked, scores), **spent})
-        pd.DataFrame(known).to_csv(path, index=False)
+        write_bytes(path, pd.DataFrame(known).to_csv(index=False).encode())
         sys.stdout.write(f"{known[-1]}\n")
         sys.stdout.flush()
     return pd.DataFrame(known)
@@ -318,17 +319,14 @@ def main() -> None:
     """Ask all methods, and write the summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--quick", action="store_true", help="a place of each kind, one seed; no page")
     parser.add_argument("--places", type=int, help="so many places of each kind alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = denoscope.load("emoji")
-    name = "truth-quick.csv" if options.quick else "truth.csv"
-    number, seeds = (1, [0]) if options.quick else (options.places, [0, 1])
-    found = measure(model, options.output / fingerprint(model)[:12] / name, number, seeds)
-    sys.stdout.write(summary(found) + "\n")
-    if not options.quick:
-        write(PAGE, "planted-truth", summary(found))
+    path = options.output / fingerprint(model)[:12] / "truth.csv"
+    found = summary(measure(model, path, options.places, SEEDS))
+    sys.stdout.write(found + "\n")
+    write(PAGE, "planted-truth", found)
 
 
 if __name__ == "__main__":

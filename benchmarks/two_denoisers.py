@@ -28,6 +28,7 @@ PROMPT, WORD = "a noto emoji of a woman firefighter", "firefighter"
 PAGE = "docs/two-denoisers.md"
 FIGURE = ROOT / "docs" / "images" / "two-denoisers.png"
 ROLES = {"end": "end token", "pad": "padding", "subject": f"“{WORD}”"}
+DRAWS, STEPS = 3, 12
 Frames = dict[tuple[str, str], pd.DataFrame]
 SOURCES = {"trajectory": "clean trajectory", "in_place": "in place"}
 
@@ -35,10 +36,10 @@ SOURCES = {"trajectory": "clean trajectory", "in_place": "in place"}
 def measure(name: str, what: str, seeds: int, output: Path) -> Mediation:
     """One causal map of one model."""
     model = denoscope.load(name)
-    metric, corruption = judge_probability(load_judge(name), "concept", WORD), Noise(draws=3)
+    metric, corruption = judge_probability(load_judge(name), "concept", WORD), Noise(draws=DRAWS)
 
     def make() -> Mediation:
-        settings = {"seeds": range(seeds), "metric": metric, "corruption": corruption, "steps": 12}
+        settings = {"seeds": range(seeds), "metric": metric, "corruption": corruption, "steps": STEPS}
         if what == "text":
             return trace_text(model, [PROMPT], WORD, **settings)
         return trace_denoiser(model, [PROMPT], WORD, source=what, **settings)

@@ -3,14 +3,12 @@
 The composed scenes of the evaluation data, encoded, noised to two levels and looked at by each embedded model
 that reads text. Every way to make maps in ``METHODS`` has a row in the tables of docs/attention.md; another
 one is one more function. Results are kept in --output under a hash of the weights, in blocks of scenes: a run
-that was stopped goes on. With --scenes only the first so many are looked at, and the page stays as it is.
-Some 25 minutes of one core.
+that was stopped goes on. Some 25 minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +35,8 @@ PAGE = "docs/attention.md"
 MODELS = ("emoji", "emoji-dit")
 LEVELS = (-1.0, 1.0)
 """Log-SNR: somewhat more noise than picture, and the other way round."""
+SCENES: int | None = None
+"""The first so many; None: all."""
 BLOCK = 20
 CHECKED = 40
 """So many scenes are asked for their sanity."""
@@ -185,19 +185,14 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--scenes", type=int, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
     prints = [fingerprint(denoscope.load(name)) for name in MODELS]
     folder = options.output / f"word-places-{'-'.join(p[:8] for p in prints)}"
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = list(known(denoscope.load(MODELS[0])))[: options.scenes]
-    found, sane = places(folder, scenes), checks(folder, scenes[:CHECKED])
-    if options.scenes is None:
-        write(PAGE, "places", found)
-        write(PAGE, "sanity", sane)
-    else:
-        print(found, sane, json.dumps({"scenes": len(scenes)}), sep="\n\n")
+    scenes = list(known(denoscope.load(MODELS[0])))[:SCENES]
+    write(PAGE, "places", places(folder, scenes))
+    write(PAGE, "sanity", checks(folder, scenes[:CHECKED]))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import analysis, bench, editing, models, probes
     from .editing.edit import Edit
+    from .explanation.explain import explain
     from .investigation.investigate import investigate
     from .models.base import Model, State
     from .models.load import load
@@ -55,6 +56,7 @@ __all__ = [
     "attached",
     "bench",
     "editing",
+    "explain",
     "intervening",
     "investigate",
     "load",
@@ -80,6 +82,7 @@ _HOMES = {
     "Trace": "probes.trace",
     "When": "models.run.context",
     "attached": "probes.attach",
+    "explain": "explanation.explain",
     "intervening": "probes.intervene",
     "investigate": "investigation.investigate",
     "load": "models.load",

@@ -33,8 +33,8 @@ def freeze(model: Model, interventions: Intervention | Sequence[Intervention]) -
         interventions: of ``steer`` or ``ablate``, one for each site at most.
 
     Raises:
-        ValueError: for other interventions, those of some steps, branches or samples alone, sites that are no
-            layer's output, two at one layer, and a layer without bias to steer by.
+        ValueError: for other interventions, those of some steps, branches, samples or tokens alone, gated
+            ones, sites that are no layer's output, two at one layer, and a layer without bias to steer by.
         LookupError: for sites that the model does not have.
 
     >>> import torch
@@ -68,6 +68,11 @@ def _frozen(model: Model, intervention: Intervention) -> dict[str, Delta]:
         raise UsageError(
             f"{intervention!r} is no steering or ablation along a direction; freeze takes what "
             "Direction.steer or .ablate returns"
+        )
+    if "gate" in spec.parameters or "rows" in spec.parameters:
+        raise UsageError(
+            f"the intervention at {site} acts where a gate is open, or on some tokens alone; weights act on "
+            "all of them: make it without gate, of a direction that has no rows"
         )
     if intervention.when != _ALWAYS:
         raise UsageError(

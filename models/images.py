@@ -58,5 +58,5 @@ def checked_images(images: Tensor, channels: int, size: Sequence[int], name: str
 
 def to_array(images: Float[Tensor, "sample 3 height width"]) -> xr.DataArray:
     """Return pictures in 0..1 as dims (sample, y, x, channel), rounded to what a PNG holds."""
-    pixels = images.detach().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
+    pixels = images.detach().float().clamp(0, 1).mul(255).round().permute(0, 2, 3, 1).cpu().numpy()
     return xr.DataArray(pixels.astype(np.uint8), dims=("sample", "y", "x", "channel"))

@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from numbers import Real
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..models.adapter import Adapter
 from ..models.arguments import checked
-from ..models.errors import NotFoundError, UsageError, WrongTypeError
+from ..models.errors import NotFoundError, UsageError
 from ..models.html import panel, table
-from ..models.run.context import CallContext, When
+from ..models.run.context import When
 from ..models.site import Site
-from ..models.store.tensor_file import TensorFile
 from ..models.suggest import near
+from .directions import direction_file
+from .directions.along import Along, Gate, Move, Moving, added, projected_out
+from .directions.token_rows import TokenRows
+from .directions.vectors_by_site import VectorsBySite, check_vector, length
 from .intervene import Intervention, Spec
-
-FILE = TensorFile("direction", 2, {"axes": {str: int | None}, "sites": [str]}, "Direction.save")
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class Direction:
+class Direction(VectorsBySite):
     """A vector over the channels at a site, or at each of several sites; it keeps its length.
 
     ``d + e``, ``d - e``, ``2 * d`` and ``-d`` are directions: ``(2 * d).steer(1.0)`` moves twice as far as
-    ``d.steer(1.0)``. ``d.unit()`` has length 1. A direction over several sites (the two text encoders of
-    Stable Diffusion XL) acts site by site: ``interventions=[part.steer(2.0) for part in d]``.
+    ``d.steer(1.0)``. ``d.unit()`` has length 1; lengths and products are over all sites together. A direction
+    over several sites acts site by site: ``interventions=[part.steer(2.0) for part in d]``.
 
     Args:
         site: where; or, for several sites, the vector at each: ``Direction({site: vector, ...})``.
-        vector: [channel], for one site.
+        vector: [channel], for one site; with ``rows`` [row, channel], one for each kind of row.
         axis: the channel axis of the activation [sample, ...]: 1 for pictures, -1 for tokens. By default
             what ``model.layout(site)`` says of the model it acts in.
+        rows: which rows of a text the vectors [row, channel] are for; those [channel] act everywhere.
+        about: where it came from, as JSON: what was measured, and in what weights.
 
     Raises:
-        ValueError: for a vector that is not one-dimensional, or is zero or not finite.
+        ValueError: for vectors of other shapes, or that are zero or not finite.
 
     >>> import torch
     >>> from denoscope.models.synthetic.tiny import tiny_sd
@@ -51,15 +52,14 @@ class Direction:
     >>> run = trace(load(tiny_sd()), ["a cat"], seeds=[0], steps=2, interventions=[d.steer(0.5)])
     """
 
-    vectors: Mapping[Site, Tensor]
-    axes: Mapping[Site, int | None] = field(repr=False)
-
     @checked
     def __init__(
         self,
         site: Site | str | Mapping[Site, Tensor] | Mapping[str, Tensor],
-        vector: Float[Tensor, " channel"] | None = None,
+        vector: Float[Tensor, "*row channel"] | None = None,
         axis: int | None = None,
+        rows: TokenRows | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         if isinstance(site, Site | str) == (vector is None):
             raise UsageError("a direction is Direction(site, vector), or Direction({site: vector, ...})")
@@ -68,25 +68,19 @@ class Direction:
         if not vectors:
             raise UsageError("a direction needs a vector at one site at least; at every site it is zero")
         for where, v in vectors.items():
-            if not isinstance(v, Tensor):
-                raise WrongTypeError(
-                    f"the vector at {where} is a {type(v).__name__}; give a tensor [channel]"
-                )
-            norm = _norm(v)
-            if v.ndim != 1 or not 0 < norm < math.inf:
-                raise UsageError(
-                    "a direction needs one finite, non-zero vector [channel] for each site; at "
-                    f"{where} it has shape {tuple(v.shape)}, norm {norm}"
-                )
+            check_vector(where, v, rows)
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "axes", dict.fromkeys(vectors, axis))
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "about", dict(about or {}))
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{s} [{len(v)}]" for s, v in self.vectors.items())
-        return f"Direction({parts}; length {self.norm():.4g})"
+        parts = ", ".join(f"{s} {list(v.shape)}" for s, v in self.vectors.items())
+        whose = f"; rows {self.rows.kinds} of {self.rows.subject!r}" if self.rows else ""
+        return f"Direction({parts}{whose}; length {self.norm():.4g})"
 
     def _repr_html_(self) -> str:
-        rows = [(s, len(v), _norm(v), self.axes[s]) for s, v in self.vectors.items()]
+        rows = [(s, v.shape[-1], length(v), self.axes[s]) for s, v in self.vectors.items()]
         return panel(repr(self), table(("site", "channels", "length", "axis"), rows))
 
     # site by site -------------------------------------------------------------------------------------
@@ -108,7 +102,7 @@ class Direction:
 
     @property
     def vector(self) -> Tensor:
-        """The vector [channel] of a direction at one site."""
+        """The vector [channel] (or [row, channel]) of a direction at one site."""
         return self.vectors[self.site]
 
     def __len__(self) -> int:
@@ -122,47 +116,23 @@ class Direction:
         site = Site(str(site))
         if site not in self.vectors:
             raise NotFoundError(f"the direction is not at {site}; {near(str(site), map(str, self.vectors))}")
-        return Direction(site, self.vectors[site], self.axes[site])
+        return self._with({site: self.vectors[site]})
 
-    # algebra ------------------------------------------------------------------------------------------
+    @checked
+    def of(self, subject: str) -> Direction:
+        """Return the same direction for the rows of one subject: ``"cook"``, or ``"cook:2"`` for the second.
 
-    def __add__(self, other: Direction) -> Direction:
-        if not isinstance(other, Direction):
-            return NotImplemented
-        for site in set(self.vectors) & set(other.vectors):
-            a, b = self.vectors[site], other.vectors[site]
-            if a.shape != b.shape or self.axes[site] != other.axes[site]:
-                raise UsageError(
-                    f"the directions differ at {site}: {len(a)} and {len(b)} channels, "
-                    f"on axes {self.axes[site]} and {other.axes[site]}"
-                )
-        both = {
-            s: self.vectors[s] + other.vectors[s] if s in self.vectors and s in other.vectors else v
-            for s, v in {**self.vectors, **other.vectors}.items()
-        }
-        left = {s: v for s, v in both.items() if bool((v != 0).any())}  # where they cancel, nothing acts
-        return _placed(left, {**self.axes, **other.axes})
+        Raises:
+            ValueError: if it is none of rows of a text.
+        """
+        if self.rows is None:
+            raise UsageError(f"the direction at {self.sites[0]} acts at all places, so it has no subject")
+        return self._made(self.vectors, self.axes, replace(self.rows, subject=subject), self.about)
 
-    def __mul__(self, factor: float) -> Direction:
-        if not isinstance(factor, Real):
-            return NotImplemented
-        return _placed({s: float(factor) * v for s, v in self.vectors.items()}, self.axes)
-
-    __rmul__ = __mul__
-
-    def __neg__(self) -> Direction:
-        return -1 * self
-
-    def __sub__(self, other: Direction) -> Direction:
-        return self + -other if isinstance(other, Direction) else NotImplemented
-
-    def norm(self) -> float:
-        """Return the Euclidean length, over all sites together."""
-        return math.hypot(*(_norm(v) for v in self.vectors.values()))
-
-    def unit(self) -> Direction:
-        """Return the direction of length 1, over all sites together."""
-        return 1 / self.norm() * self
+    @checked
+    def noted(self, **about: Any) -> Direction:
+        """Return the same direction with more told of it, in ``about``."""
+        return self._made(self.vectors, self.axes, self.rows, {**self.about, **about})
 
     # in a model ---------------------------------------------------------------------------------------
 
@@ -172,129 +142,118 @@ class Direction:
 
         Raises:
             LookupError: if the model has no such site, or does not know its axes.
-            ValueError: at a site without channels (attention probabilities).
+            ValueError: at a site without channels (attention probabilities); for rows of a text elsewhere.
         """
-        return _placed(self.vectors, {s: _axis(model, s) if a is None else a for s, a in self.axes.items()})
+        axes = {part.site: part.along.at(model).axis for part in self}
+        return self._made(self.vectors, axes, self.rows, self.about)
+
+    @property
+    def along(self) -> Along:
+        """The vector of a direction at one site, as it lies over an activation."""
+        rows = self.rows if self.vector.ndim == 2 else None
+        return Along(self.site, self.vector, self.axes[self.site], rows)
 
     @checked
     def component(self, x: Tensor) -> Tensor:
         """Return how far x points along the direction, ``x·v / |v|``; the channel axis is kept, of size 1.
 
         Raises:
-            ValueError: if the direction spans several sites, does not fit x, or does not know its axis
-                (``d.at(model)`` does).
+            ValueError: if the direction spans several sites, does not fit x, is of rows of a text, or does
+                not know its axis (``d.at(model)`` does).
         """
-        return self.unit()._dot(x)
+        return self.unit().along.dot(x)
 
     @checked
-    def steer(self, alpha: float, when: When = When()) -> Intervention:
-        """Add ``alpha`` times the direction, as long as it is.
+    def gate(self, above: float, *, whole: bool = False) -> Gate:
+        """Return a gate that is open where activations are similar to this direction.
+
+        Args:
+            above: the cosine from which on it is open, -1 to 1.
+            whole: judge each sample by its mean activation, instead of place by place.
 
         Raises:
-            ValueError: if alpha is not finite, or the direction spans several sites.
+            ValueError: if above is no cosine, or the direction spans several sites.
         """
-        if not math.isfinite(alpha):
-            raise UsageError(f"alpha is {alpha}; it is a finite number: how far to move along the direction")
-        does = _Move(self, lambda d, x: x + alpha * d._along(x))
-        return _Along(self.site, does, when, self._spec("steer", alpha=alpha))
+        if not -1 <= above <= 1:
+            raise UsageError(f"above is {above}; it is a cosine, from -1 to 1")
+        return Gate(self.along, above, whole)
 
     @checked
-    def ablate(self, when: When = When()) -> Intervention:
-        """Project the direction out: ``x - (x·u) u`` with ``u = v / |v|``.
+    def steer(
+        self,
+        strength: float,
+        when: When = When(),
+        *,
+        steps: Collection[int] | None = None,
+        gate: Gate | None = None,
+    ) -> Intervention:
+        """Add ``strength`` times the direction, as long as it is.
+
+        Args:
+            strength: how far.
+            when: which steps, branch and samples.
+            steps: short for ``When(steps=...)``: ``range(6, 20)`` starts late.
+            gate: where it acts; where the gate is shut the activation stays as it is, to the bit.
 
         Raises:
-            ValueError: if the direction spans several sites.
+            ValueError: if strength is not finite, the direction spans several sites, steps are given twice,
+                or the gate is of another site.
         """
-        does = _Move(self.unit(), lambda u, x: x - u._dot(x) * u._along(x))
-        return _Along(self.site, does, when, self._spec("ablate"))
-
-    def _spec(self, kind: str, **numbers: float) -> Spec:
-        return Spec(kind, {"vector": self.vector, "axis": self.axes[self.site], **numbers})
-
-    def _dot(self, x: Tensor) -> Tensor:
-        along = self._along(x)
-        return (x * along).sum(self.axes[self.site] or 0, keepdim=True)
-
-    def _along(self, x: Tensor) -> Tensor:
-        axis, n = self.axes[self.site], len(self.vector)
-        if axis is None:
+        if not math.isfinite(strength):
             raise UsageError(
-                f"which axis of {self.site} holds the channels is known to the model alone; write "
-                "direction.at(model), or name it: Direction(site, vector, axis=1) for pictures, -1 for tokens"
+                f"strength is {strength}; it is a finite number: how far to move along the direction"
             )
-        channels = x.shape[axis] if -x.ndim <= axis < x.ndim else "none"
-        if channels != n:
-            raise UsageError(
-                f"the direction at {self.site} has {n} channels, but axis {axis} of the "
-                f"activation {tuple(x.shape)} has {channels}"
-            )
-        shape = [1] * x.ndim
-        shape[axis] = n
-        return self.vector.to(x).view(shape)
+        act = Move(self.along, added(strength), gate)
+        return self._moving(act, _when(when, steps), "steer", {"alpha": strength})
+
+    @checked
+    def ablate(
+        self, when: When = When(), *, steps: Collection[int] | None = None, gate: Gate | None = None
+    ) -> Intervention:
+        """Project the direction out: ``x - (x·u) u`` with ``u = v / |v|``; arguments as ``steer``'s."""
+        return self._moving(Move(self.along.unit(), projected_out, gate), _when(when, steps), "ablate", {})
+
+    def _moving(self, move: Move, when: When, kind: str, numbers: Mapping[str, float]) -> Intervention:
+        along, gate = move.along, move.gate
+        if gate is not None and gate.along.site != self.site:
+            raise UsageError(f"the gate looks at {gate.along.site}, and the direction acts at {self.site}")
+        told: dict[str, Any] = {"vector": self.vector, "axis": self.axes[self.site], **numbers}
+        if along.rows:
+            told |= {"rows": list(along.rows.kinds), "subject": along.rows.subject}
+        told |= {} if gate is None else gate.told
+        return Moving(self.site, move, when, Spec(kind, told))
 
     # on disk ------------------------------------------------------------------------------------------
 
     @checked
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, with the axes in its header; it is whole, or not there.
+        """Write one safetensors file, with axes, rows and provenance in its header; whole, or not there.
 
         Raises:
             OSError: if it cannot be written; an older file stays as it was.
+            ValueError: if ``about`` is no JSON.
         """
-        axes = {str(site): axis for site, axis in self.axes.items()}
-        flat = {str(site): v for site, v in self.vectors.items()}
-        FILE.write(Path(path), flat, {"axes": axes, "sites": list(flat)})
+        direction_file.write(Path(path), (dict(self.vectors), dict(self.axes), self.rows, self.about))
 
     @staticmethod
     @checked
-    def load(path: str | Path) -> Direction:
+    def load(path: str | Path, model: Adapter | None = None) -> Direction:
         """Read a direction.
+
+        Args:
+            path: a file that ``save`` wrote.
+            model: the model it is for; one with other weights than those it was found in is refused.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the file is damaged, or something else than a direction.
+            ValueError: if the file is damaged, or something else than a direction, or one of another model.
         """
-        flat, about = FILE.read(Path(path))
-        if not set(flat) == set(about["axes"]) == set(about["sites"]):
-            raise FILE.damaged(Path(path), f"it holds {sorted(flat)} and tells of {about['sites']}")
-        axes = {Site(site): axis for site, axis in about["axes"].items()}
-        return _placed({Site(site): flat[site] for site in about["sites"]}, axes)
+        return Direction._made(*direction_file.read(Path(path), model))
 
 
-def _placed(vectors: Mapping[Site, Tensor], axes: Mapping[Site, int | None]) -> Direction:
-    made = Direction(vectors)
-    object.__setattr__(made, "axes", {s: axes[s] for s in vectors})
-    return made
-
-
-def _norm(v: Tensor) -> float:
-    return float(torch.linalg.vector_norm(v.double()))
-
-
-def _axis(model: Adapter, site: Site) -> int:
-    layout = model.layout(site)
-    if layout.channel_axis is None:
-        raise UsageError(f"{site} has axes {layout.axes}, so no channels for a direction to act on")
-    return layout.channel_axis - len(layout.axes) - 1
-
-
-@dataclass(frozen=True, eq=False)
-class _Move:
-    """What happens to an activation along a direction."""
-
-    direction: Direction
-    act: Callable[[Direction, Tensor], Tensor]
-
-    def __call__(self, x: Tensor, _: CallContext) -> Tensor:
-        return self.act(self.direction, x)
-
-
-@dataclass(frozen=True)
-class _Along(Intervention):
-    """An intervention that learns its channel axis from the model it acts in."""
-
-    fn: _Move
-
-    def parts(self, model: Adapter) -> tuple[Intervention, ...]:
-        placed = _Move(self.fn.direction.at(model), self.fn.act)
-        return (Intervention(self.site, placed, self.when, self.spec),)
+def _when(when: When, steps: Collection[int] | None) -> When:
+    if steps is None:
+        return when
+    if when.steps is not None:
+        raise UsageError(f"steps are given twice: {steps!r}, and {when.steps!r} in when")
+    return replace(when, steps=steps)

@@ -49,7 +49,7 @@ class Keeper:
         None is for sites that are seen once, in text encoders.
         """
         x = x.detach()
-        _check_holds(site, x, self.dtype)
+        check_holds(site, x, self.dtype)
         if site not in self.buffers:
             self.buffers[site] = self._buffer(site, () if position is None else (self.n_steps,), x)
         self._put(self.buffers[site], ... if position is None else position, x)
@@ -90,7 +90,7 @@ class Keeper:
         return self.buffers
 
 
-def _check_holds(site: Site, x: Tensor, dtype: torch.dtype | None) -> None:
+def check_holds(site: Site, x: Tensor, dtype: torch.dtype | None) -> None:
     """Raise UsageError if finite values would be kept as infinite ones."""
     if dtype is None or not (x.is_floating_point() and dtype.is_floating_point):
         return

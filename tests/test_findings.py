@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
 import pages  # noqa: E402
+import rehearse  # noqa: E402
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 PAGE = re.compile(r'^PAGE = "(.+)"$', re.MULTILINE)
@@ -53,3 +55,38 @@ def test_what_is_written_stands_between_the_markers(tmp_path: Path, monkeypatch:
 
 def test_a_mean_is_printed_with_its_interval() -> None:
     assert pages.bounds({"mean": -0.001, "low": -0.2, "high": 1.234}) == "0.00 [-0.20, 1.23]"
+
+
+def test_all_that_findings_runs_is_rehearsed() -> None:
+    listed = re.search(r"^FINDINGS := (.*?[^\\])$", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed
+    assert set(listed[1].replace("\\", "").split()) | {"robustness"} == set(rehearse.SMALL)
+    assert all((ROOT / "benchmarks" / f"{name}.py").is_file() for name in rehearse.SMALL)
+
+
+def test_a_rehearsal_leaves_the_pages_and_tells_what_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, sizes = tmp_path / "rehearsal" / "build" / "kept", []
+
+    def main() -> None:
+        sizes.append(study.SIZE)
+        if forgetful or not kept.exists():
+            kept.parent.mkdir(exist_ok=True)
+            kept.write_text(f"{len(sizes)}")
+        pages.write("docs/planted.md", "planted-truth", "a small run")
+
+    study = SimpleNamespace(SIZE=100, main=main)
+    monkeypatch.setitem(sys.modules, "study", study)
+    monkeypatch.setitem(rehearse.SMALL, "study", lambda m: {"SIZE": m.SIZE // 50})
+    monkeypatch.setattr(pages, "ROOT", ROOT)
+    monkeypatch.setattr(sys, "argv", [])
+    before = (ROOT / "docs" / "planted.md").read_text()
+    forgetful = False
+    assert rehearse.rehearse("study", tmp_path / "rehearsal").endswith("of 1 files anew: none")
+    assert sizes == [2, 2]
+    assert "a small run" in (tmp_path / "rehearsal" / "docs" / "planted.md").read_text()
+    assert (ROOT / "docs" / "planted.md").read_text() == before
+    forgetful = True
+    monkeypatch.setattr(pages, "ROOT", ROOT)
+    assert rehearse.rehearse("study", tmp_path / "rehearsal").endswith("of 1 files anew: build/kept")

@@ -25,12 +25,12 @@ LAYERS = {
     "denoscope": {"models", "probes", "analysis", "editing", "denoscope"},
 }
 
-# library -> the one folder or file that may import it
+# library -> the one folder or file that may import it (matplotlib: figures for print, and training curves)
 HOMES = {
     "diffusers": "models/",
     "transformers": "models/",
     "captum": "analysis/attribution/gradients/captum_methods.py",
-    "matplotlib": "models/zoo/training/evaluate/curves.py",
+    "matplotlib": ("analysis/plots/static.py", "models/zoo/training/evaluate/curves.py"),
     "nnsight": "probes/nnsight.py",
     "plotly": "analysis/plots/",
     "ray": "probes/sweep/ray.py",

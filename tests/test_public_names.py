@@ -31,6 +31,7 @@ NAMES = [
     "attached",
     "bench",
     "editing",
+    "explain",
     "intervening",
     "investigate",
     "load",

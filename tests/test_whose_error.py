@@ -25,7 +25,7 @@ import xarray as xr
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from denoscope import analysis, editing
+from denoscope import analysis, editing, probes
 from denoscope.analysis import intervals, metrics, scores
 from denoscope.editing import ridge
 from denoscope.guidance import CFG
@@ -42,6 +42,7 @@ from denoscope.probes import intervene
 from denoscope.probes.attach import attached
 from denoscope.probes.denoising_errors import Strata, error_bank
 from denoscope.probes.direction import Direction
+from denoscope.probes.directions.token_rows import TokenRows
 from denoscope.probes.invert import invert
 from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
@@ -76,6 +77,17 @@ EXCEPTIONS = {
     "Model.time": FAMILY,
     "Intervention.parts": FAMILY,
     "Observer.parts": FAMILY,
+    "Channels.check": FAMILY,
+    "Channels.restored": OURS,
+    "Channels.rows": OURS,
+    "Codes.times": OURS,
+    "Dictionary.check": FAMILY,
+    "DictionaryEdit": OURS,
+    "DictionaryEdit.on": "that of every Intervention",
+    "DictionaryEdit.parts": FAMILY,
+    "Learning.factor": OURS,
+    "Stability": OURS,
+    "ActivationStore": OURS,
     "When.check": FAMILY,
     "State": OURS,
     "Trace": OURS,
@@ -184,7 +196,14 @@ class World:
         self.run = trace(self.model, ["a cat"], seeds=[0], steps=2, sites=[SITE, PROBS])
         self.edit = editing.quickfix(self.model, {"cat": "dog"})
         self.judge = judges.load_judge("emoji")
-        self.calls = {**self.values(), **self.models(), **self.probes(), **self.edits(), **self.analyses()}
+        self.calls = {
+            **self.values(),
+            **self.models(),
+            **self.probes(),
+            **self.edits(),
+            **self.analyses(),
+            **self.directed(),
+        }
 
     def values(self) -> dict[str, Call]:
         step, prompt = self.run.steps[0], self.run.prompts[0]
@@ -273,6 +292,8 @@ class World:
     def probes(self) -> dict[str, Call]:
         model, run, when = self.model, self.run, denoscope.When()
         d, move = Direction(SITE, torch.ones(16)), intervene.zero(SITE)
+        side = Direction(SITE, torch.eye(16)[0])
+        rows = Direction("unet/in/text", torch.ones(3, 16), rows=TokenRows())
         d.save("direction.safetensors")
         run.save("run.zarr")
         at = {"site": SITE, "values": run, "when": when}
@@ -294,13 +315,21 @@ class World:
             "intervening": (entered(lambda model, given: intervene.intervening(model, *_several(given))),
                             {"model": model, "given": [intervene.zero(LAYER)]}),
             "Observer": (Observer, {"sites": {"q": SITE}, "fn": lambda *_: None, "when": when}),
-            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1}),
+            "Direction": (Direction, {"site": SITE, "vector": torch.ones(16), "axis": -1,
+                                       "rows": None, "about": {}}),
             "Direction.at": (d.at, {"model": model}),
             "Direction.component": (d.at(model).component, {"x": torch.ones(1, 3, 16)}),
-            "Direction.steer": (d.steer, {"alpha": 2.0, "when": when}),
+            "Direction.steer": (d.steer, {"strength": 2.0, "when": when, "steps": None, "gate": None}),
             "Direction.ablate": (d.ablate, {"when": when}),
+            "Direction.of": (rows.of, {"subject": "cat"}),
+            "Direction.gate": (d.gate, {"above": 0.2, "whole": True}),
+            "Direction.dot": (d.dot, {"other": d}),
+            "Direction.cosine": (d.cosine, {"other": d}),
+            "Direction.project": (d.project, {"other": d}),
+            "Direction.orthogonal": (all_of(d.orthogonal, "others"), {"others": [side]}),
+            "Direction.noted": (lambda why: d.noted(why=why), {"why": "to see"}),
             "Direction.save": (d.save, {"path": "saved.safetensors"}),
-            "Direction.load": (d.load, {"path": "direction.safetensors"}),
+            "Direction.load": (d.load, {"path": "direction.safetensors", "model": model}),
             "scale": (self.acting(intervene.scale), {"site": SITE, "factor": 2.0, "when": when}),
             "zero": (self.acting(intervene.zero), {"site": SITE, "when": when}),
             "patch": (self.acting(intervene.patch), {**at, "tokens": [0]}),
@@ -320,6 +349,7 @@ class World:
             "Strata.seeds": (Strata().seeds, {"picture": 0, "draw": 0, "levels": range(2)}),
             "Strata.reached": (Strata().reached, {"value": 1.0, "error": 0.1}),
             **self.bank(),
+            **self.dictionaries(),
             "invert": (invert, {"model": model, "images": run.images, "prompts": ["a cat"], "steps": 2,
                                 "guidance": 1.0, "progress": None}),
         }  # fmt: skip
@@ -336,6 +366,71 @@ class World:
             "ErrorBank.densities": (made.densities, pair),
             "ErrorBank.map": (made.map, {**pair, "weight": "v"}),
         }
+
+    def dictionaries(self) -> dict[str, Call]:
+        """Valid calls of what sparse dictionaries are made and asked by."""
+        model, few = self.model, probes.Learning(updates=1, rows=8)
+        run: dict[str, Any] = {"prompts": ["a cat"], "seeds": [0], "batch": 2, "when": denoscope.When(),
+                               "progress": None, "steps": 1}  # fmt: skip
+        given = {"model": model, "site": SITE, "features": 4, "k": 2, "store": None, "kind": "state",
+                 "source": None, "kernel": "position", "learning": few, **run}  # fmt: skip
+        d = probes.train_dictionary(**given)
+        store = probes.collect_activations(model, SITE, ["a cat"], seeds=[0], steps=1, store="activations")
+        codes = d.encode(self.run[SITE])
+        d.save("dictionary.safetensors")
+        probes.write_sae_lens(d, "sae")
+        one, two = {"site": SITE, "held": False}, {"steps": None}
+        fields = {n: getattr(d, n) for n in ("channels", "encoder", "decoder", "encoder_bias", "input_bias",
+                                             "output_bias", "k")}  # fmt: skip
+        unbox = {"encoder.weight": torch.ones(4, 16), "decoder.weight": torch.ones(16, 4),
+                 "pre_bias": torch.ones(16), "latent_bias": torch.ones(4)}  # fmt: skip
+        Path("unbox").mkdir()
+        save_file(unbox, "unbox/state_dict.safetensors")
+        Path("unbox/config.json").write_text('{"k": 2, "d_model": 16}')
+
+        def written(dictionary: Any, folder: Any) -> None:
+            shutil.rmtree("sae out", ignore_errors=True)
+            probes.write_sae_lens(dictionary, folder)
+
+        return {
+            "train_dictionary": (probes.train_dictionary, given),
+            "collect_activations": (probes.collect_activations, {
+                "model": model, "sites": [SITE], "store": "activations", "kernel": "position",
+                "dtype": "float16", **run}),
+            "Learning": (probes.Learning, {
+                "selection": "top-k", "pre_bias": True, "conditioned": False, "whiten": False, "aux": 0.1,
+                "updates": 2, "rows": 8, "rate": 0.1, "seed": 0}),
+            "ActivationStore.open": (probes.ActivationStore.open, {"folder": "activations"}),
+            "ActivationStore.n_rows": (store.n_rows, one),
+            "ActivationStore.n_channels": (store.n_channels, {"site": SITE}),
+            "ActivationStore.rows": (store.rows, {**one, "start": 0, "stop": 2}),
+            "Channels": (probes.Channels, {"site": denoscope.Site(SITE), "axes": ("token", "channel")}),
+            "Channels.of": (probes.Channels.of, {"model": model, "site": SITE, "kind": "state",
+                                                 "source": None, "grid": None}),
+            "Codes": (probes.Codes, {"values": codes.values, "features": codes.features,
+                                     "starts": codes.starts, "shape": codes.shape, "width": 4}),
+            "Codes.of": (codes.of, {"features": [0, 2]}),
+            "Dictionary": (probes.Dictionary, {**fields, "threshold": None, "levels": (), "model": None,
+                                               "record": {}}),
+            "Dictionary.encode": (d.encode, {"x": self.run[SITE], **two}),
+            "Dictionary.decode": (d.decode, {"codes": codes, **two}),
+            "Dictionary.decode dense": (d.decode, {"codes": codes.dense(), **two}),
+            "Dictionary.direction": (d.direction, {"feature": 0}),
+            "Dictionary.edit": (self.acting(d.edit), {"features": [0], "scale": 2.0, "steps": [0],
+                                                      "branch": "cond"}),
+            "Dictionary.edit add": (d.edit, {"features": 0, "add": [1.0]}),
+            "Dictionary.edit set": (d.edit, {"features": 0, "set": 1.0}),
+            "Dictionary.transferred": (d.transferred, {"model": model}),
+            "Dictionary.save": (d.save, {"path": "saved.safetensors"}),
+            "Dictionary.load": (probes.Dictionary.load, {"path": "dictionary.safetensors"}),
+            "Stability.share": (probes.stability(d, d).share, {"cosine": 0.5}),
+            "stability": (probes.stability, {"a": d, "b": d}),
+            "write_sae_lens": (written, {"dictionary": d, "folder": "sae out"}),
+            "read_sae_lens": (probes.read_sae_lens, {"folder": "sae", "model": model, "site": SITE,
+                                                     "source": None}),
+            "read_sdxl_unbox": (probes.read_sdxl_unbox, {
+                "folder": "unbox", "model": model, "site": "unet/mid.attn.0/resid.post"}),
+        }  # fmt: skip
 
     def acting(self, make: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that makes an intervention, and lets it act in a run like the world's own."""
@@ -421,6 +516,52 @@ class World:
             "solve": (ridge.solve, keys),
         }  # fmt: skip
 
+    def directed(self) -> dict[str, Call]:
+        """Valid calls of what finds and tries directions."""
+        model, pair = self.model, {"positive": ["a red cat", "a red dog"], "negative": ["a cat", "a dog"]}
+        run = {"model": model, "seeds": [0, 1], "steps": 1, "guidance": 1.0, "batch": 4, "progress": None}
+        bright = {"metric": metrics.latent_distance(torch.zeros(model.latent_shape))}
+        d = analysis.site_direction(site=SITE, **pair, **run)
+        tried = {**run, "direction": d, "prompts": ["a cat"], "subject": "cat", "when": denoscope.When()}
+        steered = analysis.evaluate_direction(**tried, metrics={"far": bright["metric"]})
+        steered.save("steering.zarr")
+        fit = {"steps": 1, "draws": 1, "scales": 1, "scale": (0.1, 1.0), "space": "eps", "rate": 0.1,
+               "seeds": [0], "sampling_steps": 1, "guidance": 1.0, "seed": 0}  # fmt: skip
+        return {
+            "token_direction": (analysis.token_direction, {
+                "model": model, **pair, "subject": ["cat", "dog"], "rows": ["subject", "end"],
+                "method": "contrast", "neutral": None, "progress": None}),
+            "Learned": (analysis.Learned, fit),
+            "read_delta": (analysis.read_delta, {
+                "model": model, "delta": {"tokenwise_delta.oai_clip_vit_l": torch.ones(16)}}),
+            "site_direction": (analysis.site_direction, {
+                **run, **pair, "site": SITE, "method": "mean", "when": denoscope.When()}),
+            "acting_steps": (analysis.acting_steps, {"direction": d, "share": 0.5}),
+            "jacobian_directions": (analysis.jacobian_directions, {
+                "model": model, "site": SITE, "prompts": ["a cat"], "seeds": [0], "step": 0, "rank": 1,
+                "iterations": 1, "steps": 1}),
+            "calibrated": (analysis.calibrated, {
+                **tried, "direction": Direction("unet/out/eps", torch.eye(4)[0]), "unit": 0.5,
+                "metric": lambda outcome: outcome.latents[:, 0].mean((1, 2)), "strengths": [1.0]}),
+            "score_direction": (analysis.score_direction, {
+                **run, **pair, **bright, "direction": d, "subject": ["cat", "dog"],
+                "when": denoscope.When()}),
+            "evaluate_direction": (analysis.evaluate_direction, {
+                **tried, "metrics": {"far": bright["metric"]}, "strengths": [1.0],
+                "beside": {"words": ["a dog"]}, "randoms": 1}),
+            "DirectionScore": (analysis.DirectionScore, {
+                "auc": 0.5, "auc_low": 0.4, "auc_high": 0.6, "effect": 0.0, "effect_low": 0.0,
+                "effect_high": 0.0, "natural": 0.0, "metric": "far", "samples": 2}),
+            "Steering": (analysis.Steering, {"data": steered.data}),
+            "Steering.monotone": (steered.monotone, {"level": 0.9}),
+            "Steering.to_frame": (steered.to_frame, {"level": 0.9}),
+            "Steering.changes": (steered.changes, {"strength": 1.0, "level": 0.9}),
+            "Steering.save": (lambda path: steered.save(path), {"path": "steering.zarr"}),
+            "Steering.load": (analysis.Steering.load, {"path": "steering.zarr"}),
+            "cosine_table": (analysis.cosine_table, {"directions": {"d": d}}),
+            "random_like": (analysis.random_like, {"direction": d, "seed": 1}),
+        }  # fmt: skip
+
     def analyses(self) -> dict[str, Call]:
         model, judge = self.model, self.judge
         mapped = {"words": ["cat"], "time": "mean", "by": "all", "size": (8, 8)}
@@ -483,6 +624,7 @@ class World:
                 "guidance": 1.0}),
             **self.erased(),
             **self.told(),
+            **self.asked(),
             **self.classified(),
             "Decision": (analysis.Decision, {"data": switched.data}),
             "Decision.save": (switched.save, {"path": "decision.zarr"}),
@@ -575,6 +717,8 @@ class World:
             "text_fit": (metrics.text_fit, {"judge": judge, "text": "a cat"}),
             "judge_probability": (metrics.judge_probability, {"judge": judge, "attribute": "style",
                                                               "label": "noto"}),
+            "judge_log_odds": (metrics.judge_log_odds, {"judge": judge, "attribute": "style",
+                                                        "label": "noto"}),
             "latent_distance": (metrics.latent_distance, {"reference": self.run.latents}),
             "Case": (Case, {
                 "prompt": "a cat", "about": "cat", "change_to": "dog", "model": "emoji", "seeds": 1,
@@ -664,6 +808,47 @@ class World:
             "Decomposition.save": (two.save, {"path": "pid.zarr"}),
             "Decomposition.load": (analysis.Decomposition.load, {"path": "pid.zarr"}),
         }  # fmt: skip
+
+    def asked(self) -> dict[str, Call]:
+        """Valid calls of what is asked of words."""
+        few = {"model": self.model, "seeds": [0, 1], "steps": 1, "guidance": 1.0, "levels": 4, "draws": 1,
+               "batch": 8, "store": None, "progress": None}  # fmt: skip
+        biased = {**few, "subjects": ["cat", "dog", "mat"], "attributes": ["red"], "estimator": "standard",
+                  "template": "a {attribute} {subject}", "pictures": ["named"],
+                  "given_rest": True}  # fmt: skip
+        kinds = {"one": [("a red cat", "red", "cat")], "two": [("a blue dog", "blue", "dog")]}
+        paired = {**few, "kinds": kinds, "given_rest": True, "estimator": "standard"}  # fmt: skip
+        left = {**few, "prompts": ["a red cat"], "words": {"a red cat": ["red", "cat"]},
+                "swaps": {"red": "blue"}, "predictors": ["conditional information", "position"],
+                "distances": {"mean": lambda a, b: (a - b).mean((1, 2, 3))}}  # fmt: skip
+        counted = {"model": self.model, "prompts": {s: f"a {s}" for s in biased["subjects"]}, "batch": 8,
+                   "label": lambda x: ["red"] * len(x), "attributes": ["red", "blue"], "seeds": [5, 6],
+                   "progress": None, "steps": 1}  # fmt: skip
+        bias, pairs = analysis.word_bias(**biased), analysis.pair_kinds(**paired)
+        changes, counts = analysis.word_changes(**left), analysis.count_labels(**counted)
+        calls: dict[str, Call] = {
+            "word_bias": (analysis.word_bias, biased),
+            "pair_kinds": (analysis.pair_kinds, paired),
+            "word_changes": (analysis.word_changes, left),
+            "count_labels": (analysis.count_labels, counted),
+            "Counts.lean": (counts.lean, {"first": "red", "second": "blue"}),
+            "WordBias.lean": (bias.lean, {"first": "red", "second": "red"}),
+            "WordBias.correlations": (bias.correlations, {
+                "shares": counts, "contrast": None, "level": 0.9, "n_resamples": 10, "seed": 0}),
+            "WordBias.plot": (bias.plot, {"shares": counts, "attribute": "red", "measure": "redundancy",
+                                          "pictures": "named"}),
+            "PairKinds.summary": (pairs.summary, {"level": 0.9}),
+            "PairKinds.contrasts": (pairs.contrasts, {"level": 0.9}),
+            "WordChanges.correlations": (changes.correlations, {"less": "position", "level": 0.9}),
+        }  # fmt: skip
+        for found in (bias, pairs, changes, counts):
+            name, path = type(found).__name__, f"{type(found).__name__}.zarr"
+            found.save(path)
+            calls |= {name: (type(found), {"data": found.data}), f"{name}.save": (found.save, {"path": path}),
+                      f"{name}.load": (type(found).load, {"path": path})}  # fmt: skip
+            if not isinstance(found, analysis.WordChanges):
+                calls[f"{name}.to_frame"] = (found.to_frame, {"level": 0.9})
+        return calls
 
     def classified(self) -> dict[str, Call]:
         """Valid calls of what chooses among texts."""

@@ -248,6 +248,7 @@ def judged(
     Raises:
         ValueError: for a judge that returns another shape, or the same for pictures that differ.
     """
+    images = {state: x.float() for state, x in images.items()}  # autocast leaves them in bfloat16
     candidates = list(dict.fromkeys(word for p in prompts for word in (p.word, p.target)))
     texts = [[p.template.replace("{}", c) for c in candidates] for p in prompts]
     fit = torch.stack(

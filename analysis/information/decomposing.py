@@ -21,7 +21,7 @@ from ...models.arguments import checked
 from ...models.base import Model
 from ...models.progress import Progress
 from ...probes.denoising_errors import ErrorBank, error_bank
-from ...probes.denoising_errors.result import Estimator
+from ...probes.denoising_errors.result import Estimator, Weight
 from ...probes.denoising_errors.strata import StrataOptions
 from ...probes.trace import Trace
 from .mutual import MAPS, about, check_reads, coordinates
@@ -92,7 +92,7 @@ def pid(  # noqa: PLR0913  # one decomposition, all its settings by name
     chosen = chosen_words(prompt, words)
     surprisals = checked_priors(redundancy, log_prior, [w.name for w in chosen])
     pairs = list(combinations(chosen, 2))
-    conditions, needed = _conditions(prompt, chosen, pairs, given_rest)
+    conditions, needed = conditions_of(prompt, chosen, pairs, given_rest)
     bank = error_bank(
         model,
         images,
@@ -111,7 +111,7 @@ def pid(  # noqa: PLR0913  # one decomposition, all its settings by name
     return Decomposition(_expected(data) if redundancy == "i_min" else data)
 
 
-def _conditions(
+def conditions_of(
     prompt: str, words: Sequence[Word], pairs: Sequence[tuple[Word, Word]], given_rest: bool
 ) -> tuple[dict[str, str], list[Informations]]:
     """The texts by name, and for each pair which of them its three informations compare."""
@@ -139,7 +139,8 @@ def _labelled(
     names: Sequence[tuple[str, str]],
 ) -> xr.Dataset:
     nats, errors = zip(
-        *(_whole(bank, estimator, three, h) for three, h in zip(needed, priors, strict=True)), strict=True
+        *(whole_parts(bank, estimator, three, h) for three, h in zip(needed, priors, strict=True)),
+        strict=True,
     )
     dims = ("image", "pair", "part")
     data: dict[str, tuple[tuple[str, ...], Array]] = {
@@ -147,12 +148,7 @@ def _labelled(
         "stderr": (dims, np.stack(errors, 1)),
     }
     for name, weight in MAPS.items():
-        cells = []
-        for three, h in zip(needed, priors, strict=True):
-            i1, i2, i12 = (bank.map(*pair, estimator, weight) for pair in three)
-            split = parts(i1, i2, i12, h).movedim(-1, 1).numpy()
-            cells.append(split if weight == "nats" or h is None else np.full_like(split, np.nan))
-        data[name] = ((*dims, "y", "x"), np.stack(cells, 1))
+        data[name] = ((*dims, "y", "x"), maps_of_parts(bank, estimator, needed, priors, weight))
     coords = {
         "image": range(len(bank.gram)),
         "pair": [f"{a} + {b}" for a, b in names],
@@ -164,7 +160,23 @@ def _labelled(
     return xr.Dataset(data, coords)
 
 
-def _whole(
+def maps_of_parts(
+    bank: ErrorBank,
+    estimator: Estimator,
+    needed: Sequence[Informations],
+    priors: Sequence[tuple[float, float] | None],
+    weight: Weight,
+) -> Array:
+    """The parts in each cell, [image, pair, part, y, x]; NaN where priors, which are nats, do not fit."""
+    cells = []
+    for three, h in zip(needed, priors, strict=True):
+        i1, i2, i12 = (bank.map(*pair, estimator, weight) for pair in three)
+        split = parts(i1, i2, i12, h).movedim(-1, 1).numpy()
+        cells.append(split if weight == "nats" or h is None else np.full_like(split, np.nan))
+    return np.stack(cells, 1)
+
+
+def whole_parts(
     bank: ErrorBank, estimator: Estimator, three: Informations, h: tuple[float, float] | None
 ) -> tuple[Array, Array]:
     """The parts of each picture [image, part], and their standard errors, of noise that they share."""

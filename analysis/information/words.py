@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from ...models.errors import UsageError
 from ...models.text.prompt import Words, places
 
+LITTLE = frozenset(
+    ["a", "an", "the", "this", "that", "these", "those", "and", "or", "but", "nor", "of", "in", "on", "at",
+     "by", "to", "from", "with", "without", "for", "as", "into", "onto", "over", "under", "is", "are", "be",
+     "has", "have", "its", "his", "her", "their"]
+)  # fmt: skip
+"""Words that say how others hang together: articles, prepositions, conjunctions, auxiliaries."""
+
 
 @dataclass(frozen=True)
 class Word:
@@ -26,21 +33,20 @@ class Word:
     last: int
 
 
-def chosen_words(prompt: str, words: Sequence[str] | None) -> list[Word]:
+def chosen_words(prompt: str, words: Sequence[str] | None, least: int = 2) -> list[Word]:
     """Return the words that are asked for, in the order of the prompt; None is all of them.
 
     Raises:
         LookupError: for words that are not in the prompt; the message names near misses.
-        ValueError: for fewer than two, words that stand in several places without saying which, and words
-            that share letters.
+        ValueError: for fewer than ``least`` (one or two), words that stand in several places without saying
+            which, and words that share letters.
     """
     read = Words(prompt, ())
     asked = _all(read) if words is None else list(words)
     found = sorted((_found(read, name) for name in asked), key=lambda w: w.first)
-    if len(found) < 2:
-        raise UsageError(
-            f"{asked} of {prompt!r} is no pair; name at least two words, or use mutual_information for one"
-        )
+    if len(found) < least:
+        fix = "name one" if least == 1 else "name at least two words, or use mutual_information for one"
+        raise UsageError(f"{asked} of {prompt!r} is no {'word' if least == 1 else 'pair'}; {fix}")
     for a, b in zip(found, found[1:], strict=False):
         if b.first < a.last:
             same = a.name == b.name
@@ -50,6 +56,15 @@ def chosen_words(prompt: str, words: Sequence[str] | None) -> list[Word]:
                 else f"{a.name!r} and {b.name!r} share letters in {prompt!r}; name words apart"
             )
     return found
+
+
+def content_words(prompt: str) -> list[str]:
+    """Return the words of a prompt that are not in ``LITTLE``, as ``chosen_words`` takes them.
+
+    >>> content_words("a cook and the red cook")
+    ['cook:1', 'red', 'cook:2']
+    """
+    return [name for name in _all(Words(prompt, ())) if name.split(":")[0].lower() not in LITTLE]
 
 
 def _all(read: Words) -> list[str]:

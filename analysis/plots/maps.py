@@ -156,7 +156,7 @@ def word_heat(
     columns = min(len(words), 3)
     titles = [f"{w} (up to {np.nanmax(h):.2g})" for w, h in zip(words, heat, strict=True)]
     figure = panels(-(-len(words) // columns), columns, titles, size=pixels.shape[:2])
-    source = png(_grey(pixels))
+    source = png(grey(pixels))
     for i, word in enumerate(words):
         at = {"row": i // columns + 1, "col": i % columns + 1}
         figure.add_trace(go.Image(source=source, hoverinfo="skip", zsmooth="fast"), **at)
@@ -197,8 +197,8 @@ def _heat(
     """One map over a picture [y, x, channel], coloured from the least to the most of some maps."""
     return go.Heatmap(
         z=heat.tolist(),
-        x=_centres(heat.shape[1], shape[1]),
-        y=_centres(heat.shape[0], shape[0]),
+        x=centres(heat.shape[1], shape[1]),
+        y=centres(heat.shape[0], shape[0]),
         colorscale=HEAT,
         zmin=float(np.nanmin(of)),
         zmax=float(np.nanmax(of)),
@@ -214,13 +214,13 @@ def _heat(
     )
 
 
-def _centres(cells: int, pixels: int) -> list[float]:
+def centres(cells: int, pixels: int) -> list[float]:
     """Where the cells of a coarse map lie, in pixels of the picture below it."""
     size = pixels / cells
     return [size * (i + 0.5) - 0.5 for i in range(cells)]
 
 
-def _grey(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def grey(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The same picture without colour, a little lighter, still [y, x, channel]."""
     grey = pixels.astype(float) @ np.array([0.299, 0.587, 0.114])
     return np.repeat((70 + 0.72 * grey)[..., None], 3, axis=-1).clip(0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ from .commands import bench
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
+from .commands.explain import explain
 from .commands.export import export
 from .commands.generate import generate
 from .commands.investigate import investigate
@@ -70,7 +71,7 @@ def _grouped() -> None:
 # in the order of --help
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
-    "Look": (generate, sites, trace),
+    "Look": (generate, explain, sites, trace),
     "Find": (locate,),
     "Change": (edit, export),
     "Check": (evaluate, robustness),

@@ -55,10 +55,14 @@ def filled(template: str, page: Mapping[str, Any], figures: Mapping[str, Any]) -
         figures: plotly figures by the name that the template puts in ``data-figure``.
     """
     shown = {name: json.loads(str(figure.to_json())) for name, figure in figures.items()}
+    return rendered(template, page=page, figures=shown, plotly_js=plots.plotly_js())
+
+
+def rendered(template: str, **given: Any) -> str:
+    """Return a page of a template and what it reads by name; all text is escaped."""
     loader = PackageLoader("denoscope.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    found = environment.get_template(template)
-    return found.render(page=page, figures=shown, plotly_js=plots.plotly_js())
+    return environment.get_template(template).render(**given)
 
 
 def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

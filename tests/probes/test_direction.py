@@ -40,7 +40,7 @@ def test_after_ablation_nothing_is_left(tiny, site):
     placed = d.at(tiny)
     assert placed.component(before).abs().max() > 0.1
     assert placed.component(after).abs().max() < 1e-5
-    torch.testing.assert_close(after + placed.component(before) * placed.unit()._along(before), before)
+    torch.testing.assert_close(after + placed.component(before) * placed.unit().along.over(before), before)
 
 
 @given(alpha=numbers, length=numbers)
@@ -158,7 +158,7 @@ def test_what_leads_nowhere_is_refused():
     for make in (lambda: d - d, lambda: 0 * d, lambda: math.nan * d):
         with pytest.raises(ValueError, match=r"non-zero vector|at every site it is zero"):
             make()
-    with pytest.raises(ValueError, match="alpha is inf"):
+    with pytest.raises(ValueError, match="strength is inf"):
         d.steer(math.inf)
     with pytest.raises(ValueError, match="Direction\\(site, vector\\), or"):
         Direction(TOKENS)

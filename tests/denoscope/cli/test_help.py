@@ -15,8 +15,8 @@ import denoscope
 from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
-COMMANDS = ["demo", "investigate", "generate", "sites", "trace", "locate", "edit", "export", "evaluate",
-            "robustness"]  # fmt: skip
+COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "edit", "export",
+            "evaluate", "robustness"]  # fmt: skip
 PANELS = ["The whole loop", "Look", "Find", "Change", "Check"]
 GROUP = typer.main.get_command(app)
 BENCH = GROUP.commands["bench"]
@@ -35,7 +35,9 @@ def test_the_commands_are_these_in_the_order_of_use():
     assert list(BENCH.commands) == ["edits"]
     said = call("--help")
     assert said.exit_code == 0
-    assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * 10
+    assert [re.search(rf"^\W*{name} ", said.output, re.M) is not None for name in COMMANDS] == [True] * len(
+        COMMANDS
+    )
     titles = re.findall(r"─ ([A-Z][\w ]+) ─", said.output)
     assert [t for t in titles if t in PANELS] == PANELS
 
@@ -50,7 +52,7 @@ def test_every_command_tells_programs_and_can_be_quiet(name):
     options = {o for p in GROUP.commands[name].params for o in p.opts}
     assert {"--json", "--quiet"} <= options
     assert ({"--device", "--dtype"} <= options) == (name != "demo")
-    assert ({"--seeds", "--seed"} <= options) == (name not in ("sites", "edit", "export"))
+    assert ({"--seeds", "--seed"} <= options) == (name not in ("explain", "sites", "edit", "export"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
 
 from denoscope.investigation.investigate import investigate
 from denoscope.models.images import to_array
+from tests.denoscope.report.browsing import Page, browse, contrast
 
 EVIL = "<script>alert(1)</script> a cat"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PROBE = """<script>
 const wait = setInterval(() => {
   if (!document.body.dataset.ready) return;
@@ -41,30 +38,6 @@ const wait = setInterval(() => {
     told: document.querySelector(".step output").textContent }), "*"), 300);
 }, 100);
 </script></body>"""
-FRAME = """<!doctype html><body><script>
-addEventListener("message", e => { document.body.dataset.probe = e.data; });
-</script><iframe src="page.html" style="border:0;width:%dpx;height:3000px"></iframe></body>"""
-
-
-class Page(HTMLParser):
-    """Collects tags, addresses and text outside scripts."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.links, self.words, self.inside = [], [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.inside = tag if tag in ("script", "style") else self.inside
-        self.links += [v for k, v in attrs if k in ("src", "href") and v]
-
-    def handle_endtag(self, tag):
-        self.inside = "" if tag == self.inside else self.inside
-
-    def handle_data(self, data):
-        if not self.inside:
-            self.words.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +89,10 @@ def test_prompts_stay_text(evil):
     assert EVIL in "".join(parsed.words)
 
 
-def browse(page, folder, width):
-    """Open a page in a frame of some width: what it measured, and what the console said."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no headless browser is installed (looked for {', '.join(BROWSERS)})")
-    (folder / "page.html").write_text(page.replace("</body>", PROBE))
-    (folder / "frame.html").write_text(FRAME % width)
-    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={max(width, 600)},3000"]
-    command += ["--virtual-time-budget=30000", "--dump-dom", (folder / "frame.html").as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
-    found = re.search(r'data-probe="([^"]+)"', done.stdout)
-    assert found, done.stderr[-2000:]
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return json.loads(unescape(found[1])), console
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_draws_every_figure_without_a_word_on_the_console(page, tmp_path, width):
-    seen, console = browse(page, tmp_path, width)
+    seen, console = browse(page, PROBE, tmp_path, width)
     assert seen["width"] == width and console == []
     assert seen["drawn"] and all(seen["drawn"])
     assert seen["scroll"] <= width and seen["right"] <= width
@@ -146,7 +102,7 @@ def test_a_browser_draws_every_figure_without_a_word_on_the_console(page, tmp_pa
 def test_figures_are_read_saved_and_moved_without_a_mouse(page, tmp_path, finished):
     from denoscope.analysis.scores import load_store
 
-    seen, console = browse(page, tmp_path, 1280)
+    seen, console = browse(page, PROBE, tmp_path, 1280)
     assert console == [] and set(seen["tools"]) <= {2, 4} and 4 in seen["tools"]
     assert seen["moved"] and seen["told"] == "step 2 of 2"
     moved = load_store(finished / "results.zarr" / "effect")
@@ -154,19 +110,12 @@ def test_figures_are_read_saved_and_moved_without_a_mouse(page, tmp_path, finish
     assert f"{float(part.mean()):.3g}" in {f"{float(c):.3g}" for c in seen["cells"]["moved"] if "." in c}
 
 
-def luminance(colour):
-    linear = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in linear]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("paper", ["paper", "card"])
 @pytest.mark.parametrize("ink", ["ink", "soft", "faint", "accent"])
 def test_text_has_contrast_on_light_and_dark(page, scheme, paper, ink):
     found = [re.findall(rf"--{name}: (#[0-9a-f]{{6}})", page)[scheme] for name in (ink, paper)]
-    dark, light = sorted(map(luminance, found))
-    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    assert contrast(*found) >= 4.5
 
 
 def test_the_code_on_the_page_paints_its_first_pictures(page, finished, monkeypatch):
@@ -185,7 +134,7 @@ def test_the_code_on_the_page_paints_its_first_pictures(page, finished, monkeypa
 
 @pytest.mark.slow
 def test_a_browser_shows_an_evil_prompt_as_text(evil, tmp_path):
-    seen, console = browse(evil.read_text(), tmp_path, 390)
+    seen, console = browse(evil.read_text(), PROBE, tmp_path, 390)
     assert console == [] and all(seen["drawn"]) and unescape(seen["title"]).startswith(EVIL)
 
 
@@ -193,4 +142,4 @@ def test_a_browser_shows_an_evil_prompt_as_text(evil, tmp_path):
 def test_the_console_is_really_watched(page, tmp_path):
     broken = page.replace("Plotly.newPlot", "Plotly.noSuchPlot(", 1).replace("noSuchPlot((", "noSuchPlot(")
     with pytest.raises(AssertionError, match="CONSOLE"):
-        browse(broken, tmp_path, 390)
+        browse(broken, PROBE, tmp_path, 390)
