@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -117,16 +117,19 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made(p))
         return Restored(restored, blocked=blocked)
 
-    recipe = {
-        "study": "trace_text",
-        "windows": [[str(site), *map(str, some)] for site, some in windows.items()],
-        "tokens": [[list(group) for group in axis.groups] for axis in own],
-        "direct": direct,
-    }
+    recipe = {"study": "trace_text", "direct": direct, **_told(windows, own)}
     columns = ("token", own[0].coords())
     return experiment.mediate(
         list(windows), columns, restore, 1, progress, direct=direct, store=store, recipe=recipe
     )
+
+
+def _told(windows: Mapping[Site, Sequence[Site]], own: Sequence[TokenAxis]) -> dict[str, Any]:
+    """Which places there are, as JSON."""
+    return {
+        "windows": [[str(site), *map(str, some)] for site, some in windows.items()],
+        "tokens": [[list(group) for group in axis.groups] for axis in own],
+    }
 
 
 Conditionings = list[list[Prompt]]

@@ -46,7 +46,7 @@ class SweepExecutor:
         self.rows = 0
         self.finals: dict[Key, Tensor] = {}
         self.starts: dict[tuple[Key, int], SamplerState] = {}
-        self.made: set[int] = set()
+        self.made: set[PlainBatch] = set()
         self.report: Callable[[int], None] = lambda _: None
 
     def make(self, runs: Sequence[SweepRun]) -> Tensor:
@@ -61,7 +61,7 @@ class SweepExecutor:
 
     def _plain(self, batch: PlainBatch) -> tuple[Tensor, int]:
         """Make the runs nothing is done to, and keep the moments from which others start."""
-        self.made.add(id(batch))
+        self.made.add(batch)
         keys, seeds, rows = list(batch.runs), [r.seed for r in batch.runs.values()], 0
         start = self.model.start(seeds, Sampling(**self.settings))
         self._keep(start, keys, batch.moments)
@@ -93,7 +93,7 @@ class SweepExecutor:
 
     def _changed(self, batch: ChangedBatch) -> tuple[Tensor, int]:
         for plain in batch.after:
-            if id(plain) not in self.made:  # it was kept, but not the moments in it
+            if plain not in self.made:  # it was kept, but not the moments in it
                 self._plain(plain)
         prompts: list[str | Prompt] = []
         seeds: list[int] = []

@@ -35,7 +35,7 @@ class Keeper:
 
     def __post_init__(self) -> None:
         self.digest = digest(self.base)
-        self._known = dict[int, dict[str, Any]]()
+        self._known = dict[PlainBatch | ChangedBatch, dict[str, Any]]()
 
     def keys(self, batches: tuple[Sequence[PlainBatch], Sequence[ChangedBatch]]) -> list[str]:
         """Return the key of every unit of a sweep.
@@ -61,10 +61,10 @@ class Keeper:
 
     def parts(self, batch: PlainBatch | ChangedBatch) -> dict[str, Any]:
         """Return all that a batch depends on, the batches that it starts from included; JSON."""
-        if id(batch) not in self._known:
+        if batch not in self._known:
             made = self._plain(batch) if isinstance(batch, PlainBatch) else self._changed(batch)
-            self._known[id(batch)] = {"base": self.digest, **made}
-        return self._known[id(batch)]
+            self._known[batch] = {"base": self.digest, **made}
+        return self._known[batch]
 
     def _plain(self, batch: PlainBatch) -> dict[str, Any]:
         order = list(batch.runs)
