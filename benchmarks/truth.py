@@ -270,9 +270,14 @@ def studies(number: int | None) -> Iterator[tuple[str, int, Planted, Question, s
                     yield kind, i, place, question, name, method
 
 
+def read(path: Path) -> pd.DataFrame:
+    """What was measured; a question without a name has an empty one, which is no missing number."""
+    return pd.read_csv(path, dtype={"asked": object}).fillna({"asked": ""})
+
+
 def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Sequence[int]) -> pd.DataFrame:
     """Ask what the table does not hold yet."""
-    known = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    known = read(path).to_dict("records") if path.is_file() else []
     done = {(r["kind"], r["place"], r["asked"], r["method"]) for r in known}
     judge = load_judge("emoji")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -281,10 +286,10 @@ def measure(model: denoscope.Model, path: Path, number: int | None, seeds: Seque
         if key in done:
             continue
         metric = judge_probability(judge, question.attribute, question.label)
-        begun = time.perf_counter()
+        asked, begun = Asked(model, question, metric, seeds, place), time.perf_counter()
         # a comparison puts the plant into its second model itself
         with nullcontext() if name.startswith(UNPLANTED) else place.applied(model):
-            scores, rows = method(Asked(model, question, metric, seeds, place))
+            scores, rows = method(asked)
         row = dict(zip(("kind", "place", "asked", "method"), key, strict=True))
         spent = {"rows": rows, "seconds": time.perf_counter() - begun}
         known.append({**row, **judged(asked, scores), **spent})

@@ -59,3 +59,8 @@ def test_the_summary_has_a_line_for_each_method() -> None:
     line = truth.summary(pd.DataFrame([row, other])).splitlines()[-1]
     assert line.startswith("| fact | m | 2 | 10 | 0.50 [")
     assert line.endswith("| 1,234 |")
+
+
+def test_a_question_without_a_name_is_read_as_it_was_written(tmp_path: Path) -> None:
+    pd.DataFrame({"kind": ["fact"], "asked": [""], "area": [0.5]}).to_csv(tmp_path / "truth.csv", index=False)
+    assert truth.read(tmp_path / "truth.csv")["asked"].tolist() == [""]

@@ -71,15 +71,17 @@ class Ground:
         """What steers each prompt."""
         return [steering(direction, strength, s, when) for s in self.subjects]
 
-    def paint(self, ways: Mapping[str, Sequence[tuple[Intervention, ...]] | Sequence[str]]) -> Tensor:
+    def paint(self, ways: Mapping[str, Sequence[tuple[Intervention, ...] | str]]) -> Tensor:
         """Return final latents [way, prompt, seed, ...]; a way is what acts, or texts, one a prompt."""
-        runs = []
+        runs: list[SweepRun] = []
         for each in ways.values():
             for prompt, given in zip(self.prompts, each, strict=True):
-                text, acts = (given, ()) if isinstance(given, str) else (prompt, given)
-                runs += [SweepRun(text, seed, acts) for seed in self.seeds]
-        made = sweep(self.model, runs, batch=self.batch, progress=self.progress, **self.settings)
-        return made.latents.unflatten(0, (len(ways), len(self.prompts), len(self.seeds)))
+                one = (given, ()) if isinstance(given, str) else (prompt, given)
+                runs += [SweepRun(one[0], seed, one[1]) for seed in self.seeds]
+        latents: Tensor = sweep(
+            self.model, runs, batch=self.batch, progress=self.progress, **self.settings
+        ).latents
+        return latents.unflatten(0, (len(ways), len(self.prompts), len(self.seeds)))
 
     @torch.no_grad()
     def score(self, latents: Tensor, plain: Tensor) -> xr.DataArray:

@@ -67,7 +67,7 @@ class DirectionScore:
 
 
 @checked
-def score_direction(  # noqa: PLR0913  # one experiment, all its settings by name
+def score_direction(  # type: ignore[misc]  # noqa: PLR0913  # its "negative" are prompts of a class
     model: Model,
     direction: Direction,
     positive: Sequence[str],
@@ -117,7 +117,9 @@ def score_direction(  # noqa: PLR0913  # one experiment, all its settings by nam
         auc(along[0], along[1]),
         low,
         high,
-        *(float(effect[k]) for k in ("mean", "low", "high")),
+        float(effect["mean"]),
+        float(effect["low"]),
+        float(effect["high"]),
         float((scores[2] - scores[0]).mean()),
         getattr(metric, "__name__", repr(metric)),
         len(negative) * len(seeds),

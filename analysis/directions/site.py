@@ -44,7 +44,7 @@ class Seen:
 
 
 @checked
-def site_direction(  # noqa: PLR0913  # one experiment, all its settings by name
+def site_direction(  # type: ignore[misc]  # noqa: PLR0913  # its "negative" are prompts of a class
     model: Model,
     site: Site | str,
     positive: Sequence[str],
@@ -148,7 +148,7 @@ def acting_steps(direction: Direction, share: float = 0.5) -> tuple[int, ...]:
     return tuple(int(i) for i, gap in gaps if gap >= share * most)
 
 
-def gathered(  # noqa: PLR0913  # one experiment, all its settings by name
+def gathered(  # type: ignore[misc]  # noqa: PLR0913  # its "negative" are prompts of a class
     model: Model,
     site: Site,
     positive: Sequence[str],
@@ -173,7 +173,8 @@ def gathered(  # noqa: PLR0913  # one experiment, all its settings by name
     def mean(x: Tensor) -> Tensor:
         return x.mean(over) if over else x
 
-    parts, steps = [], (0,)
+    parts: list[Tensor] = []
+    steps: tuple[int, ...] = (0,)
     with showing(progress) as show:
         for some in batches(len(texts), batch):
             run = trace(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, TypeAlias, Unpack
+from typing import Any, ClassVar, TypeAlias, Unpack
 
 import numpy as np
 import pandas as pd
@@ -135,7 +135,7 @@ def labelled(label: Label, images: Tensor) -> list[str | None]:
     return said
 
 
-def check_attributes(asked: Sequence[str], known: Sequence[str]) -> None:
+def check_attributes(asked: Sequence[str], known: Iterable[Any]) -> None:
     """Raise LookupError for an attribute that there is not."""
     for name in asked:
         if name not in list(known):

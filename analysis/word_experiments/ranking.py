@@ -22,7 +22,8 @@ def rank_correlation(x: Array, y: Array) -> Array:
     a, b = (rankdata(v, axis=-1) for v in (x, y))
     a, b = (v - v.mean(-1, keepdims=True) for v in (a, b))
     size = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.divide((a * b).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+    found: Array = np.divide((a * b).sum(-1), size, out=np.full(size.shape, np.nan), where=size > 0)
+    return found
 
 
 def resampled_correlation(

@@ -155,7 +155,9 @@ def _labelled(  # noqa: PLR0917  # all that was found
     for name in ("nats", "stderr", "pair_nats", "pair_stderr", "pair_map"):
         if name in told:
             data[name] = (told[name].dims[1:], told[name].values[0])
-    coords = {name: told[name] for name in ("pair", "part", "first", "second") if name in told.coords}
+    coords: dict[str, Any] = {
+        name: told[name] for name in ("pair", "part", "first", "second") if name in told.coords
+    }
     coords |= {"kind": list(KINDS), "word": [w.name for w in words]}
     coords |= {"begins": ("word", [w.first for w in words]), "ends": ("word", [w.last for w in words])}
     coords |= {"step": attention["step"].values, "sigma": ("step", attention["sigma"].values)}

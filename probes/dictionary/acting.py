@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any, Protocol
 
 import torch
@@ -30,8 +29,13 @@ HOW: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Editable(Protocol):
     """What of a dictionary an edit needs."""
 
-    channels: Channels
-    decoder: Tensor
+    @property
+    def channels(self) -> Channels:
+        """What it is over."""
+
+    @property
+    def decoder(self) -> Tensor:
+        """The features, [feature, channel]."""
 
     @property
     def digest(self) -> str:
@@ -131,7 +135,7 @@ def acting(
     if len(given) != 1:
         raise UsageError(f"an edit is one of scale, add, set; got {', '.join(given) or 'none of them'}")
     ((how, amount),) = given.items()
-    by = [float(amount)] * len(chosen) if isinstance(amount, Real) else list(map(float, amount))
+    by = [float(amount)] * len(chosen) if isinstance(amount, (int, float)) else list(map(float, amount))
     if len(by) != len(chosen) or not all(abs(b) <= MOST for b in by):
         raise UsageError(
             f"{how} is {amount}; it is one finite number, or one for each of {len(chosen)} features"

@@ -112,7 +112,7 @@ def read_sae_lens(
     own = metadata.get("denoscope", {}) if isinstance(metadata, dict) else {}
     if site is None and not own:
         raise UsageError(f"{folder} does not say which site of {model.name} it is of; give site=")
-    kind = own.get("kind") or ("transcoder" if "transcoder" in architecture else "state")
+    kind: Any = own.get("kind") or ("transcoder" if "transcoder" in architecture else "state")
     channels = Channels.of(model, site or own["site"], kind=kind, source=source or own.get("source"))
     return _from_sae_lens(channels, config, tensors, own)
 

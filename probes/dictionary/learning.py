@@ -155,7 +155,7 @@ class Autoencoder(nn.Module):
         x, y, level = rows
         pre, codes, made = self(x, level)
         error = y - made
-        loss = error.square().sum(-1).mean() / self.variance
+        loss: Tensor = error.square().sum(-1).mean() / self.variance
         dead = self.dead
         if self.how.aux and bool(dead.any()):
             loss = loss + self.how.aux * self._auxiliary(pre, dead, error.detach())
@@ -219,10 +219,10 @@ class UnitNormAdam(torch.optim.Adam):
 
 def geometric_median(x: Float[Tensor, "row channel"], rounds: int = 100) -> Float[Tensor, "channel"]:
     """Return the point nearest to all rows, by Weiszfeld's iteration."""
-    point = x.mean(0)
+    point: Tensor = x.mean(0)
     for _ in range(rounds):
         weight = 1 / (x - point).norm(dim=-1, keepdim=True).clamp_min(1e-8)
-        new = (x * weight).sum(0) / weight.sum()
+        new: Tensor = (x * weight).sum(0) / weight.sum()
         if bool((new - point).norm() <= 1e-5 * new.norm()):
             return new
         point = new

@@ -35,8 +35,7 @@ class VectorsBySite:
         about: Mapping[str, Any],
     ) -> Self:
         flat = all(v.ndim == 1 for v in vectors.values())
-        made: Any = cls.__new__(cls)
-        made.__init__(vectors, rows=None if flat else rows, about=about)
+        made = cls(vectors, rows=None if flat else rows, about=about)  # type: ignore[call-arg]
         object.__setattr__(made, "axes", {s: axes[s] for s in vectors})
         return made
 

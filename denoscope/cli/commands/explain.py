@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -53,7 +53,7 @@ def explain(  # noqa: PLR0913  # one option each
     check_new(output)
     model = open_model(how, to)
     with to.bars() as show:
-        settings = {"steps": steps, "guidance": guidance, "progress": show}
+        settings: dict[str, Any] = {"steps": steps, "guidance": guidance, "progress": show}
         found = run(model, prompt, image=image, words=word or None, seed=seed, **settings)
         output.mkdir(parents=True, exist_ok=True)
         found.save(output / "results.zarr")
