@@ -78,10 +78,9 @@ class Ground:
             for prompt, given in zip(self.prompts, each, strict=True):
                 one = (given, ()) if isinstance(given, str) else (prompt, given)
                 runs += [SweepRun(one[0], seed, one[1]) for seed in self.seeds]
-        latents: Tensor = sweep(
-            self.model, runs, batch=self.batch, progress=self.progress, **self.settings
-        ).latents
-        return latents.unflatten(0, (len(ways), len(self.prompts), len(self.seeds)))
+        made = sweep(self.model, runs, batch=self.batch, progress=self.progress, **self.settings)
+        latents: Tensor = made.latents.unflatten(0, (len(ways), len(self.prompts), len(self.seeds)))
+        return latents
 
     @torch.no_grad()
     def score(self, latents: Tensor, plain: Tensor) -> xr.DataArray:

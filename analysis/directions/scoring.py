@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -106,7 +106,8 @@ def score_direction(  # type: ignore[misc]  # noqa: PLR0913  # its "negative" ar
     """
     check_pairs(positive, negative)
     subjects = each_subject_or_none(negative, subject, direction)
-    ground = Ground(model, negative, subjects, seeds, {"metric": metric}, batch, settings, progress)
+    how: Any = settings  # mypy takes it for a plain dict, for "negative" is a parameter here
+    ground = Ground(model, negative, subjects, seeds, {"metric": metric}, batch, how, progress)
     along = _projections(ground, direction, positive, when)
     steered = ground.acting(direction, 1.0, when)
     latents = ground.paint({"plain": [()] * len(negative), "steered": steered, "positive": list(positive)})

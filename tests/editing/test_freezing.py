@@ -24,8 +24,8 @@ SITES = (
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """Biases that are not zero, so that they count."""
-    model = denoscope.load(tiny_sd())
+    """Biases that are not zero, so that they count; exact enough for what little one projection does."""
+    model = denoscope.load(tiny_sd().to(dtype=torch.float64))
     with torch.no_grad():
         for part in ("unet", "text_encoder"):
             for name, p in model.components[part].named_parameters():
@@ -57,8 +57,7 @@ def test_hook_equals_weights(model: Any, site: str, does: str) -> None:
     plain, hooked = painted(model), painted(model, act)
     with freeze(model, act).applied(model):
         frozen = painted(model)
-    assert (frozen - hooked).abs().max() < 1e-2 * (hooked - plain).abs().max()
-    torch.testing.assert_close(frozen, hooked, rtol=0, atol=1e-4)
+    assert (frozen - hooked).abs().max() < 1e-6 * (hooked - plain).abs().max()
 
 
 def test_several_sites_at_once(model: Any) -> None:
