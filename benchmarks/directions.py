@@ -4,18 +4,16 @@ Skin tone, gender, style and colour: whether the judge's log odds follow the str
 of it goes, beside prompt words, an edit of weights, and random directions of equal length; whether the other
 of two subjects stays; and what directions at one site detect and steer, method by method. Writes the tables
 of docs/directions.md. Each evaluation is kept in --output under a hash of the weights: a run that was stopped
-goes on. Some 35 minutes of one core; ``--small`` tries all of it in two, and writes nothing.
+goes on. Some 35 minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from faster import bfloat16
@@ -294,20 +292,14 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--small", action="store_true", help="try all of it on little, and write nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, sizes = denoscope.load("emoji"), SMALL if options.small else FULL
-    parts = (("monotone", monotone), ("subjects", subjects), ("detected", detected))
-    if options.small:
-        with TemporaryDirectory() as folder:
-            for _, part in parts:
-                sys.stdout.write(f"{part(model, sizes, Path(folder))}\n\n")
-        return
+    model = denoscope.load("emoji")
     folder = options.output / f"directions-{fingerprint(model)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in parts:
-        write(PAGE, name, part(model, sizes, folder))
+    write(PAGE, "monotone", monotone(model, FULL, folder))
+    write(PAGE, "subjects", subjects(model, FULL, folder))
+    write(PAGE, "detected", detected(model, FULL, folder))
 
 
 if __name__ == "__main__":

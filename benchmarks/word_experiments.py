@@ -2,14 +2,12 @@
 
 Bias of words, and debiasing by it (``word_bias.py``); kinds of pairs of words; and what foretells how far a
 picture moves without a word. Writes the tables of docs/word-experiments.md. Results are kept in --output
-under a hash of the weights: a run that was stopped goes on. Some 30 minutes of one core; ``--small`` tries
-all of it in two, and writes nothing.
+under a hash of the weights: a run that was stopped goes on. Some 30 minutes of one core.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import word_bias as bias
 from pages import ROOT, bounds, table, write
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from word_bias import FULL, SMALL, Sizes, kept, model, world
+from word_bias import FULL, Sizes, kept, model, world
 
 from denoscope.analysis import PairKinds, WordChanges, pair_kinds, word_changes
 from denoscope.models.judges import load_judge
@@ -117,17 +115,11 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    parser.add_argument("--small", action="store_true", help="try all of it on little, and write nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = options.output / f"words-{'small-' * options.small}{fingerprint(model())[:12]}"
+    folder = options.output / f"words-{fingerprint(model())[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = SMALL if options.small else FULL
-    if options.small:
-        for part in (bias.gender, bias.skin, bias.debias, pairs, changes):
-            sys.stdout.write(f"{part(folder, sizes)}\n\n")
-            sys.stdout.flush()
-        return
+    sizes = FULL
     write(PAGE, "gender-bias", bias.gender(folder, sizes))
     write(PAGE, "skin-bias", bias.skin(folder, sizes))
     write(PAGE, "debiasing", bias.debias(folder, sizes))

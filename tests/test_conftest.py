@@ -85,7 +85,7 @@ def test_global_leftovers_are_seen(leftovers: Callable[[], list[str]]) -> None:
 
 def test_array_annotations_are_checked() -> None:
     with pytest.raises(TypeError, match=r"Float\[Tensor, \" channel\"\]|channel"):
-        Direction(SITE, torch.zeros(2, 2))
+        Direction(SITE, torch.zeros(()))
 
 
 @pytest.mark.misshapen

@@ -21,6 +21,8 @@ from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 from tests.interrupting import interrupt, moments
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 ATTENTION = "unet/mid.attn.0.0/cross_attn"
 READS = "text_encoder/layer.0/self_attn"
 RUN = {"seeds": [0], "steps": 1}
@@ -108,8 +110,8 @@ def leaves_nothing(name, n, watch, leftovers):
 
 
 @pytest.mark.parametrize("name", SITUATIONS)
-def test_ctrl_c_at_twenty_moments_leaves_nothing(name, watch, leftovers):
-    leaves_nothing(name, 20, watch, leftovers)
+def test_ctrl_c_at_ten_moments_leaves_nothing(name, watch, leftovers):
+    leaves_nothing(name, 10, watch, leftovers)
 
 
 @pytest.mark.stress

@@ -75,7 +75,7 @@ def explain(
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> found = explain(load(tiny_sd()), "a red cat", steps=2, levels=4)
-    >>> list(found.data["word"].values), list(found.data["pair"].values)
+    >>> found.data["word"].values.tolist(), found.data["pair"].values.tolist()
     (['red', 'cat'], ['red + cat'])
     """
     check_reads(model)

@@ -124,6 +124,8 @@ class VectorsBySite:
         return self._made(made, axes, self.rows, self.about)
 
     def _check_fits(self, other: Self) -> None:
+        if not isinstance(other, VectorsBySite):
+            raise WrongTypeError(f"a direction is compared with directions; this is a {type(other).__name__}")
         for site in set(self.vectors) & set(other.vectors):
             a, b = self.vectors[site], other.vectors[site]
             if a.shape != b.shape or self.axes[site] != other.axes[site]:

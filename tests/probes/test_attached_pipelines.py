@@ -14,6 +14,8 @@ from denoscope.probes.intervene import Intervention
 from denoscope.probes.trace import trace
 from tests.models.families.test_families import shortened
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 TEXTS, OTHERS = ["a cat", "a red dog"], ["a Cook emoji", "a dog"]
 PICTURE = Image.effect_noise((16, 16), 80).convert("RGB")
 MASK = Image.new("L", (16, 16), 255)
@@ -125,7 +127,7 @@ def watched(pipe, *, sites=(), branch="cond", **options):
     return run, images, run.trace[wanted[0]]
 
 
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.stress), 4.0])
 @pytest.mark.parametrize("name", MADE)
 def test_watching_changes_nothing_and_the_trace_ends_in_the_picture(name, guidance):
     pipe = opened(name)

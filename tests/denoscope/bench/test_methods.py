@@ -9,6 +9,8 @@ import pytest
 from denoscope import editing
 from denoscope.bench.methods import METHODS, NAMES, SETTINGS, chosen
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 SITE = "unet/mid.attn.0.0/cross_attn.out"
 
 

@@ -15,6 +15,8 @@ from denoscope.editing import quickfix, uce
 from denoscope.models.store.store import Store
 from tests.denoscope.bench.conftest import nothing
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 METHODS = {"quickfix": quickfix, "uce": uce}
 ONE = {"quickfix": quickfix}
 TIMES = ["seconds"]

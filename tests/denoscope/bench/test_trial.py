@@ -13,6 +13,8 @@ from denoscope.bench.trial import attempt
 from denoscope.editing import quickfix
 from denoscope.models.errors import NotFoundError
 
+pytestmark = pytest.mark.stress  # each is long; make stress
+
 
 @pytest.fixture(scope="module")
 def plan(tiny, concepts, judge):

@@ -20,6 +20,11 @@ from denoscope.models.synthetic.tiny_families import tiny_dit, tiny_flux, tiny_p
 STAGES = ("oracle", "look", "text", "denoiser", "effect")
 
 
+def long(*values):
+    """A case for ``make stress``; its like is in every run."""
+    return pytest.param(*values, marks=pytest.mark.stress)
+
+
 class Watcher:
     """Progress that remembers which stages did work, and can break off."""
 
@@ -65,7 +70,10 @@ def test_the_edit_is_made_where_restoring_comes_nearest_to_the_clean_run(finishe
     assert site == str(best["site"].values[int(best.values.argmax())])
 
 
-@pytest.mark.parametrize("stage", ["pictures", "text encoder", "denoiser", "checking"])
+@pytest.mark.parametrize(
+    "stage",
+    [long("pictures"), "text encoder", long("denoiser"), "checking"],
+)
 def test_a_stopped_run_goes_on_where_it_stopped_and_gives_the_same(stage, case, finished, tmp_path):
     first, second = Watcher(stage), Watcher()
     with pytest.raises(KeyboardInterrupt):
@@ -109,6 +117,7 @@ def test_other_settings_do_not_mix_with_a_run(case, finished):
     assert (finished / "report.html").exists()
 
 
+@pytest.mark.stress
 def test_fresh_takes_away_the_old_run_and_nothing_else(case, tmp_path):
     small = replace(case, seeds=1, steps=1)
     investigate(small, tmp_path)
@@ -172,7 +181,7 @@ def test_quicker_asks_the_same():
 
 @pytest.mark.parametrize(
     ("make", "denoiser"),
-    [(tiny_sdxl, "UNet"), (tiny_pixart_sigma, "transformer"), (tiny_flux, "transformer")],
+    [long(tiny_sdxl, "UNet"), (tiny_pixart_sigma, "transformer"), long(tiny_flux, "transformer")],
 )
 def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp_path):
     make().save_pretrained(tmp_path / "model")
@@ -193,7 +202,7 @@ def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp
 @pytest.mark.parametrize(
     ("silent", "heard", "words"),
     [
-        ("text_encoder", "text_encoder_2", "the second text encoder"),
+        long("text_encoder", "text_encoder_2", "the second text encoder"),
         ("text_encoder_2", "text_encoder", "the text encoder"),
     ],
 )
