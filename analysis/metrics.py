@@ -15,7 +15,7 @@ from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError, WrongTypeError
 from ..models.judges.choosing import Function, TextJudge, judge_spec
 from ..models.store.fingerprint import tensor_hash
-from ..models.store.study import spec_of
+from ..models.store.identity import spec_of
 from ..models.suggest import near
 from ..models.text.prompt import Prompt
 from .judging import fits
@@ -132,7 +132,12 @@ def judge_log_odds(judge: Classifier, attribute: str, label: str) -> Metric:
     def metric(outcome: Outcome) -> Tensor:
         return judge.probability(outcome.images, attribute, label).double().logit(1e-6)
 
-    return _named(metric, f"judge_log_odds({attribute!r}, {label!r})")
+    asked = {"attribute": attribute, "label": label}
+    return _named(
+        metric,
+        f"judge_log_odds({attribute!r}, {label!r})",
+        lambda: {"what": "judge_log_odds", "judge": judge_spec(judge), **asked},
+    )
 
 
 @checked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ...models.errors import UsageError
 from ...models.judges.choosing import Function, TextJudge, about_judge, any_judge, judge_spec
 from ...models.run.sampling import Sampling
 from ...models.store.fingerprint import fingerprint, tensor_hash
-from ...models.store.study import Study, identity, studying
+from ...models.store.identity import identity
+from ...models.store.study import Study, studying
 from ..judging import fits
 from .prompts import EvaluationPrompt
 
@@ -29,6 +31,11 @@ class KeptJudge:
     judge: TextJudge | Function
     study: Study
 
+    @cached_property
+    def spec(self) -> Any:
+        """What it is, taken once: an evaluation does not change its judge."""
+        return judge_spec(self.judge)
+
     @property
     def about(self) -> dict[str, str]:
         """What provenance says of the judge itself."""
@@ -36,7 +43,7 @@ class KeptJudge:
 
     def similarity(self, images: Tensor, texts: Sequence[str], /) -> Tensor:
         """How well every picture fits every text, [sample, text]."""
-        asked = {"what": "fit", "judge": judge_spec(self.judge), "texts": list(texts)}
+        asked = {"what": "fit", "judge": self.spec, "texts": list(texts)}
         unit = self.study.inside.make(
             {**asked, "pictures": tensor_hash(images)},
             lambda: ({"fit": fits(self.judge, images, texts)}, 0),

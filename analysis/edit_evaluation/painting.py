@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...models.base import Model
 from ...models.progress import Progress, part
-from ...models.store.fingerprint import fingerprint, tensor_hash
+from ...models.store.fingerprint import tensor_hash
+from ...models.store.identity import digest, network_identity
 from ...models.store.study import Study
 from ...probes.sweep.sweeping import SweepRun, sweep
 
@@ -62,6 +63,6 @@ class Painter:
 
         if self.study is None:
             return make()[0]["pictures"]
-        parts = {"what": "pictures", "weights": fingerprint(self.model), "latents": tensor_hash(latents)}
-        dtype = str(self.model.dtype).removeprefix("torch.")
-        return self.study.make({**parts, "dtype": dtype}, make).tensors["pictures"]
+        parts = {"what": "pictures", "latents": tensor_hash(latents), "format": str(latents.dtype)}
+        network = digest(network_identity(self.model))
+        return self.study.make({**parts, "network": network}, make).tensors["pictures"]

@@ -19,8 +19,9 @@ from ...models.errors import UsageError
 from ...models.progress import Progress, part, showing
 from ...models.run.sampling import Sampling
 from ...models.site import Site
+from ...models.store.identity import digest, identity, spec_of
 from ...models.store.provenance import provenance
-from ...models.store.study import Study, digest, identity, spec_of, studying
+from ...models.store.study import Study, studying
 from ...models.text.prompt import Prompt
 from ...probes.sweep.keeping import told
 from ...probes.sweep.sweeping import SweepRun, sweep

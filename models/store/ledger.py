@@ -15,7 +15,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,8 @@ CREATE TABLE base (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE studies (id TEXT PRIMARY KEY, what TEXT NOT NULL, about TEXT NOT NULL, units INTEGER NOT NULL,
                       begun REAL NOT NULL, done REAL);
 CREATE TABLE units (key TEXT PRIMARY KEY, study TEXT NOT NULL, about TEXT NOT NULL, rows INTEGER NOT NULL,
-                    seconds REAL NOT NULL, made REAL NOT NULL, machine TEXT NOT NULL, inside BLOB, file TEXT,
-                    bytes INTEGER NOT NULL, sha256 TEXT NOT NULL);
+                    seconds REAL NOT NULL, made REAL NOT NULL, machine TEXT NOT NULL, arrays TEXT NOT NULL,
+                    inside BLOB, file TEXT, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE members (study TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (study, key)) WITHOUT ROWID;
 """
 
@@ -180,10 +180,10 @@ class Ledger:
             found = self.db.execute("SELECT 1 FROM members WHERE study = ? AND key = ?", (study, key))
             return found.fetchone() is not None
 
-    def select(self, query: str) -> list[tuple[Any, ...]]:
+    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return what a query finds."""
         with _told(self.path):
-            return self.db.execute(query).fetchall()
+            return self.db.execute(query, values).fetchall()
 
     # writing ------------------------------------------------------------------------------------------
 
@@ -222,8 +222,8 @@ class Ledger:
             file = f"{ARRAYS}/{key[:2]}/{key}.safetensors"
             (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / file, data)
-        inside, made = None if file else data, json.dumps(machine())
-        row = (key, study, told, rows, seconds, time.time(), made, inside, file, len(data),
+        inside, made, names = None if file else data, json.dumps(machine()), " ".join(tensors)
+        row = (key, study, told, rows, seconds, time.time(), made, names, inside, file, len(data),
                _hash(key, told, rows, data))  # fmt: skip
         with self._transaction():
             self.db.execute(f"INSERT OR REPLACE INTO units VALUES ({', '.join('?' * len(row))})", row)

@@ -11,7 +11,17 @@ from typing import Any
 from ..arguments import checked
 from ..errors import MissingFileError
 from .ledger import DATABASE, Ledger
-from .packing import unpacked
+
+
+SCORES = ("scores", "fit")
+"""Arrays that are exported: of causal tracing, and of judges. The others are latents and pictures."""
+_NAMES = ("what", "study", "about", "rows", "seconds")
+_SCORES = """
+SELECT studies.what, studies.id, units.about, units.rows, units.seconds, units.arrays, units.key
+FROM units JOIN studies ON studies.id = units.study
+    OR EXISTS (SELECT 1 FROM members WHERE members.study = studies.id AND members.key = units.key)
+WHERE units.arrays IN (?, ?) ORDER BY studies.begun, units.made
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +74,9 @@ def read_studies(folder: str | Path) -> list[StudyRecord]:
 
 
 def units_table(folder: str | Path) -> list[dict[str, Any]]:
-    """Return the numbers kept in a store's database: one record for each unit, array and position.
+    """Return all scores of a store: one record for each unit and position.
+
+    Units that several studies share are told of each. One that is damaged is left out, with a warning.
 
     Raises:
         as ``read_studies``.
@@ -72,17 +84,13 @@ def units_table(folder: str | Path) -> list[dict[str, Any]]:
     found = []
     for store in _stores(Path(folder)):
         with Ledger(store, None) as ledger:
-            rows = ledger.select(
-                "SELECT studies.what, members.study, units.key, units.about, units.rows, units.seconds, "
-                "inside FROM members JOIN units USING (key) JOIN studies ON studies.id = members.study "
-                "WHERE inside IS NOT NULL ORDER BY studies.begun, units.made"
-            )
-        names = ("what", "study", "unit", "about", "rows", "seconds")
-        for *told, inside in rows:
-            one = {"store": str(store), **dict(zip(names, told, strict=True))}
-            for name, tensor in unpacked(inside).items():
-                values = enumerate(tensor.flatten().tolist())
-                found += [{**one, "array": name, "position": i, "value": float(v)} for i, v in values]
+            for *told, array, key in ledger.select(_SCORES, SCORES):
+                kept = ledger.get(key)
+                one = {"store": str(store), **dict(zip(_NAMES, told, strict=True)), "unit": key}
+                values = [] if kept is None else kept.tensors[array].flatten().tolist()
+                found += [
+                    {**one, "array": array, "position": i, "value": float(v)} for i, v in enumerate(values)
+                ]
     return found
 
 

@@ -10,21 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from ..base import Model
-from ..errors import StateError, UsageError
-from ..guidance.value import Guidance
-from ..run.settings import Sampling
-from .canonical import json_hash, plain_json
-from .fingerprint import fingerprint
 from .ledger import Kept, Ledger
-from .numerics import NUMERICS
-from .provenance import scheduler_config
 from .store import Store
 
 Made: TypeAlias = tuple[Mapping[str, Tensor], int]
@@ -119,66 +111,3 @@ def studying(
         if not known:
             ledger.write()
             ledger.end(study)
-
-
-def identity(model: Model, how: Sampling, batch: int) -> dict[str, Any]:
-    """Return what all units of a run share: the model as it is, scheduler, settings; JSON.
-
-    Raises:
-        StateError: if somebody watches or changes the model from outside: what that does is not known.
-        UsageError: for a guidance that cannot be told in JSON.
-    """
-    if model.live.watched:
-        raise StateError(
-            "interventions of a surrounding context act on the model, and a store cannot know them; give "
-            "them to the run itself, or leave out store"
-        )
-    guidance = {"guidance": _guidance(how.guided(model))}
-    return {
-        "family": type(model).__name__,
-        "weights": fingerprint(model),
-        "scheduler": {"class": type(model.scheduler).__name__, **scheduler_config(model.scheduler)},
-        "size": list(model.size),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "settings": {**how.described(model), **guidance, "batch": batch},
-        "numerics": NUMERICS,
-    }
-
-
-def digest(base: Mapping[str, Any]) -> str:
-    """Return a hash of what units share, for their keys."""
-    return json_hash(plain_json(base, "what a store shares"))
-
-
-def spec_of(thing: Any, what: str) -> Any:
-    """Return what a function is, as a value: its ``spec``.
-
-    Args:
-        thing: a metric, a judge: whatever has a ``spec``, which is JSON or a function that returns it.
-        what: how to call it in an error.
-
-    Raises:
-        UsageError: for a function without one.
-    """
-    spec = getattr(thing, "spec", None)
-    spec = spec() if callable(spec) else spec
-    if spec is None:
-        name = getattr(thing, "__qualname__", type(thing).__name__)
-        raise UsageError(
-            f"{what} {name} is a function, and a store cannot tell whether it is still the same one; give "
-            "it a spec, which has to change whenever it does: "
-            f"function.spec = {{'name': {name!r}, 'version': 1}}. Or leave out store"
-        )
-    return plain_json(spec, f"the spec of {what}")
-
-
-def _guidance(guidance: Guidance) -> dict[str, Any]:
-    try:
-        if not is_dataclass(guidance):
-            raise UsageError(f"it is no dataclass, but {type(guidance).__name__}")
-        return {type(guidance).__name__: plain_json(asdict(guidance), "guidance")}
-    except UsageError as error:
-        raise UsageError(
-            f"{guidance!r} cannot be told in a store's keys ({error}); give a number, or a guidance whose "
-            "fields are numbers and texts, or leave out store"
-        ) from None

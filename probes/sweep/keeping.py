@@ -11,8 +11,9 @@ from torch import Tensor
 from ...models.base import Model, Prompt
 from ...models.errors import StateError, UsageError
 from ...models.store.canonical import json_hash
+from ...models.store.identity import digest
 from ...models.store.store import Store
-from ...models.store.study import Study, digest
+from ...models.store.study import Study
 from .partition import ChangedBatch, PlainBatch, SweepRun
 
 
@@ -99,13 +100,14 @@ class Keeper:
 
 def texts_of(runs: Sequence[SweepRun], encoded: Sequence[SweepRun]) -> dict[str, Any]:
     """Return what was given as text, by the digest of the Prompt that it was encoded to."""
-    found: dict[str, Any] = {}
+    found: dict[str, Prompt] = {}
     for given, made in zip(runs, encoded, strict=True):
         pairs = zip((given.prompt, *given.companions), (made.prompt, *made.companions), strict=True)
         for text, prompt in pairs:
             if isinstance(text, str) and isinstance(prompt, Prompt):
-                found.setdefault(prompt.digest, told(prompt))
-    return found
+                found.setdefault(prompt.digest, prompt)
+    together = json_hash([prompt.text for prompt in found.values()])  # one batch, which rounds as one
+    return {digest: {**told(prompt), "encoded": together} for digest, prompt in found.items()}
 
 
 def told(prompt: Prompt) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from ...models.progress import Progress, showing
 from ...models.run.branches import settled
 from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
-from ...models.store.study import Study, identity, studying
+from ...models.store.identity import identity
+from ...models.store.study import Study, studying
 from .batching import Memory, SweepExecutor, forgetting
 from .keeping import Keeper, texts_of
 from .partition import SweepRun, key_of, partition

@@ -1,16 +1,22 @@
 """Causal tracing and evaluations in a store: equal without one, and finished ones run nothing."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from denoscope.analysis import evaluate_edit, trace_denoiser, trace_text
 from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
-from denoscope.analysis.mediation.corruption import Noise
+from denoscope.analysis.mediation.corruption import Noise, Swap
+from denoscope.analysis.mediation.runs import CausalExperiment
 from denoscope.analysis.metrics import latent_distance
 from denoscope.editing import quickfix
 from denoscope.models.errors import UsageError
-from denoscope.models.judges import callable_judge
+from denoscope.models.judges import callable_judge, clip_judge, load_judge
+from denoscope.models.judges.choosing import judge_spec
 from denoscope.models.store.studies import read_studies, units_table
+from denoscope.models.synthetic.tiny_judges import save_tiny_clip
 
 ONE = {"seeds": [0], "metric": latent_distance(), "steps": 2, "corruption": Noise(draws=1), "batch": 8}
 SITE = "unet/mid.attn.0.0/cross_attn.out"
@@ -36,9 +42,86 @@ def test_a_finished_tracing_runs_nothing(tiny, tmp_path, monkeypatch, name):
     assert sorted(r["value"] for r in units_table(tmp_path))[0] >= 0
 
 
+def same_or(base, **changed):
+    return [base, *({**base, name: value} for name, values in changed.items() for value in values)]
+
+
+ONE_SITE = {**ONE, "prompts": ["a red cat"], "subject": "cat"}
+SITES = [SITE, "unet/mid.attn.0.0/self_attn.out"]
+TRACINGS = {
+    "text": (
+        trace_text,
+        same_or(
+            {**ONE_SITE, "layers": [0], "kinds": ["mlp.out"], "tokens": [1, 2]},
+            layers=[[1], [0, 1]],
+            kinds=[["self_attn.out"]],
+            tokens=[[1, 3], [(1, 2)], "roles"],
+            window=[2],
+            direct=[True],
+        ),
+    ),
+    "denoiser": (
+        trace_denoiser,
+        same_or(
+            {**ONE_SITE, "sites": SITES},
+            prompts=[["a cat on a mat"], ["a cat"]],
+            subject=["red"],
+            seeds=[[1]],
+            metric=[latent_distance(torch.zeros(4, 8, 8)), latent_distance(torch.ones(4, 8, 8))],
+            corruption=[Noise(2.0, 1), Noise(3.0, 2), Noise(3.0, 1, 1), Swap("dog"), Swap("cow")],
+            sites=[[SITE], SITES[::-1]],
+            windows=[[[0]], [[1]], [[0, 1]]],
+            neighbours=[3],
+            direct=[True],
+            source=["in_place"],
+        ),
+    ),
+    "heads": (
+        trace_denoiser,
+        same_or({**ONE_SITE, "sites": [SITE.replace("out", "z")]}, heads=[[0], [1], [[0, 1]]]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRACINGS)
+def test_every_part_of_a_tracing_is_in_its_key(tiny, tmp_path, monkeypatch, name):
+    made = []
+
+    def sample(self, p, seed, restore, *_):
+        restored = restore(p, seed)
+        made.append(seed)
+        places = (*restored.runs, *restored.blocked)
+        return np.arange(1.0 + self.corruption.draws + sum(map(len, places))), 1
+
+    monkeypatch.setattr(CausalExperiment, "_sample", sample)
+    function, calls = TRACINGS[name]
+    for n, call in enumerate(calls, 1):
+        for _ in range(2):
+            function(tiny, **call, store=tmp_path)
+            assert len(made) == n, call
+    assert len(read_studies(tmp_path)) == len(calls)
+
+
+def test_a_judge_is_what_it_computes_with_wherever_it_lies(tmp_path, monkeypatch):
+    judge = clip_judge(save_tiny_clip(tmp_path / "a"), {"animal": ["a cat", "a dog"]})
+    embedded = load_judge("emoji")
+    before, first = judge_spec(judge), judge_spec(embedded)
+    assert judge_spec(replace(judge, name="another/folder")) == before
+    assert judge_spec(replace(judge, vocabulary={"animal": ("a dog", "a cat")})) != before
+    prepared = replace(judge.preparation, mode="bilinear", std=(1.0, 1.0, 1.0))
+    assert judge_spec(replace(judge, preparation=prepared)) != before
+    assert embedded.about == embedded.about  # which is kept, unlike the spec
+    with torch.no_grad():
+        judge.network.visual_projection.weight.mul_(2)
+    assert judge_spec(judge) != before
+    weight = embedded.image_tower.head[0].weight
+    monkeypatch.setattr(embedded.image_tower.head[0], "weight", torch.nn.Parameter(2 * weight))
+    assert judge_spec(embedded) != first
+
+
 def test_another_metric_is_another_study_and_a_function_is_refused(tiny, tmp_path):
     call = {"prompts": ["a red cat"], "subject": "cat", **ONE, **STUDIES["denoiser"][1]}
-    with pytest.raises(UsageError, match="the metric .*is a function, and a store cannot tell"):
+    with pytest.raises(UsageError, match="the metric .*is code of your own, and a store cannot tell"):
         trace_denoiser(tiny, **{**call, "metric": lambda o: o.latents.mean((1, 2, 3))}, store=tmp_path / "s")
     assert not (tmp_path / "s").exists()
 
@@ -52,7 +135,7 @@ def test_a_finished_evaluation_paints_and_asks_nothing(tiny, tmp_path, monkeypat
 
     edit, tried = quickfix(tiny, {"cat": "dog"}), evaluation_prompts({"cat": "dog"}, ["a {}"])
     call = {"prompts": tried, "judge": callable_judge(light), "seeds": [0, 1], "steps": 1, "batch": 2}
-    with pytest.raises(UsageError, match="the judge .*light is a function"):
+    with pytest.raises(UsageError, match="the judge .*light is code of your own"):
         evaluate_edit(tiny, edit.applied, **call, store=tmp_path)
     light.spec = {"name": "light", "version": 1}
     plain = evaluate_edit(tiny, edit.applied, **call)
@@ -65,3 +148,10 @@ def test_a_finished_evaluation_paints_and_asks_nothing(tiny, tmp_path, monkeypat
     assert plain.data.identical(first.data) and plain.data.identical(again.data)
     assert all(torch.equal(plain.images[s], again.images[s]) for s in plain.images)
     assert read_studies(tmp_path)[0].done
+    half = 0.5 * edit
+    plain = evaluate_edit(tiny, half.applied, **call)
+    assert evaluate_edit(tiny, half.applied, **call, store=tmp_path).data.identical(plain.data)
+    light.spec = {"name": "light", "version": 2}
+    asked.clear()
+    evaluate_edit(tiny, edit.applied, **call, store=tmp_path)
+    assert asked  # another judge

@@ -16,8 +16,8 @@ from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
 COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "edit", "export",
-            "evaluate", "robustness"]  # fmt: skip
-PANELS = ["The whole loop", "Look", "Find", "Change", "Check"]
+            "evaluate", "robustness", "studies"]  # fmt: skip
+PANELS = ["The whole loop", "Look", "Find", "Change", "Check", "Keep"]
 GROUP = typer.main.get_command(app)
 BENCH = GROUP.commands["bench"]
 
@@ -51,8 +51,8 @@ def test_the_version_is_told():
 def test_every_command_tells_programs_and_can_be_quiet(name):
     options = {o for p in GROUP.commands[name].params for o in p.opts}
     assert {"--json", "--quiet"} <= options
-    assert ({"--device", "--dtype"} <= options) == (name != "demo")
-    assert ({"--seeds", "--seed"} <= options) == (name not in ("explain", "sites", "edit", "export"))
+    assert ({"--device", "--dtype"} <= options) == (name not in ("demo", "studies"))
+    assert ({"--seeds", "--seed"} <= options) == (name not in ("explain", "sites", "edit", "export", "studies"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -62,7 +62,8 @@ def test_help_says_what_a_command_does_and_how_it_is_called(name):
     text = inspect.getdoc(GROUP.commands[name].callback)
     assert said.exit_code == 0 and f"denoscope {name} [OPTIONS]" in words.replace("root", "denoscope")
     assert text.split("\n\n")[0].replace("\n", " ") in words
-    assert all(option in words for option in ("--help", "--output" if name != "sites" else "--picture"))
+    written = {"sites": "--picture", "studies": "--export"}.get(name, "--output")
+    assert all(option in words for option in ("--help", written))
 
 
 @pytest.mark.parametrize("name", [n for n in COMMANDS if n != "demo"])

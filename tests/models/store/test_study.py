@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from denoscope.models.errors import MissingFileError, StateError, UsageError
+from denoscope.models.store.identity import spec_of
 from denoscope.models.store.ledger import Ledger
 from denoscope.models.store.packing import packed, unpacked
 from denoscope.models.store.studies import read_studies, units_table
-from denoscope.models.store.study import spec_of, studying
+from denoscope.models.store.study import studying
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 BASE = {"weights": "w" * 64, "settings": {"steps": 4, "guidance": 2.0}}
@@ -22,7 +23,7 @@ UNITS = 12
 
 
 def unit(i, size=3):
-    return {"x": torch.full((size,), float(i))}, i
+    return {"scores": torch.full((size,), float(i))}, i
 
 
 def study(folder, base=BASE, size=3, pause=0.0, asked=None):
@@ -38,7 +39,7 @@ def study(folder, base=BASE, size=3, pause=0.0, asked=None):
                 return unit(i, 5000 if i % 2 else size)
 
             kept = one.make({"what": "square", "i": i}, make, {"i": i})
-            found.append((kept.tensors["x"], kept.rows))
+            found.append((kept.tensors["scores"], kept.rows))
     return found
 
 
@@ -65,7 +66,7 @@ def test_a_finished_study_makes_nothing_and_writes_nothing(tmp_path):
     record = whole(tmp_path / "s")
     assert record.what == "squares" and record.about == {"n": UNITS} and len(record.machines) == 1
     table = units_table(tmp_path)  # a folder of stores
-    assert len(table) == UNITS // 2 * 3 and {r["value"] for r in table} == {0.0, 2.0, 4.0, 6.0, 8.0, 10.0}
+    assert len(table) == UNITS // 2 * (3 + 5000) and {r["value"] for r in table} == set(map(float, range(UNITS)))
 
 
 def killed(folder, after):
@@ -91,6 +92,41 @@ def kills(tmp_path, n):
     right(study(tmp_path / "s"))
     whole(tmp_path / "s")
     assert not list(tmp_path.rglob("*.part*"))
+
+
+def racing(folder):
+    """A driver in a process of its own, which ends with 0 if it came through and 3 if another one drives."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        right(study(folder, pause=0.002))
+        code = 0
+    except StateError as error:
+        code = 3 if "being written by" in str(error) else 1
+    finally:
+        os._exit(code)
+
+
+def races(tmp_path, n):
+    for i in range(n):
+        children = [racing(tmp_path / str(i)) for _ in range(3)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert set(codes) <= {0, 3} and 0 in codes, codes
+        asked = []
+        right(study(tmp_path / str(i), asked=asked))
+        whole(tmp_path / str(i))
+        assert not asked
+
+
+def test_of_several_drivers_one_drives_and_nothing_is_counted_twice(tmp_path):
+    races(tmp_path, 2)
+
+
+@pytest.mark.stress
+def test_a_hundred_races(tmp_path):
+    races(tmp_path, 100)
 
 
 def test_a_killed_driver_loses_the_unit_under_way(tmp_path):
@@ -252,7 +288,7 @@ def test_a_function_without_a_spec_is_told_how_to_give_one():
     def mine(_):
         return None
 
-    with pytest.raises(UsageError, match=r"mine is a function.*spec = \{'name': .*mine', 'version': 1\}"):
+    with pytest.raises(UsageError, match=r"mine is code of your own.*metric.spec = \{'name': .*mine', 'version': 1\}"):
         spec_of(mine, "the metric")
     mine.spec = {"name": "mine", "version": 1}
     assert spec_of(mine, "the metric") == mine.spec
