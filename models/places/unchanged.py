@@ -33,7 +33,7 @@ def same(before: Condition, now: Condition) -> bool:
 
 
 def digest_of(owner: object, tensors: Sequence[Tensor], take: Callable[[], str]) -> str:
-    """Return a hash of an object, taken again when one of its tensors was written to since, or may have been."""
+    """Return a hash of an object, taken again when one of its tensors may have been written to since."""
     writes = [n_writes(t) for t in tensors]
     kept = vars(owner).get("_digest")
     if kept is None or kept[0] != writes or -1 in writes:

@@ -24,7 +24,7 @@ from .numerics import NUMERICS
 from .provenance import plain, scheduler_config
 
 SET_LATER = ("s1", "s2", "b1", "b2", "use_tiling", "use_slicing")
-"""What a pipeline sets on layers that their configuration does not hold: FreeU, and how pictures are decoded."""
+"""What pipelines set on layers beside their configuration: FreeU, and how pictures are decoded."""
 _MACHINE = ("transformers_version", "dtype", "torch_dtype")
 _OURS = ("accelerate", "diffusers", "peft", "transformers")
 """Libraries whose hooks do not change what is computed, or are part of what layers are set to."""

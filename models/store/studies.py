@@ -12,7 +12,6 @@ from ..arguments import checked
 from ..errors import MissingFileError
 from .ledger import DATABASE, Ledger
 
-
 SCORES = ("scores", "fit")
 """Arrays that are exported: of causal tracing, and of judges. The others are latents and pictures."""
 _NAMES = ("what", "study", "about", "rows", "seconds")

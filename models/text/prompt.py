@@ -273,7 +273,9 @@ class Prompt(Words):
 
         Some read the text itself, and have no embeddings.
         """
-        return digest_of(self, [t for t in (self.embeds, self.pooled, self.mask) if t is not None], self._taken)
+        return digest_of(
+            self, [t for t in (self.embeds, self.pooled, self.mask) if t is not None], self._taken
+        )
 
     def _taken(self) -> str:
         sizes = sorted((name, tuple(size)) for name, size in self.sizes.items())

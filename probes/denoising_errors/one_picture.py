@@ -64,7 +64,6 @@ class Plan:
         kept = None if store is None else Store(Path(store))
         return cls(model, pairs, estimator, how, levels, steps, width, batch, kept, provenance(model))
 
-
     @cached_property
     def network(self) -> str:
         """A hash of what the model computes with, beyond its weights."""

@@ -52,7 +52,9 @@ def test_every_command_tells_programs_and_can_be_quiet(name):
     options = {o for p in GROUP.commands[name].params for o in p.opts}
     assert {"--json", "--quiet"} <= options
     assert ({"--device", "--dtype"} <= options) == (name not in ("demo", "studies"))
-    assert ({"--seeds", "--seed"} <= options) == (name not in ("explain", "sites", "edit", "export", "studies"))
+    assert ({"--seeds", "--seed"} <= options) == (
+        name not in ("explain", "sites", "edit", "export", "studies")
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+
 from denoscope.analysis.scores import load_store
 from denoscope.models.store.studies import read_studies
 from denoscope.models.store.study import studying
@@ -19,7 +20,9 @@ def kept(tmp_path_factory):
     with studying(folder / "a", {"weights": "w"}, "trace_text", {}, units=2, about={"metric": "m"}) as study:
         for seed in range(2):
             study.inside.make({"inner": seed}, lambda: ({"latents": torch.ones(5)}, 7))
-            study.inside.make({"fit": seed}, lambda: ({"fit": torch.tensor([[0.25, 0.5]])}, 0), {"texts": ["é"]})
+            study.inside.make(
+                {"fit": seed}, lambda: ({"fit": torch.tensor([[0.25, 0.5]])}, 0), {"texts": ["é"]}
+            )
             scores = {"scores": torch.arange(3).double() / 3 + seed}
             study.make({"seed": seed}, lambda found=scores: (found, 10), {"seed": seed})
 

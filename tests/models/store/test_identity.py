@@ -1,4 +1,4 @@
-"""What a model's numbers depend on is in the keys of what is kept: one thing more or less, and they differ."""
+"""What numbers depend on is in the keys of what is kept: one thing more or less, and they differ."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ WAYS = {
     "number format": ("formats.unet", lambda p, m, _: halved(p, m.pipe.unet.conv_norm_out)),
     "scheduler": (
         "scheduler.class",
-        lambda p, m, _: p.setattr(m.pipe, "scheduler", EulerDiscreteScheduler.from_config(m.scheduler.config)),
+        lambda p, m, _: p.setattr(m.pipe, "scheduler", EulerDiscreteScheduler.from_config(m.scheduler.config)),  # noqa: E501
     ),
     "scheduler's configuration": (
         "scheduler.beta_end",

@@ -66,7 +66,9 @@ def test_a_finished_study_makes_nothing_and_writes_nothing(tmp_path):
     record = whole(tmp_path / "s")
     assert record.what == "squares" and record.about == {"n": UNITS} and len(record.machines) == 1
     table = units_table(tmp_path)  # a folder of stores
-    assert len(table) == UNITS // 2 * (3 + 5000) and {r["value"] for r in table} == set(map(float, range(UNITS)))
+    assert len(table) == UNITS // 2 * (3 + 5000) and {r["value"] for r in table} == set(
+        map(float, range(UNITS))
+    )
 
 
 def killed(folder, after):
@@ -288,7 +290,9 @@ def test_a_function_without_a_spec_is_told_how_to_give_one():
     def mine(_):
         return None
 
-    with pytest.raises(UsageError, match=r"mine is code of your own.*metric.spec = \{'name': .*mine', 'version': 1\}"):
+    with pytest.raises(
+        UsageError, match=r"mine is code of your own.*metric.spec = \{'name': .*mine', 'version': 1\}"
+    ):
         spec_of(mine, "the metric")
     mine.spec = {"name": "mine", "version": 1}
     assert spec_of(mine, "the metric") == mine.spec
