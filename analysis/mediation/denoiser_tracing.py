@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ...models.arguments import checked
@@ -29,6 +30,7 @@ from .choice import Piece, denoiser_sites, neighbouring, pieces
 from .corruption import Corruption, Noise
 from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
+from .tracing import Tracing
 
 
 @checked
@@ -90,17 +92,38 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         LookupError: for a subject that is not in its prompt, and unknown sites.
         RuntimeError: for a store of another model or other settings, or that another process writes.
     """
+    tracing = denoiser_tracing(
+        model, prompts, subject, seeds=seeds, metric=metric, sites=sites, windows=windows, heads=heads,
+        tokens=tokens, neighbours=neighbours, direct=direct, source=source, corruption=corruption,
+        steps=steps, guidance=guidance, batch=batch,
+    )  # fmt: skip
+    return tracing.run(progress, store)
+
+
+def denoiser_tracing(  # noqa: PLR0913  # what trace_denoiser is given
+    model: Model,
+    prompts: Sequence[str],
+    subject: str | Sequence[str],
+    *,
+    seeds: Sequence[int],
+    metric: Metric,
+    sites: Sequence[Site | str] | Site | str | None = None,
+    windows: Sequence[Collection[int]] | None = None,
+    heads: Sequence[int | Sequence[int]] | None = None,
+    tokens: Sequence[int | Sequence[int]] | None = None,
+    neighbours: int = 1,
+    direct: bool = False,
+    source: Literal["trajectory", "in_place"] = "trajectory",
+    corruption: Corruption = Noise(),  # noqa: B008  # a frozen value
+    steps: int = 20,
+    guidance: float | None = None,
+    batch: int = 16,
+) -> Tracing:
+    """Return what ``trace_denoiser`` runs; errors as its."""
     experiment = open_experiment(
-        model,
-        prompts,
-        subject,
-        seeds,
-        metric=metric,
-        corruption=corruption,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-    )
+        model, prompts, subject, seeds, metric=metric, corruption=corruption, steps=steps,
+        guidance=guidance, batch=batch,
+    )  # fmt: skip
     places = denoiser_sites(model, sites)
     cuts, columns = pieces(model, places, len(model.steps(steps)), windows, heads, tokens)
     restore = {"trajectory": _from_trajectory, "in_place": _in_place}.get(source)
@@ -112,9 +135,14 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         )
     plan = Plan(neighbouring(places, neighbours), cuts, direct)
     experiment.about.update(source=source, neighbours=neighbours)
-    made = partial(restore, experiment, plan)
     recipe = {"study": "trace_denoiser", "source": source, **plan.told}
-    return experiment.mediate(places, columns, made, 3, progress, direct=direct, store=store, recipe=recipe)
+    stored = source == "trajectory"
+    return Tracing(
+        experiment, places, columns, partial(restore, experiment, plan), 3, direct, recipe,
+        counted=partial(_standing_in, experiment, plan) if stored else None,
+        keeps=plan.sites if stored else (),
+        kept_steps=len(model.steps(steps) if plan.steps is None else plan.steps),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,6 +160,17 @@ class Plan:
         return {"groups": groups, "pieces": [cut.told for cut in self.cuts], "direct": self.direct}
 
     @property
+    def steps(self) -> list[int] | None:
+        """At which steps something is restored; None is all."""
+        windows = [cut.when.steps for cut in self.cuts]
+        return None if None in windows else sorted({i for steps in windows for i in steps or ()})
+
+    @property
+    def sites(self) -> list[Site]:
+        """All sites that are restored, each once."""
+        return list(dict.fromkeys(site for group in self.groups for site in group))
+
+    @property
     def places(self) -> list[tuple[Sequence[Site], Piece]]:
         """All places, sites first."""
         return [(group, cut) for group in self.groups for cut in self.cuts]
@@ -140,12 +179,11 @@ class Plan:
 def _from_trajectory(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
     """Activations of the clean run, made once; the largest memory is that of one sample's run."""
     settings = {k: experiment.settings[k] for k in ("steps", "guidance")}
-    windows = [cut.when.steps for cut in plan.cuts]
-    needed = None if None in windows else sorted({i for steps in windows for i in steps or ()})
-    sites = list(dict.fromkeys(site for group in plan.groups for site in group))
 
     def run(prompt: Prompt) -> Trace:
-        return trace(experiment.model, [prompt], seeds=[seed], sites=sites, when=When(needed), **settings)
+        return trace(
+            experiment.model, [prompt], seeds=[seed], sites=plan.sites, when=When(needed), **settings
+        )
 
     def put(values: Trace) -> list[tuple[Intervention, ...]]:
         return [tuple(cut.patch(site, values) for site in group) for group, cut in plan.places]
@@ -157,6 +195,26 @@ def _from_trajectory(experiment: CausalExperiment, plan: Plan, p: int, seed: int
     each = zip(*(put(run(prompt)) for prompt in corrupted), strict=True)
     blocked = [[SweepRun(experiment.clean[p], seed, patches) for patches in draws] for draws in each]
     return Restored(runs, clean.latents[0], (1 + len(corrupted)) * experiment.rows_per_run, blocked)
+
+
+def _standing_in(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
+    """The same runs, with what puts nothing in place: for counting, no clean run is made."""
+
+    def put(draw: int) -> list[tuple[Intervention, ...]]:
+        return [
+            tuple(
+                Intervention(site, lambda *_: None, cut.when, Spec("nothing", {"place": n, "draw": draw}))
+                for site in group
+            )
+            for n, (group, cut) in enumerate(plan.places)
+        ]
+
+    clean, corrupted = experiment.clean[p], experiment.corrupted[p]
+    runs = [[SweepRun(prompt, seed, patches) for prompt in corrupted] for patches in put(0)]
+    each = zip(*map(put, range(1, 1 + len(corrupted))), strict=True)
+    blocked = [[SweepRun(clean, seed, patches) for patches in draws] for draws in each if plan.direct]
+    traced = 1 + len(corrupted) if plan.direct else 1
+    return Restored(runs, torch.zeros(()), traced * experiment.rows_per_run, blocked)
 
 
 def _in_place(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +13,12 @@ from torch import Tensor
 
 from ...models.base import Model, check_run
 from ...models.errors import UsageError
-from ...models.progress import Progress, part, showing
+from ...models.progress import Progress
 from ...models.run.sampling import Sampling
 from ...models.site import Site
-from ...models.store.identity import digest, identity, spec_of
 from ...models.store.provenance import provenance
-from ...models.store.study import Study, studying
+from ...models.store.study import Study
 from ...models.text.prompt import Prompt
-from ...probes.sweep.keeping import told
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
 from .corruption import CorruptedText, Corruption, check_reads_text, check_swapped, corrupt, encode_rows
@@ -86,86 +81,12 @@ class CausalExperiment:
         branches = self.model.branch_names(self.settings["guidance"])
         return len(self.model.steps(self.settings["steps"])) * len(branches)
 
-    def mediate(
-        self,
-        sites: Sequence[Site],
-        columns: Columns | None,
-        restore: Restore,
-        configurations: int,
-        progress: Progress | None,
-        *,
-        direct: bool = False,
-        store: str | Path | None = None,
-        recipe: dict[str, Any],
-    ) -> Mediation:
-        """Make and score all runs.
-
-        Args:
-            sites: first axis of the places.
-            columns: name and coordinates of the second axis, if there is one.
-            restore: gives the restored runs of a prompt and seed, sites first.
-            configurations: runs that the published scheme makes for each score: 3 if it runs clean and
-                corrupted anew for each.
-            progress: called with (done, total, what).
-            direct: whether ``restore`` gives blocked runs as well.
-            store: a folder; what is in it is not made again.
-            recipe: the function's name as ``study``, and all that its restored runs depend on beside what the
-                experiment knows; JSON.
-        """
-        cells = len(sites) * (len(columns[1][columns[0]]) if columns else 1)
-        prompts, seeds, draws = len(self.clean), len(self.seeds), self.corruption.draws
-        each = 1 + draws + (1 + direct) * cells * draws
-        scores = np.empty((each, prompts, seeds))
-        rows = 0
-        with showing(progress) as show, self._study(store, recipe) as score:
-            for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
-                step = part(show, i * each, each, prompts * seeds * each, "runs, restored in each place")
-                scores[:, p, s], made = score(p, self.seeds[s], restore, step)
-                rows += made
-        corrupted = scores[1 : 1 + draws].transpose(1, 2, 0)
-        both = scores[1 + draws :].reshape(1 + direct, cells, draws, prompts, seeds).transpose(0, 1, 3, 4, 2)
-        reference = configurations * self.rows_per_run * both.size
-        about = {**self.about, "rows": rows, "reference_rows": reference}
-        names = ("restored", "blocked")[: len(both)]
-        places = dict(zip(names, both, strict=True))
-        return self._report(sites, columns, {"clean": scores[0], "corrupted": corrupted}, places, about)
-
-    @contextmanager
-    def _study(self, store: str | Path | None, recipe: dict[str, Any]) -> Iterator[Callable[..., Any]]:
-        """Give ``_sample``, or what asks a store first; a unit is one prompt and seed."""
-        if store is None:
-            yield self._sample
-            return
-        batch, steps, guidance = (self.settings[k] for k in ("batch", "steps", "guidance"))
-        base = identity(self.model, Sampling(steps=steps, guidance=guidance), batch)
-        parts = {**recipe, "base": digest(base), "metric": spec_of(self.metric, "the metric")}
-        parts |= {"prompts": [told(p) for p in self.clean], "subjects": self.about["subject"]}
-        parts |= {"corruption": self.about["corruption"]}
-        seeds, units = {"seeds": list(self.seeds)}, len(self.clean) * len(self.seeds)
-        about = {"prompts": [p.text for p in self.clean], "metric": self.about["metric"], **seeds}
-        with studying(store, base, recipe["study"], {**parts, **seeds}, units=units, about=about) as study:
-
-            def score(p: int, seed: int, restore: Restore, progress: Progress) -> tuple[Any, int]:
-                def make() -> tuple[dict[str, Tensor], int]:
-                    found, rows = self._sample(p, seed, restore, progress, study.inside if study else None)
-                    return {"scores": torch.from_numpy(found)}, rows
-
-                one = {"prompt": p, "seed": seed}
-                kept = study.make({**parts, **one}, make, {"prompt": self.clean[p].text, "seed": seed})
-                progress(1, 1, "runs")
-                return kept.tensors["scores"].numpy(), kept.rows
-
-            yield score
-
-    def _sample(
+    def sample(
         self, p: int, seed: int, restore: Restore, progress: Progress, store: Study | None = None
     ) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
-        first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
-        corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
-        places = (*restored.runs, *restored.blocked)
-        runs = [*first, *corrupted, *(run for place in places for run in place)]
+        runs = self.runs(p, seed, restored)
         distinct = {_key(run): run for run in runs}
         swept = sweep(self.model, list(distinct.values()), store=store, progress=progress, **self.settings)
         latents = swept.latents
@@ -174,8 +95,15 @@ class CausalExperiment:
         found = self._measure(latents, p, latents[0])
         self._check_sees(found, latents)
         place = {key: i + len(latents) - len(distinct) for i, key in enumerate(distinct)}
-        order = [*([] if first else [0]), *(place[_key(run)] for run in runs)]
+        order = [*([] if restored.clean is None else [0]), *(place[_key(run)] for run in runs)]
         return found[order], swept.rows + restored.rows
+
+    def runs(self, p: int, seed: int, restored: Restored) -> list[SweepRun]:
+        """What is swept for one prompt and seed: clean, if it is not made yet, corrupted and restored runs."""
+        first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
+        corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
+        places = (*restored.runs, *restored.blocked)
+        return [*first, *corrupted, *(run for place in places for run in place)]
 
     def _check_sees(self, scores: Any, latents: Tensor) -> None:
         """Raise UsageError for a metric that is the same to the bit for all these runs, though they differ.
@@ -201,7 +129,7 @@ class CausalExperiment:
             parts.append(measure(self.metric, outcome).double().cpu().numpy())
         return np.concatenate(parts)
 
-    def _report(
+    def report(
         self,
         sites: Sequence[Site],
         columns: Columns | None,
@@ -209,6 +137,15 @@ class CausalExperiment:
         places: dict[str, Any],
         about: dict[str, Any],
     ) -> Mediation:
+        """Return scores with their labels.
+
+        Args:
+            sites: first axis of the places.
+            columns: name and coordinates of the second axis, if there is one.
+            ends: clean [prompt, seed] and corrupted [prompt, seed, draw].
+            places: restored (and blocked), [place, prompt, seed, draw].
+            about: provenance.
+        """
         name, along = columns if columns else ("", {})
         shape = (len(sites), *((len(along[name]),) if columns else ()), *places["restored"].shape[1:])
         dims = ("site", *((name,) if columns else ()), "prompt", "seed", "draw")

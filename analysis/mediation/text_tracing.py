@@ -30,6 +30,7 @@ from .corruption import CorruptedText, Corruption, Noise, Swap, encode_rows
 from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
 from .token_axis import TokenAxis, by_role, token_axis
+from .tracing import Tracing
 
 
 @checked
@@ -91,17 +92,37 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         LookupError: for a subject that is not in its prompt, and unknown encoders, kinds or layers.
         RuntimeError: for a store of another model or other settings, or that another process writes.
     """
+    tracing = text_tracing(
+        model, prompts, subject, seeds=seeds, metric=metric, corruption=corruption, encoder=encoder,
+        kinds=kinds, layers=layers, tokens=tokens, window=window, direct=direct, steps=steps,
+        guidance=guidance, batch=batch,
+    )  # fmt: skip
+    return tracing.run(progress, store)
+
+
+def text_tracing(  # noqa: PLR0913  # what trace_text is given
+    model: Model,
+    prompts: Sequence[str],
+    subject: str | Sequence[str],
+    *,
+    seeds: Sequence[int],
+    metric: Metric,
+    corruption: Corruption = Noise(),  # noqa: B008  # a frozen value
+    encoder: str = "text_encoder",
+    kinds: Sequence[str] = ("self_attn.out", "mlp.out"),
+    layers: Sequence[int] | None = None,
+    tokens: Sequence[int | Sequence[int]] | Literal["roles"] | None = None,
+    window: int = 1,
+    direct: bool = False,
+    steps: int = 20,
+    guidance: float | None = None,
+    batch: int = 16,
+) -> Tracing:
+    """Return what ``trace_text`` runs; errors as its."""
     experiment = open_experiment(
-        model,
-        prompts,
-        subject,
-        seeds,
-        metric=metric,
-        corruption=corruption,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-    )
+        model, prompts, subject, seeds, metric=metric, corruption=corruption, steps=steps,
+        guidance=guidance, batch=batch,
+    )  # fmt: skip
     clean = [p.of(encoder) for p in experiment.clean]
     subjects = [words.find(s) for words, s in zip(clean, experiment.about["subject"], strict=True)]
     if isinstance(tokens, str):
@@ -118,10 +139,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         return Restored(restored, blocked=blocked)
 
     recipe = {"study": "trace_text", "direct": direct, **_told(windows, own)}
-    columns = ("token", own[0].coords())
-    return experiment.mediate(
-        list(windows), columns, restore, 1, progress, direct=direct, store=store, recipe=recipe
-    )
+    return Tracing(experiment, list(windows), ("token", own[0].coords()), restore, 1, direct, recipe)
 
 
 def _told(windows: Mapping[Site, Sequence[Site]], own: Sequence[TokenAxis]) -> dict[str, Any]:

@@ -66,6 +66,15 @@ class PlainBatch:
         """The last moment from which another run starts."""
         return max(max(self.moments[k], default=0) for k in self.runs)
 
+    @property
+    def samples(self) -> int:
+        """How many are in it."""
+        return len(self.runs)
+
+    def rows(self, branches: int, steps: int) -> int:
+        """Return how many network rows it takes, if every branch is computed at every step."""
+        return self.samples * branches * (steps if self.finished else self.last)
+
 
 @dataclass(frozen=True, eq=False)
 class ChangedBatch:
@@ -82,6 +91,15 @@ class ChangedBatch:
     start: int
     known: Known
     after: Sequence[PlainBatch]
+
+    @property
+    def samples(self) -> int:
+        """How many are in it, companions included."""
+        return sum(1 + len(run.companions) for run in self.runs.values())
+
+    def rows(self, branches: int, steps: int) -> int:
+        """Return how many network rows it takes, if every branch is computed at every step."""
+        return self.samples * (branches * (steps - self.start) - len(self.known))
 
 
 def partition(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from denoscope.analysis import evaluate_edit, trace_denoiser, trace_text
+from denoscope.analysis import evaluate_edit, plan_study, rows_per_second, trace_denoiser, trace_text
 from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
 from denoscope.analysis.mediation.corruption import Noise, Swap
 from denoscope.analysis.mediation.runs import CausalExperiment
@@ -17,6 +17,7 @@ from denoscope.models.judges import callable_judge, clip_judge, load_judge
 from denoscope.models.judges.choosing import judge_spec
 from denoscope.models.store.studies import read_studies, units_table
 from denoscope.models.synthetic.tiny_judges import save_tiny_clip
+from denoscope.probes.trace import trace
 
 ONE = {"seeds": [0], "metric": latent_distance(), "steps": 2, "corruption": Noise(draws=1), "batch": 8}
 SITE = "unet/mid.attn.0.0/cross_attn.out"
@@ -93,13 +94,47 @@ def test_every_part_of_a_tracing_is_in_its_key(tiny, tmp_path, monkeypatch, name
         places = (*restored.runs, *restored.blocked)
         return np.arange(1.0 + self.corruption.draws + sum(map(len, places))), 1
 
-    monkeypatch.setattr(CausalExperiment, "_sample", sample)
+    monkeypatch.setattr(CausalExperiment, "sample", sample)
     function, calls = TRACINGS[name]
     for n, call in enumerate(calls, 1):
         for _ in range(2):
             function(tiny, **call, store=tmp_path)
             assert len(made) == n, call
     assert len(read_studies(tmp_path)) == len(calls)
+
+
+PLANNED = {
+    **{name: (f, calls[0]) for name, (f, calls) in TRACINGS.items()},
+    "windows": (trace_denoiser, {**ONE_SITE, "sites": SITES, "windows": [[0], [1]], "steps": 3, "batch": 3}),
+    "direct": (trace_denoiser, {**ONE_SITE, "sites": SITES, "direct": True, "seeds": [0, 1]}),
+    "in place": (trace_denoiser, {**ONE_SITE, "sites": SITES, "source": "in_place", "windows": [[1]]}),
+    "unguided": (trace_denoiser, {**ONE_SITE, "sites": SITES, "guidance": 1.0, "corruption": Noise(draws=2)}),
+    "both prompts": (
+        trace_text,
+        {**ONE_SITE, "prompts": ["a red cat", "a big cat"], "layers": [0], "kinds": ["mlp.out"], "direct": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_counts_as_the_sweep_does(tiny, name):
+    function, call = PLANNED[name]
+    plan, found = plan_study(function, tiny, **call), function(tiny, **call)
+    assert plan.rows == found.rows and plan.reference_rows == found.reference_rows and plan.exact
+    assert plan.units == len(found.data.prompt) * len(found.data.seed)
+
+
+def test_a_plan_tells_what_is_kept_and_how_long(tiny):
+    call = {**ONE_SITE, "sites": SITES, "steps": 3}
+    plan = plan_study(trace_denoiser, tiny, **call)
+    run = trace(tiny, ["a red cat"], seeds=[0], sites=SITES, steps=3)
+    assert plan.kept == run.nbytes
+    assert plan_study(trace_denoiser, tiny, **call, windows=[[1]]).kept == run.nbytes // 3
+    assert plan.seconds(2.0) == plan.rows / 2 and rows_per_second(tiny, samples=2, steps=1) > 0
+    with pytest.raises(
+        UsageError, match="evaluate_edit cannot be counted .* trace_denoiser and trace_text can"
+    ):
+        plan_study(evaluate_edit, tiny)
 
 
 def test_a_judge_is_what_it_computes_with_wherever_it_lies(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from denoscope.analysis.mediation.denoiser_tracing import copied_row
 from denoscope.models.errors import StateError, UsageError
 from denoscope.models.run.context import When
 from denoscope.models.run.sampling import Sampling
@@ -73,6 +74,28 @@ KNOWN = [
     "d203806bcf4cd4eca95514755d0282f26d66c98f1b88aaec2b932ba894c74b94",
     "99e0625edd511c7e2156cf9de6444965bc4595ffdef3bbc4536fa1dffce89346",
 ]
+
+
+COUNTED = {
+    "plain": [SweepRun("a cat", 0), SweepRun("a dog", 1)],
+    "all steps": [SweepRun("a cat", 0, (scale(SITE, 2.0),))],
+    "windows": RUNS[1:],
+    "plain, windows": [*RUNS, SweepRun("a dog", 3, (scale(SITE, 2.0, When([2])),))],
+    "twice the same": [*RUNS, *RUNS],
+    "companions": [SweepRun("a cat", 0, (copied_row(SITE, 1, 0, When([1, 2])),), ("a dog",))] * 2,
+    "uncond": [SweepRun("a cat", 0, (scale(SITE, 2.0, When([s], branch=b)),))
+               for s in (0, 2) for b in ("uncond", None, "cond")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("name", COUNTED)
+def test_rows_are_known_before_it_runs(tiny, name, guidance):
+    how, branches = {"steps": 3, "guidance": guidance}, tiny.branch_names(guidance)
+    runs = [r for r in COUNTED[name] if all(i.when.branch in (None, *branches) for i in r.interventions)]
+    plain, changed = partition(_encode(tiny, runs, Sampling(**how)), 3, branches)
+    told = [one.rows(len(branches), 3) for one in (*plain, *changed)]
+    assert sum(told) == sweep(tiny, runs, batch=3, **how).rows
 
 
 def key(model, *runs, batch=2):
