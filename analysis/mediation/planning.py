@@ -84,9 +84,8 @@ def plan_study(function: Callable[P, Mediation], *args: P.args, **kwargs: P.kwar
     opened = _OPENED.get(function)
     if opened is None:
         names = " and ".join(sorted(f.__name__ for f in _OPENED))
-        raise UsageError(
-            f"{getattr(function, '__qualname__', repr(function))} cannot be counted before it runs; {names} can"
-        )
+        name = getattr(function, "__qualname__", repr(function))
+        raise UsageError(f"{name} cannot be counted before it runs; {names} can")
     given: dict[str, Any] = {name: value for name, value in kwargs.items() if name not in _NOT_COUNTED}
     return planned(opened(*args, **given))
 

@@ -99,7 +99,7 @@ class CausalExperiment:
         return found[order], swept.rows + restored.rows
 
     def runs(self, p: int, seed: int, restored: Restored) -> list[SweepRun]:
-        """What is swept for one prompt and seed: clean, if it is not made yet, corrupted and restored runs."""
+        """What is swept for one prompt and seed: clean, if it is not made yet, corrupted, restored."""
         first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
         corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
         places = (*restored.runs, *restored.blocked)

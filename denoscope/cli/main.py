@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import bench
+from .commands import bench, plan
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -68,6 +68,10 @@ def _grouped() -> None:
     """Compare methods on many concepts."""
 
 
+def _counted() -> None:
+    """Tell what long work takes, before it is begun."""
+
+
 # in the order of --help
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
@@ -87,3 +91,10 @@ compared = typer.Typer(
 compared.command()(expanded(bench.edits))
 compared.callback()(_grouped)
 app.add_typer(compared, name="bench", rich_help_panel="Check")
+
+planned = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Tell what long work takes, before it is begun."
+)
+planned.command()(expanded(plan.locate))
+planned.callback()(_counted)
+app.add_typer(planned, name="plan", rich_help_panel="Keep")

@@ -10,7 +10,7 @@ import typer
 
 from ...models.errors import UsageError
 from ..opening import check_new
-from ..output import Output, table
+from ..output import Output, duration, table
 
 if TYPE_CHECKING:
     from ...models.store.studies import StudyRecord
@@ -50,14 +50,9 @@ def studies(
 
 def _cells(one: StudyRecord) -> tuple[str, ...]:
     state = "done" if one.done else "not done"
-    left = "?" if one.left is None else _seconds(one.left)
+    left = "?" if one.left is None else duration(one.left)
     return (f"{one.what} {one.id[:8]}", str(one.folder), f"{one.units} of {one.total}", left,
-            _seconds(one.seconds), str(one.rows), f"{one.bytes / 1e6:.1f}", state)  # fmt: skip
-
-
-def _seconds(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes > 59 else f"{minutes} min {rest} s"
+            duration(one.seconds), str(one.rows), f"{one.bytes / 1e6:.1f}", state)  # fmt: skip
 
 
 def _export(folder: Path, path: Path) -> None:

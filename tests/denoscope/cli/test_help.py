@@ -31,7 +31,7 @@ def examples(text):
 
 
 def test_the_commands_are_these_in_the_order_of_use():
-    assert list(GROUP.commands) == [*COMMANDS, "bench"]
+    assert list(GROUP.commands) == [*COMMANDS, "bench", "plan"]
     assert list(BENCH.commands) == ["edits"]
     said = call("--help")
     assert said.exit_code == 0
@@ -84,6 +84,19 @@ def test_the_examples_of_a_comparison_can_be_typed():
         assert (*before, group, command) == ("denoscope", "bench", "edits")
     for line in found:
         BENCH.commands["edits"].make_context("edits", line[3:])
+
+
+def test_the_example_of_a_plan_can_be_typed():
+    command = GROUP.commands["plan"].commands["locate"]
+    (line,) = examples(inspect.getdoc(command.callback))
+    assert line[:3] == ["denoscope", "plan", "locate"]
+    command.make_context("locate", line[3:])
+    options = {o for p in command.params for o in p.opts}
+    assert options >= {o for p in GROUP.commands["locate"].params for o in p.opts} - {
+        "--output",
+        "-o",
+        "--table",
+    }
 
 
 def test_a_comparison_tells_programs_and_can_be_quiet():
