@@ -96,6 +96,8 @@ EXCEPTIONS = {
     "Outcome": OURS,
     "Outcome.some": OURS,
     "Spec": OURS,
+    "StudyPlan": OURS,
+    "plan_study": "hands its arguments on to the function that it counts",
     "Combined": OURS,
     "GuidanceContext": OURS,
     "measure": OURS,
@@ -577,6 +579,7 @@ class World:
         ranked = scores.Scores(xr.DataArray(np.eye(5, 4), {**five, "seed": range(4)}, ("site", "seed")))
         many = scores.Scores(xr.DataArray(np.eye(2, 4), coords, ("site", "seed")))
         found, free = analysis.trace_text(**text), {k: v for k, v in causal.items() if k != "store"}
+        plan = analysis.plan_study(analysis.trace_text, **text)
         maps = analysis.word_maps(model, ["a cat"], seeds=[0], steps=1)
         tried = analysis.evaluation_prompts({"cat": "dog"}, ["a {}"])
         evaluate = {"model": model, "change": self.edit.applied, "prompts": tried, "judge": judge,
@@ -611,6 +614,9 @@ class World:
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
+            "StudyPlan.seconds": (plan.seconds, {"pace": 2.0}),
+            "rows_per_second": (analysis.rows_per_second, {
+                "model": model, "samples": 2, "guidance": 1.0, "prompt": "a cat", "steps": 1}),
             "attribution_patching": (analysis.attribution_patching, {
                 **{k: v for k, v in free.items() if k != "batch"}, "sites": [SITE]}),
             "agreement": (analysis.agreement, {"approximate": ranked, "true": ranked, "level": 0.9}),
