@@ -179,11 +179,10 @@ class Plan:
 def _from_trajectory(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
     """Activations of the clean run, made once; the largest memory is that of one sample's run."""
     settings = {k: experiment.settings[k] for k in ("steps", "guidance")}
+    how = {"sites": plan.sites, "when": When(plan.steps), **settings}
 
     def run(prompt: Prompt) -> Trace:
-        return trace(
-            experiment.model, [prompt], seeds=[seed], sites=plan.sites, when=When(needed), **settings
-        )
+        return trace(experiment.model, [prompt], seeds=[seed], **how)
 
     def put(values: Trace) -> list[tuple[Intervention, ...]]:
         return [tuple(cut.patch(site, values) for site in group) for group, cut in plan.places]

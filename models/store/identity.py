@@ -60,7 +60,7 @@ def network_identity(model: Model) -> dict[str, Any]:
             "them to the run itself, or leave out store"
         )
     own = getattr(model.pipe, "config", None) or {}
-    flags = {n: plain(v) for n, v in dict(own).items() if n[0] != "_" and n not in model.components}
+    flags = {n: v for n, v in dict(own).items() if n[0] != "_" and isinstance(v, bool | int | float | str)}
     return {
         "family": type(model).__name__,
         "weights": fingerprint(model),

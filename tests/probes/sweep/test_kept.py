@@ -141,6 +141,7 @@ def test_everything_that_a_run_is_is_in_its_key(tiny):
 def test_numbers_written_to_meanwhile_are_other_numbers(tiny, tmp_path):
     """A patch's values and an encoded prompt are read again when torch counts a write to them."""
     values, prompt = torch.ones(2, 1, 1, 1), tiny.encode(["a cat"])[0]
+    prompt = replace(prompt, embeds=prompt.embeds.detach().clone())
     run = SweepRun(prompt, 0, (patch(SITE, values),))
     found = []
     for change in (lambda: None, lambda: values.mul_(3), lambda: prompt.embeds.mul_(2)):
