@@ -269,13 +269,9 @@ class Prompt(Words):
 
     @property
     def digest(self) -> str:
-        """A hash of what the denoiser reads now: equal for texts and embeddings that are equal to the bit.
-
-        Some read the text itself, and have no embeddings.
-        """
-        return digest_of(
-            self, [t for t in (self.embeds, self.pooled, self.mask) if t is not None], self._taken
-        )
+        """A hash of what is read now, of the text too: equal where both are, embeddings to the bit."""
+        read = [t for t in (self.embeds, self.pooled, self.mask) if t is not None]
+        return digest_of(self, read, self._taken)
 
     def _taken(self) -> str:
         sizes = sorted((name, tuple(size)) for name, size in self.sizes.items())

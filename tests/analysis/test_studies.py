@@ -49,7 +49,7 @@ def same_or(base, **changed):
 
 
 ONE_SITE = {**ONE, "prompts": ["a red cat"], "subject": "cat"}
-SITES = [SITE, "unet/up.1.attn.0.0/cross_attn.out"]
+SITES = [SITE, "unet/down.1.attn.0.0/cross_attn.out"]
 TRACINGS = {
     "text": (
         trace_text,
