@@ -15,7 +15,7 @@ from ...models.errors import UsageError
 from ...models.guidance.value import Guidance
 from ...models.run.context import When
 from ...models.run.sampling import Sampling
-from ...probes.sweep.partition import key_of, partition
+from ...probes.sweep.partition import ChangedBatch, PlainBatch, key_of, partition
 from ...probes.trace import trace
 from .denoiser_tracing import denoiser_tracing, trace_denoiser
 from .result import Mediation
@@ -100,7 +100,7 @@ def planned(tracing: Tracing) -> StudyPlan:
         restored = (tracing.counted or tracing.restore)(p, seeds[0])
         swept = of.runs(p, seeds[0], restored)
         plain, changed = partition(swept, of.settings["batch"], branches)
-        batches = (*plain, *changed)
+        batches: list[PlainBatch | ChangedBatch] = [*plain, *changed]
         rows += restored.rows + sum(one.rows(len(branches), steps) for one in batches)
         runs += len({key_of(run) for run in swept}) + restored.rows // of.rows_per_run
         most = max(most, *(one.samples for one in batches))

@@ -116,7 +116,7 @@ def _guidance(guidance: Guidance) -> dict[str, Any]:
 
 def _config(module: nn.Module) -> dict[str, Any]:
     """A component's configuration, without what differs from machine to machine."""
-    found = getattr(module, "config", None)
+    found: Any = getattr(module, "config", None)
     told = found.to_dict() if hasattr(found, "to_dict") else dict(found or {})
     return {n: plain(v) for n, v in sorted(told.items()) if n[0] != "_" and n not in _MACHINE}
 

@@ -13,7 +13,8 @@ def packed(tensors: Mapping[str, Tensor]) -> bytes:
     laid: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         t = tensor.detach().cpu().clone()  # dense
-        order = sorted(range(t.ndim), key=lambda axis: -t.stride(axis))
+        strides = t.stride()
+        order = sorted(range(t.ndim), key=lambda axis: -strides[axis])
         t = t.permute(order).contiguous()
         laid["|".join((name, *map(str, order)))] = t
     return save(laid)

@@ -106,8 +106,8 @@ class SweepExecutor:
             prompts += [run.prompt, *run.companions]
             seeds += [run.seed] * size
             for i in run.interventions:
-                rows = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
-                interventions.append(replace(i, when=replace(i.when, rows=rows)))
+                own = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
+                interventions.append(replace(i, when=replace(i.when, rows=own)))
             starts += [self._start(run)] * size
         states = self._sample(prompts, seeds, SamplerState.join(starts), interventions)
         state, rows = _last(states)
