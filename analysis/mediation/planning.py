@@ -24,6 +24,8 @@ from .tracing import Tracing
 
 P = ParamSpec("P")
 _OPENED: dict[Any, Callable[..., Tracing]] = {trace_denoiser: denoiser_tracing, trace_text: text_tracing}
+MOST = 10_000
+"""Samples in one batch that are measured."""
 _NOT_COUNTED = ("store", "progress")
 
 
@@ -142,10 +144,10 @@ def rows_per_second(
         steps: how many are measured; the quickest counts, as others may use the machine too.
 
     Raises:
-        ValueError: for no samples or steps.
+        ValueError: for no samples or steps, and for more samples than anybody has memory for.
     """
-    if samples < 1 or steps < 1:
-        raise UsageError(f"samples is {samples}, steps {steps}; there is at least 1 of each")
+    if not 1 <= samples <= MOST or steps < 1:
+        raise UsageError(f"samples is {samples}, steps {steps}; give 1 to {MOST} samples, at least 1 step")
     quickest, rows, before = float("inf"), 0, None
     with torch.no_grad():
         run = model.sample([prompt] * samples, seeds=range(samples), steps=steps + 1, guidance=guidance)
