@@ -73,9 +73,10 @@ wheel: $(READY)  ## a wheel in dist/, also installed into an empty environment
 	@$(WHEEL_VENV)/bin/python -m pip uninstall --quiet --yes denoscope 2>/dev/null
 	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt dist/denoscope-*.whl
 
-wheel-demo: wheel  ## the demo from the installed wheel, outside the checkout
+wheel-demo: wheel  ## the demo from the installed wheel, outside the checkout, and what it has to have found
 	@folder=$$(mktemp -d) && cd $$folder && \
-	  $(abspath $(WHEEL_VENV))/bin/denoscope demo --quick --seeds 2 $(DEMO_ARGS) && rm -rf $$folder
+	  $(abspath $(WHEEL_VENV))/bin/denoscope demo --quick --seeds 2 --output demo $(DEMO_ARGS) && \
+	  $(abspath $(WHEEL_VENV))/bin/python $(CURDIR)/.ci/check_demo.py demo && rm -rf $$folder
 
 clean:  ## remove built things, the environments too
 	rm -rf build dist *.egg-info $(VENV) $(WHEEL_VENV)

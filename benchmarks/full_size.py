@@ -1,8 +1,9 @@
 """One denoising step at real size, watched and not: ``python benchmarks/full_size.py sd-1.5``.
 
-The configuration is the published one, the weights are random, in bfloat16 (time and memory do not depend on
-their values). Bare and traced runs alternate, each in a process of its own, so that peak memory is its own.
-All outputs of cross- or joint attention are traced. With a GPU: ``--device cuda``.
+The configuration is the published one, the weights are random (time and memory do not depend on their
+values), in bfloat16, or in float32 on a CPU that cannot multiply it. Bare and traced runs alternate, each in
+a process of its own, so that peak memory is its own. All outputs of cross- or joint attention are traced.
+With a GPU: ``--device cuda``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import warnings
 import torch
 
 import denoscope
+from denoscope.models.opening.placing import has_bfloat16
 from denoscope.models.synthetic.published import PUBLISHED
 
 KINDS = ("cross_attn.out", "joint_attn.out")
@@ -28,11 +30,12 @@ def run(name: str, device: str, traced: bool) -> dict[str, float]:
     """Open a random model, make one guided step, and say what it took."""
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
+    dtype = format_on(device)
+    torch.set_default_dtype(dtype)
     with torch.device(device):
         pipe = PUBLISHED[name]()
     torch.set_default_dtype(torch.float32)
-    model = denoscope.load(pipe.to(device, torch.bfloat16))
+    model = denoscope.load(pipe.to(device, dtype))
     part = model.input_site.component
     sites = [s for s in model.sites(f"{part}/**") if s.kind in KINDS] if traced else []
     with torch.no_grad():
@@ -45,7 +48,13 @@ def run(name: str, device: str, traced: bool) -> dict[str, float]:
     if not finite:
         raise RuntimeError(f"{name} did not survive random weights")
     kept = sum(trace[s].numel() * trace[s].element_size() for s in sites)
-    return {"seconds": seconds, "peak": peak(device), "before": before, "kept": kept, "sites": len(sites)}
+    said = {"kept": kept, "sites": len(sites), "bytes": dtype.itemsize}
+    return {"seconds": seconds, "peak": peak(device), "before": before, **said}
+
+
+def format_on(device: str) -> torch.dtype:
+    """The format in which a device multiplies fast."""
+    return torch.float32 if device == "cpu" and not has_bfloat16() else torch.bfloat16
 
 
 def peak(device: str) -> float:
@@ -83,7 +92,8 @@ def main() -> None:
         for i, which in enumerate(("bare", "traced"))
     }
     bare, traced = middle["bare"], middle["traced"]
-    print(f"{told.name} on {told.device}, bfloat16, one step with guidance, {traced['sites']:.0f} sites kept")
+    dtype = str(format_on(told.device)).removeprefix("torch.")
+    print(f"{told.name} on {told.device}, {dtype}, one step with guidance, {traced['sites']:.0f} sites kept")
     for which, found in middle.items():
         print(f"{which}: {found['seconds']:.2f} s, peak {found['peak'] / 1e9:.2f} GB")
     print(

@@ -110,7 +110,7 @@ class Watch:
         return found
 
     def _quick(self) -> list[object]:
-        """All that is compared at every test, without a name: after each of thousands of tests, time counts."""
+        """All that is compared, without names: after each of thousands of tests, time counts."""
         scheduler = getattr(self.model, "scheduler", None)
         seen: list[object] = [getattr(self.model, "call", None), *filter(callable, vars(scheduler).values())]
         for module in (m for part in self.model.components.values() for m in part.modules()):

@@ -71,11 +71,11 @@ def test_a_checkout_is_whole_where_a_wheel_is_installed() -> None:
     """From its root Python finds the folder denoscope/ alone, and no finder of an editable install helps."""
     code = (
         "import sys; sys.meta_path[:] = [m for m in sys.meta_path if 'editable' not in repr(m).lower()];"
-        "from denoscope.models.load import load; import denoscope.analysis; print(load.__module__)"
+        "from denoscope.models.site import Site; import denoscope.analysis; print(Site.__module__)"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
-    assert done.stdout.split() == ["denoscope.models.load"]
+    assert done.stdout.split() == ["denoscope.models.site"]
 
 
 def test_importing_denoscope_is_cheap_and_silent() -> None:

@@ -149,22 +149,6 @@ def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_quick_demo_finds_a_cause_and_makes_a_cook(tmp_path):
-    from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation
-    from denoscope.analysis.scores import load_store
-
-    done = call("demo", "--quick", "--seeds", 2, "--output", tmp_path / "demo")
-    assert done.exit_code == 0, done.output
-    shown = EditEvaluation(load_store(tmp_path / "demo" / "results.zarr" / "effect"), {}).measures()["shown"]
-    asked = shown.isel(evaluation_prompt=(shown["kind"] == "efficacy").values).mean(
-        ("evaluation_prompt", "seed")
-    )
-    assert float(asked.sel(state="after")) > float(asked.sel(state="before"))
-    seconds = json.loads((tmp_path / "demo" / "run.json").read_text())["seconds"]
-    assert set(seconds) == {"oracle", "look", "text", "denoiser", "effect", "robustness"}
-
-
-@pytest.mark.slow
 def test_robustness_tries_an_edit_and_writes_its_table(tmp_path):
     file, table = tmp_path / "e.safetensors", tmp_path / "sheet.csv"
     assert call("edit", "firefighter", "cook", "-o", file).exit_code == 0

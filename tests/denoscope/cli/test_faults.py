@@ -175,7 +175,7 @@ def test_going_on_is_promised_only_where_something_is_kept(kept, tmp_path, monke
     assert told.exit_code == 130 and "goes on" not in told.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     words = ["a noto emoji of a woman firefighter", "--about", "firefighter", "--change-to", "cook"]
     command = [sys.executable, "-m", "denoscope", "investigate", *words, "--steps", "2", "--seeds", "1"]

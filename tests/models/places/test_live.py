@@ -40,7 +40,7 @@ def test_a_layer_replaced_anywhere_is_followed(model):
 
 def test_a_layer_at_the_address_of_one_that_is_gone_is_followed(model):
     attention = attention_of(model)
-    for _ in range(20):  # without the old one held, Python hands out its address again
+    for _ in range(4):  # without the old one held, Python hands out its address again
         attention.to_out[0] = copied(attention.to_out[0])
         gc.collect()
         assert model.module(OUT) is attention.to_out[0]

@@ -82,14 +82,14 @@ def test_an_unknown_configuration_names_near_misses():
         full_size("sd1.5")
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_step_of_full_size_is_traced():
-    """Stable Diffusion 1.5 with random weights in bfloat16, in a process of its own: it takes 3 GB."""
+    """Stable Diffusion 1.5 with random weights, in a process of its own: it takes 3 to 5 GB."""
     script = Path(__file__).parents[3] / "benchmarks" / "full_size.py"
     command = [sys.executable, str(script), "sd-1.5", "--child", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own script
     found = json.loads(done.stdout.splitlines()[-1])
-    table = costs(full_size("sd-1.5"), bytes_per_number=2)
+    table = costs(full_size("sd-1.5"), bytes_per_number=found["bytes"])
     kept = table[(table["component"] == "unet") & (table["kind"] == "cross_attn.out")]
     assert found["sites"] == len(kept) == 16
     assert found["kept"] == pytest.approx(1e6 * kept["megabytes"].sum())
