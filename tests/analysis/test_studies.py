@@ -96,14 +96,14 @@ def test_every_part_of_a_tracing_is_in_its_key(tiny, tmp_path, monkeypatch, name
     monkeypatch.setattr(CausalExperiment, "sample", sample)
     function, calls = TRACINGS[name]
     for n, call in enumerate(calls, 1):
-        for _ in range(2):
-            function(tiny, **call, store=tmp_path)
-            assert len(made) == n, call
+        function(tiny, **call, store=tmp_path)
+        assert len(made) == n, call
+    function(tiny, **calls[0], store=tmp_path)
+    assert len(made) == len(calls)
     assert len(read_studies(tmp_path)) == len(calls)
 
 
 PLANNED = {
-    **{name: (f, calls[0]) for name, (f, calls) in TRACINGS.items()},
     "windows": (trace_denoiser, {**ONE_SITE, "sites": SITES, "windows": [[0], [1]], "steps": 3, "batch": 3}),
     "direct": (trace_denoiser, {**ONE_SITE, "sites": SITES, "direct": True, "seeds": [0, 1]}),
     "in place": (trace_denoiser, {**ONE_SITE, "sites": SITES, "source": "in_place", "windows": [[1]]}),
