@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError, WrongTypeError
-from ..models.judges.choosing import Function, TextJudge
+from ..models.judges.choosing import Function, TextJudge, judge_spec
+from ..models.store.fingerprint import tensor_hash
+from ..models.store.identity import spec_of
 from ..models.suggest import near
 from ..models.text.prompt import Prompt
 from .judging import fits
@@ -80,7 +82,8 @@ def clip_score(judge: ClipScorer, text: str | None = None) -> Metric:
         texts = [p.text if text is None else text for p in outcome.prompts]
         return judge.clip_score(outcome.images, texts)
 
-    return _named(metric, f"clip_score({text!r})" if text is not None else "clip_score(own prompt)")
+    name = f"clip_score({text!r})" if text is not None else "clip_score(own prompt)"
+    return _named(metric, name, lambda: {"what": "clip_score", "judge": judge_spec(judge), "text": text})
 
 
 @checked
@@ -103,7 +106,8 @@ def text_fit(judge: TextJudge | Function, text: str | None = None) -> Metric:
         said = fits(judge, outcome.images, once)
         return said[range(len(texts)), [once.index(t) for t in texts]]
 
-    return _named(metric, f"text_fit({text!r})" if text is not None else "text_fit(own prompt)")
+    name = f"text_fit({text!r})" if text is not None else "text_fit(own prompt)"
+    return _named(metric, name, lambda: {"what": "text_fit", "judge": judge_spec(judge), "text": text})
 
 
 @checked
@@ -113,7 +117,12 @@ def judge_probability(judge: Classifier, attribute: str, label: str) -> Metric:
     def metric(outcome: Outcome) -> Tensor:
         return judge.probability(outcome.images, attribute, label)
 
-    return _named(metric, f"judge_probability({attribute!r}, {label!r})")
+    asked = {"attribute": attribute, "label": label}
+    return _named(
+        metric,
+        f"judge_probability({attribute!r}, {label!r})",
+        lambda: {"what": "judge_probability", "judge": judge_spec(judge), **asked},
+    )
 
 
 @checked
@@ -123,7 +132,12 @@ def judge_log_odds(judge: Classifier, attribute: str, label: str) -> Metric:
     def metric(outcome: Outcome) -> Tensor:
         return judge.probability(outcome.images, attribute, label).double().logit(1e-6)
 
-    return _named(metric, f"judge_log_odds({attribute!r}, {label!r})")
+    asked = {"attribute": attribute, "label": label}
+    return _named(
+        metric,
+        f"judge_log_odds({attribute!r}, {label!r})",
+        lambda: {"what": "judge_log_odds", "judge": judge_spec(judge), **asked},
+    )
 
 
 @checked
@@ -142,7 +156,15 @@ def latent_distance(reference: Tensor | None = None) -> Metric:
             raise UsageError("latent_distance needs reference latents: there is no clean run here")
         return (outcome.latents - target.to(outcome.latents)).square().flatten(1).mean(1).sqrt()
 
-    return _named(metric, "latent_distance(clean run)" if reference is None else "latent_distance(reference)")
+    name = "latent_distance(clean run)" if reference is None else "latent_distance(reference)"
+    return _named(
+        metric,
+        name,
+        lambda: {
+            "what": "latent_distance",
+            "reference": None if reference is None else tensor_hash(reference),
+        },
+    )
 
 
 @checked
@@ -172,7 +194,11 @@ def by_prompt(metrics: Mapping[str, Metric]) -> Metric:
         return found
 
     names = (f"{t}: {getattr(m, '__name__', repr(m))}" for t, m in metrics.items())
-    return _named(metric, f"by_prompt({', '.join(names)})")
+    return _named(
+        metric,
+        f"by_prompt({', '.join(names)})",
+        lambda: {"what": "by_prompt", "metrics": {t: spec_of(m, "the metric") for t, m in metrics.items()}},
+    )
 
 
 def measure(metric: Metric, outcome: Outcome) -> Float[Tensor, " sample"]:
@@ -223,6 +249,7 @@ def check_differentiable(scores: object, metric: Metric, n: int, *, smooth: bool
         raise UsageError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
 
 
-def _named(metric: Metric, name: str) -> Metric:
-    metric.__name__ = name  # provenance says what was measured
+def _named(metric: Metric, name: str, spec: Callable[[], Mapping[str, Any]]) -> Metric:
+    metric.__name__ = metric.__qualname__ = name  # provenance says what was measured
+    metric.spec = spec  # type: ignore[attr-defined]  # and stores, what it is
     return metric

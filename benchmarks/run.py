@@ -23,6 +23,7 @@ import decoding
 import guidance
 import information
 import pages
+import studies
 import sweeping
 import text_solves
 import torch
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "time": lambda: tracing.measure_time(rounds=9),
     "memory": lambda: tracing.measure_memory(rounds=3),
     "sweep": lambda: sweeping.measure(rounds=3),
+    "studies": studies.measure,
     "edit": lambda: closed_form.measure(rounds=9),
     "dictionary": lambda: decoding.measure(rounds=5),
     "solves": lambda: text_solves.measure(rounds=1),

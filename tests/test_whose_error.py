@@ -105,6 +105,8 @@ EXCEPTIONS = {
     "Outcome": OURS,
     "Outcome.some": OURS,
     "Spec": OURS,
+    "StudyPlan": OURS,
+    "plan_study": "hands its arguments on to the function that it counts",
     "Combined": OURS,
     "GuidanceContext": OURS,
     "measure": OURS,
@@ -389,7 +391,8 @@ class World:
             "SweepRun": (SweepRun, {"prompt": "a cat", "seed": 0, "interventions": (move,),
                                     "companions": ()}),
             "sweep": (sweep, {"model": model, "runs": [SweepRun("a cat", 0, (move,))], "batch": 2,
-                              "progress": None, "steps": 1, "guidance": 2.0, "negative": "red"}),
+                              "store": None, "progress": None, "steps": 1, "guidance": 2.0,
+                              "negative": "red"}),
             "Strata": (Strata, {"log_snr": (-3.0, 3.0), "levels": 4, "draws": 1, "seed": 0, "stderr": 1.0,
                                 "relative": 0.5, "most_draws": 2}),
             "Strata.middles": (Strata().middles, {"model": model}),
@@ -616,7 +619,7 @@ class World:
         mapped = {"words": ["cat"], "time": "mean", "by": "all", "size": (8, 8)}
         causal = {"model": model, "prompts": ["a cat"], "subject": "cat", "seeds": [0],
                   "metric": metrics.latent_distance(), "corruption": analysis.Noise(draws=1), "steps": 1,
-                  "guidance": 1.0, "batch": 4, "progress": None}  # fmt: skip
+                  "guidance": 1.0, "batch": 4, "store": None, "progress": None}  # fmt: skip
         text = {**causal, "encoder": "text_encoder", "kinds": ["mlp.out"], "layers": [0], "tokens": [1],
                 "window": 1, "direct": False}  # fmt: skip
         denoiser = {**causal, "sites": [SITE], "windows": [[0]], "heads": None, "tokens": None,
@@ -625,11 +628,13 @@ class World:
         five = {"site": [f"unet/a/b{i}" for i in range(5)]}
         ranked = scores.Scores(xr.DataArray(np.eye(5, 4), {**five, "seed": range(4)}, ("site", "seed")))
         many = scores.Scores(xr.DataArray(np.eye(2, 4), coords, ("site", "seed")))
-        found = analysis.trace_text(**text)
+        found, free = analysis.trace_text(**text), {k: v for k, v in causal.items() if k != "store"}
+        plan = analysis.plan_study(analysis.trace_text, **text)
         maps = analysis.word_maps(model, ["a cat"], seeds=[0], steps=1)
         tried = analysis.evaluation_prompts({"cat": "dog"}, ["a {}"])
         evaluate = {"model": model, "change": self.edit.applied, "prompts": tried, "judge": judge,
-                    "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "progress": None}  # fmt: skip
+                    "seeds": [0], "steps": 1, "guidance": 1.0, "batch": 2, "store": None,
+                    "progress": None}  # fmt: skip
         switched = analysis.decided(model, "a cat", "a dog", seeds=[0, 1], steps=2,
                                     metric=metrics.latent_distance())  # fmt: skip
         painted = analysis.lens(model, ["a cat"], seeds=[0], steps=1, metric=metrics.latent_distance())
@@ -637,7 +642,7 @@ class World:
         painted.save("lens.zarr")
         read = analysis.special_tokens(model, ["a cat"], seeds=[0], sites=[PROBS], steps=1)
         large = analysis.outlier_channels(model, ["a cat", "a dog"], seeds=[0], sites=[SITE], steps=1)
-        same = {k: v for k, v in causal.items() if k not in ("subject", "corruption")}
+        same = {k: v for k, v in free.items() if k not in ("subject", "corruption")}
         two = {**same, "other": self.edit.applied, "sites": [SITE, "unet/in/text"], "windows": [[0]],
                "latents": "same"}  # fmt: skip
         compared = analysis.compare(**two)
@@ -659,8 +664,11 @@ class World:
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
+            "StudyPlan.seconds": (plan.seconds, {"pace": 2.0}),
+            "rows_per_second": (analysis.rows_per_second, {
+                "model": model, "samples": 2, "guidance": 1.0, "prompt": "a cat", "steps": 1}),
             "attribution_patching": (analysis.attribution_patching, {
-                **{k: v for k, v in causal.items() if k != "batch"}, "sites": [SITE]}),
+                **{k: v for k, v in free.items() if k != "batch"}, "sites": [SITE]}),
             "agreement": (analysis.agreement, {"approximate": ranked, "true": ranked, "level": 0.9}),
             "lens": (analysis.lens, {
                 "model": model, "prompts": ["a cat"], "seeds": [0], "metric": metrics.latent_distance(),
@@ -700,7 +708,7 @@ class World:
             "Comparison.to_frame": (compared.to_frame, {"level": 0.9}),
             "Comparison.plot": (compared.plot, {"of": "difference"}),
             "path_effect": (analysis.path_effect, {
-                **causal, "senders": [SITE], "receivers": ["unet/out/eps", ["unet/mid.attn.0.0/mlp.out"]],
+                **free, "senders": [SITE], "receivers": ["unet/out/eps", ["unet/mid.attn.0.0/mlp.out"]],
                 "held": ["unet/mid.*/resnet.out"], "state": "clean"}),
             "head_ablation": (analysis.head_ablation, {
                 **same, "sites": [PROBS.replace("probs", "z")], "by": "mean", "others": ["a dog"]}),

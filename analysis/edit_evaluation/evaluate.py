@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,10 +34,12 @@ from ...models.html import panel, pictures, table
 from ...models.judges.choosing import Function, TextJudge, about_judge, any_judge
 from ...models.progress import Progress, showing
 from ...models.run.sampling import Sampling
+from ...models.store.fingerprint import fingerprint
 from ...models.store.provenance import provenance
 from ..intervals import interval, proportion
 from ..judging import check_sees, fits
 from .appearance import colour_difference
+from .keeping import KeptJudge, check_changed, evaluating
 from .painting import Painter
 from .prompts import KINDS, EvaluationPrompt, check_known
 
@@ -151,6 +154,7 @@ def evaluate_edit(
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
+    store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> EditEvaluation:
     """Try every prompt with every seed, before and after a change of the model.
@@ -165,6 +169,8 @@ def evaluate_edit(
         steps: number of steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch.
+        store: a folder; runs, pictures and answers that are in it are not made again, so a call that was
+            stopped goes on (docs/studies.md).
         progress: called with (done, total, what); without it a bar comes by itself.
             Identical runs are made once.
 
@@ -172,6 +178,7 @@ def evaluate_edit(
         ValueError: for no prompts, repeated prompts or seeds, and runs that cannot be made; for a judge that
             returns another shape, or the same for pictures that differ.
         LookupError: for a word or target that a tokenizer loses or does not know.
+        RuntimeError: for a store of another model or other settings, or that another process writes.
 
     >>> from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
     >>> from denoscope.editing.methods.quickfix import quickfix
@@ -191,22 +198,27 @@ def evaluate_edit(
     texts = list(dict.fromkeys(p.prompt for p in prompts))
     wanted = [p.template.replace("{}", p.target) for p in prompts]
     more = [text for text in dict.fromkeys(wanted) if text not in texts]
-    total = (2 * len(texts) + len(more)) * len(seeds)
-    with showing(progress) as show:
-        painter = Painter(model, seeds, steps, guidance, batch, show, total)
+    n_pictures = [len(some) * len(seeds) for some in (texts, more, texts)]
+    told = described(change)
+    with (
+        showing(progress) as show,
+        evaluating(store, model, how, batch, prompts, judge, seeds, told, n_pictures) as study,
+    ):
+        painter = Painter(model, seeds, steps, guidance, batch, show, sum(n_pictures), study)
+        weights = fingerprint(model) if study else None
         # texts alone, both times: the same batches, so that what is not touched is equal to the bit
         before = painter(texts)
         oracle = {**before, **painter(more)}
         with change(model):
+            check_changed(study, model, weights, told)
             after = painter(texts)
-    images = {
-        "before": torch.stack([before[p.prompt] for p in prompts]),
-        "after": torch.stack([after[p.prompt] for p in prompts]),
-        "oracle": torch.stack([oracle[text] for text in wanted]),
-    }
-    told = {"change": described(change), "judge": about_judge(any_judge(judge))}
-    about = provenance(model, **how.described(model), **told)
-    return judged(images, prompts, judge, seeds, about)
+        images = {
+            "before": torch.stack([before[p.prompt] for p in prompts]),
+            "after": torch.stack([after[p.prompt] for p in prompts]),
+            "oracle": torch.stack([oracle[text] for text in wanted]),
+        }
+        about = provenance(model, **how.described(model), change=told, judge=about_judge(any_judge(judge)))
+        return judged(images, prompts, KeptJudge(judge, study) if study else judge, seeds, about)
 
 
 def described(change: Callable[..., Any]) -> dict[str, str]:

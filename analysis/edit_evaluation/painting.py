@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ...models.base import Model
 from ...models.progress import Progress, part
+from ...models.store.fingerprint import tensor_hash
+from ...models.store.identity import digest, network_identity
+from ...models.store.study import Study
 from ...probes.sweep.sweeping import SweepRun, sweep
 
 
@@ -24,6 +27,7 @@ class Painter:
     batch: int
     progress: Progress
     total: int
+    study: Study | None = None
     done: int = 0
 
     def __call__(self, prompts: Sequence[str]) -> dict[str, Tensor]:
@@ -37,13 +41,11 @@ class Painter:
             steps=self.steps,
             guidance=self.guidance,
             batch=self.batch,
+            store=self.study,
             progress=part(self.progress, self.done, len(runs), self.total, "runs, before and after"),
         )
         self.done += len(runs)
-        with torch.no_grad():
-            parts = [
-                self.model.decode(x).cpu() for x in torch.split(swept.latents, min(self.batch, len(runs)))
-            ]
+        parts = [self._decoded(x) for x in torch.split(swept.latents, min(self.batch, len(runs)))]
         return dict(
             zip(
                 prompts,
@@ -51,3 +53,16 @@ class Painter:
                 strict=True,
             )
         )
+
+    def _decoded(self, latents: Tensor) -> Tensor:
+        """The pictures of some latents; those of a study are kept."""
+
+        def make() -> tuple[dict[str, Tensor], int]:
+            with torch.no_grad():
+                return {"pictures": self.model.decode(latents).cpu()}, 0
+
+        if self.study is None:
+            return make()[0]["pictures"]
+        parts = {"what": "pictures", "latents": tensor_hash(latents), "format": str(latents.dtype)}
+        network = digest(network_identity(self.model))
+        return self.study.make({**parts, "network": network}, make).tensors["pictures"]

@@ -30,6 +30,7 @@ from ..mediation.choice import denoiser_sites
 from ..mediation.corruption import Corruption, Noise
 from ..mediation.denoiser_tracing import copy_row
 from ..mediation.runs import Restored, check_each_once, open_experiment
+from ..mediation.tracing import Tracing
 from ..metrics import Metric
 from ..scores import Scores
 from .scoring import shares
@@ -115,7 +116,7 @@ def path_effect(  # noqa: PLR0913  # one experiment, all its settings by name
 
     names = [str(g[0]) if len(g) == 1 else f"{g[0]} and {len(g) - 1} more" for g in told]
     experiment.about.update(method="path_effect", state=state, held=[str(s) for s in between])
-    found = experiment.mediate(given, ("receiver", {"receiver": names}), run, 3, progress)
+    found = Tracing(experiment, given, ("receiver", {"receiver": names}), run, 3).run(progress)
     values = found.data["restored"]
     effect = values - found.corrupted if state == "clean" else found.clean - values
     effect = effect.transpose(*values.dims).assign_attrs(found.data.attrs)

@@ -100,6 +100,12 @@ class Piece:
     heads: tuple[int, ...] | None = None
     tokens: tuple[int, ...] | None = None
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """All of it, as JSON."""
+        steps = None if self.when.steps is None else sorted(self.when.steps)
+        return {"steps": steps, "heads": self.heads, "tokens": self.tokens}
+
     def patch(self, site: Site, values: Mapping[Site, Any]) -> Intervention:
         """Put the values of another run in place."""
         return patch(site, values, self.when, tokens=self.tokens, heads=self.heads)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from ...models.base import Model, check_run
 from ...models.errors import UsageError
-from ...models.progress import Progress, part, showing
+from ...models.progress import Progress
 from ...models.run.sampling import Sampling
 from ...models.site import Site
 from ...models.store.provenance import provenance
+from ...models.store.study import Study
 from ...models.text.prompt import Prompt
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..metrics import Metric, Outcome, measure
@@ -81,62 +81,29 @@ class CausalExperiment:
         branches = self.model.branch_names(self.settings["guidance"])
         return len(self.model.steps(self.settings["steps"])) * len(branches)
 
-    def mediate(
-        self,
-        sites: Sequence[Site],
-        columns: Columns | None,
-        restore: Restore,
-        configurations: int,
-        progress: Progress | None,
-        *,
-        direct: bool = False,
-    ) -> Mediation:
-        """Make and score all runs.
-
-        Args:
-            sites: first axis of the places.
-            columns: name and coordinates of the second axis, if there is one.
-            restore: gives the restored runs of a prompt and seed, sites first.
-            configurations: runs that the published scheme makes for each score: 3 if it runs clean and
-                corrupted anew for each.
-            progress: called with (done, total, what).
-            direct: whether ``restore`` gives blocked runs as well.
-        """
-        cells = len(sites) * (len(columns[1][columns[0]]) if columns else 1)
-        prompts, seeds, draws = len(self.clean), len(self.seeds), self.corruption.draws
-        each = 1 + draws + (1 + direct) * cells * draws
-        scores = np.empty((each, prompts, seeds))
-        rows = 0
-        with showing(progress) as show:
-            for i, (p, s) in enumerate(product(range(prompts), range(seeds))):
-                step = part(show, i * each, each, prompts * seeds * each, "runs, restored in each place")
-                scores[:, p, s], made = self._sample(p, self.seeds[s], restore, step)
-                rows += made
-        corrupted = scores[1 : 1 + draws].transpose(1, 2, 0)
-        both = scores[1 + draws :].reshape(1 + direct, cells, draws, prompts, seeds).transpose(0, 1, 3, 4, 2)
-        reference = configurations * self.rows_per_run * both.size
-        about = {**self.about, "rows": rows, "reference_rows": reference}
-        names = ("restored", "blocked")[: len(both)]
-        places = dict(zip(names, both, strict=True))
-        return self._report(sites, columns, {"clean": scores[0], "corrupted": corrupted}, places, about)
-
-    def _sample(self, p: int, seed: int, restore: Restore, progress: Progress) -> tuple[Any, int]:
+    def sample(
+        self, p: int, seed: int, restore: Restore, progress: Progress, store: Study | None = None
+    ) -> tuple[Any, int]:
         """Score [clean, corrupted draws, places x draws] of one prompt and seed; and say what they cost."""
         restored = restore(p, seed)
-        first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
-        corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
-        places = (*restored.runs, *restored.blocked)
-        runs = [*first, *corrupted, *(run for place in places for run in place)]
+        runs = self.runs(p, seed, restored)
         distinct = {_key(run): run for run in runs}
-        swept = sweep(self.model, list(distinct.values()), progress=progress, **self.settings)
+        swept = sweep(self.model, list(distinct.values()), store=store, progress=progress, **self.settings)
         latents = swept.latents
         if restored.clean is not None:
             latents = torch.cat([restored.clean[None].to(latents), latents])
         found = self._measure(latents, p, latents[0])
         self._check_sees(found, latents)
         place = {key: i + len(latents) - len(distinct) for i, key in enumerate(distinct)}
-        order = [*([] if first else [0]), *(place[_key(run)] for run in runs)]
+        order = [*([] if restored.clean is None else [0]), *(place[_key(run)] for run in runs)]
         return found[order], swept.rows + restored.rows
+
+    def runs(self, p: int, seed: int, restored: Restored) -> list[SweepRun]:
+        """What is swept for one prompt and seed: clean, if it is not made yet, corrupted, restored."""
+        first = [SweepRun(self.clean[p], seed)] if restored.clean is None else []
+        corrupted = [SweepRun(prompt, seed) for prompt in self.corrupted[p]]
+        places = (*restored.runs, *restored.blocked)
+        return [*first, *corrupted, *(run for place in places for run in place)]
 
     def _check_sees(self, scores: Any, latents: Tensor) -> None:
         """Raise UsageError for a metric that is the same to the bit for all these runs, though they differ.
@@ -162,7 +129,7 @@ class CausalExperiment:
             parts.append(measure(self.metric, outcome).double().cpu().numpy())
         return np.concatenate(parts)
 
-    def _report(
+    def report(
         self,
         sites: Sequence[Site],
         columns: Columns | None,
@@ -170,6 +137,15 @@ class CausalExperiment:
         places: dict[str, Any],
         about: dict[str, Any],
     ) -> Mediation:
+        """Return scores with their labels.
+
+        Args:
+            sites: first axis of the places.
+            columns: name and coordinates of the second axis, if there is one.
+            ends: clean [prompt, seed] and corrupted [prompt, seed, draw].
+            places: restored (and blocked), [place, prompt, seed, draw].
+            about: provenance.
+        """
         name, along = columns if columns else ("", {})
         shape = (len(sites), *((len(along[name]),) if columns else ()), *places["restored"].shape[1:])
         dims = ("site", *((name,) if columns else ()), "prompt", "seed", "draw")

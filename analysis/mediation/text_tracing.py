@@ -8,7 +8,9 @@ method; Basu et al. 2024 (arXiv 2310.13730) for diffusion models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +30,7 @@ from .corruption import CorruptedText, Corruption, Noise, Swap, encode_rows
 from .result import Mediation
 from .runs import CausalExperiment, Restored, open_experiment
 from .token_axis import TokenAxis, by_role, token_axis
+from .tracing import Tracing
 
 
 @checked
@@ -48,6 +51,7 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
+    store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Mediation:
     """Restore one state of the text encoder at a time: layer x kind x token (Basu et al. 2024).
@@ -76,6 +80,8 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
+        store: a folder; each prompt and seed that is in it is not run again, so a call that was stopped goes
+            on (docs/studies.md).
         progress: called with (done, total, what); without it a bar comes by itself.
 
     Returns:
@@ -84,18 +90,39 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     Raises:
         ValueError: for a model without text, prompts that do not line up, and runs that cannot be made.
         LookupError: for a subject that is not in its prompt, and unknown encoders, kinds or layers.
+        RuntimeError: for a store of another model or other settings, or that another process writes.
     """
+    tracing = text_tracing(
+        model, prompts, subject, seeds=seeds, metric=metric, corruption=corruption, encoder=encoder,
+        kinds=kinds, layers=layers, tokens=tokens, window=window, direct=direct, steps=steps,
+        guidance=guidance, batch=batch,
+    )  # fmt: skip
+    return tracing.run(progress, store)
+
+
+def text_tracing(  # noqa: PLR0913  # what trace_text is given
+    model: Model,
+    prompts: Sequence[str],
+    subject: str | Sequence[str],
+    *,
+    seeds: Sequence[int],
+    metric: Metric,
+    corruption: Corruption = Noise(),  # noqa: B008  # a frozen value
+    encoder: str = "text_encoder",
+    kinds: Sequence[str] = ("self_attn.out", "mlp.out"),
+    layers: Sequence[int] | None = None,
+    tokens: Sequence[int | Sequence[int]] | Literal["roles"] | None = None,
+    window: int = 1,
+    direct: bool = False,
+    steps: int = 20,
+    guidance: float | None = None,
+    batch: int = 16,
+) -> Tracing:
+    """Return what ``trace_text`` runs; errors as its."""
     experiment = open_experiment(
-        model,
-        prompts,
-        subject,
-        seeds,
-        metric=metric,
-        corruption=corruption,
-        steps=steps,
-        guidance=guidance,
-        batch=batch,
-    )
+        model, prompts, subject, seeds, metric=metric, corruption=corruption, steps=steps,
+        guidance=guidance, batch=batch,
+    )  # fmt: skip
     clean = [p.of(encoder) for p in experiment.clean]
     subjects = [words.find(s) for words, s in zip(clean, experiment.about["subject"], strict=True)]
     if isinstance(tokens, str):
@@ -105,13 +132,22 @@ def trace_text(  # noqa: PLR0913  # one experiment, all its settings by name
     _check_same_length(experiment, encoder)
     windows = text_windows(model, encoder, kinds, layers, window)
     sites = list(dict.fromkeys(s for w in windows.values() for s in w))
-    made = [_conditionings(experiment, windows, own[p], sites, p, direct=direct) for p in range(len(clean))]
+    made = cache(lambda p: _conditionings(experiment, windows, own[p], sites, p, direct=direct))
 
     def restore(p: int, seed: int) -> Restored:
-        restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made[p])
+        restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made(p))
         return Restored(restored, blocked=blocked)
 
-    return experiment.mediate(list(windows), ("token", own[0].coords()), restore, 1, progress, direct=direct)
+    recipe = {"study": "trace_text", "direct": direct, **_told(windows, own)}
+    return Tracing(experiment, list(windows), ("token", own[0].coords()), restore, 1, direct, recipe)
+
+
+def _told(windows: Mapping[Site, Sequence[Site]], own: Sequence[TokenAxis]) -> dict[str, Any]:
+    """Which places there are, as JSON."""
+    return {
+        "windows": [[str(site), *map(str, some)] for site, some in windows.items()],
+        "tokens": [[list(group) for group in axis.groups] for axis in own],
+    }
 
 
 Conditionings = list[list[Prompt]]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import bench, direction
+from .commands import bench, direction, plan
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -23,6 +23,7 @@ from .commands.locate import locate
 from .commands.robustness import robustness
 from .commands.sites import sites
 from .commands.steer import steer
+from .commands.studies import studies
 from .commands.trace import trace
 from .faults import Plain
 from .groups import expanded
@@ -68,6 +69,10 @@ def _grouped() -> None:
     """Compare methods on many concepts."""
 
 
+def _counted() -> None:
+    """Tell what long work takes, before it is begun."""
+
+
 # in the order of --help
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
@@ -75,6 +80,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Find": (locate,),
     "Change": (edit, export, steer),
     "Check": (evaluate, robustness),
+    "Keep": (studies,),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
@@ -93,3 +99,10 @@ compared = typer.Typer(
 compared.command()(expanded(bench.edits))
 compared.callback()(_grouped)
 app.add_typer(compared, name="bench", rich_help_panel="Check")
+
+planned = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Tell what long work takes, before it is begun."
+)
+planned.command()(expanded(plan.locate))
+planned.callback()(_counted)
+app.add_typer(planned, name="plan", rich_help_panel="Keep")

@@ -72,6 +72,12 @@ class Output:
             yield
 
 
+def duration(seconds: float) -> str:
+    """Return a time as it is read."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes > 59 else f"{minutes} min {rest} s"
+
+
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table as records of JSON; NaN is null."""
     found: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))

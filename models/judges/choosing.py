@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import zoo
 from ..arguments import checked
 from ..errors import WrongTypeError
+from ..store.fingerprint import network_hash, tensor_hash
+from ..store.identity import is_from, spec_of
+from ..store.provenance import plain
 from .classifier import classifier_judge
 from .clip import clip_judge
 from .embedded import load_judge
+from .labelled import Labelled
 from .opening import CLASSIFIER, architecture, folder_of
+from .preparing import Preparation
+
+_NOT_TOLD = ("name", "about", "_read", "_names")
+"""Of judges: where they lie, and what follows from the rest."""
 
 FUNCTION = "a function"
 """The kind of judge that a function is, in provenance."""
@@ -100,6 +108,33 @@ def any_judge(source: Any, device: str = "cpu", dtype: torch.dtype = torch.float
         f"the judge is {source!r}; give a folder or hub id, clip_judge(...), classifier_judge(...), or a "
         "function of pictures and texts"
     )
+
+
+def judge_spec(judge: Any) -> Any:
+    """Return what a judge is now, as a value: its weights and how it prepares pictures; else its ``spec``.
+
+    Where it lies is not part of it: the same judge is the same on every machine.
+
+    Raises:
+        ValueError: for code of one's own without a spec: nobody can tell whether it is still the same.
+    """
+    if isinstance(judge, str | Path):
+        judge = any_judge(judge)
+    if not (isinstance(judge, Labelled) and is_from(judge, ("denoscope",))):
+        return spec_of(judge.function if isinstance(judge, CallableJudge) else judge, "the judge")
+    told = {name: _told(value) for name, value in vars(judge).items() if name not in _NOT_TOLD}
+    return {"kind": type(judge).__name__, **told}
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, nn.Module):
+        formats = sorted({str(t.dtype) for t in value.parameters()})
+        return [type(value).__name__, formats, network_hash(value.state_dict())]
+    if isinstance(value, Tensor):
+        return [str(value.dtype), tensor_hash(value)]
+    if isinstance(value, Preparation):
+        return asdict(value)
+    return plain(value) if isinstance(value, Mapping) else type(value).__name__
 
 
 def about_judge(judge: Any) -> dict[str, str]:

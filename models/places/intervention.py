@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -19,6 +19,7 @@ from ..run.context import TEXT, CallContext, When
 from ..site import Site
 from .account import Account, AccountError
 from .hooks import hooked
+from .unchanged import digest_of
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
@@ -39,9 +40,13 @@ class Spec:
     kind: str
     parameters: Mapping[str, Any]
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """A hash of kind and parameters; tensors count bit by bit."""
+        """A hash of kind and parameters as they are now; tensors count bit by bit."""
+        tensors = [value for value in self.parameters.values() if isinstance(value, Tensor)]
+        return digest_of(self, tensors, self._taken)
+
+    def _taken(self) -> str:
         plain: dict[str, Any] = {"kind": self.kind}
         for name, value in self.parameters.items():
             plain[name] = _tensor_digest(value) if isinstance(value, Tensor) else value

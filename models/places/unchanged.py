@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from torch import Tensor, nn
@@ -30,6 +30,15 @@ def same(before: Condition, now: Condition) -> bool:
     if len(before) != len(now):
         return False
     return all(a is b and how == other for (a, how), (b, other) in zip(before, now, strict=True))
+
+
+def digest_of(owner: object, tensors: Sequence[Tensor], take: Callable[[], str]) -> str:
+    """Return a hash of an object, taken again when one of its tensors may have been written to since."""
+    writes = [n_writes(t) for t in tensors]
+    kept = vars(owner).get("_digest")
+    if kept is None or kept[0] != writes or -1 in writes:
+        kept = vars(owner)["_digest"] = (writes, take())
+    return str(kept[1])
 
 
 def n_writes(tensor: Tensor) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import UsageError
@@ -41,3 +41,17 @@ def plain_json(value: Any, what: str) -> Any:
 def json_hash(value: Any) -> str:
     """Return a hash of JSON that does not depend on the order of names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """Tell what differs between two values of JSON, name by name."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for part in sorted({*there, *here}):
+            yield from differences(there.get(part), here.get(part), f"{name}.{part}" if name else part)
+    elif there != here:
+        yield f"{name} is {_short(there)} there and {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    shown = "none" if value is None else json.dumps(value)
+    return shown if len(shown) <= 40 else f"{shown[:17]}..."

@@ -143,7 +143,7 @@ def _tensors_and_others(
     """All parameters and buffers by full name; what adapters are set to, and what layers keep packed."""
     tensors: dict[str, Tensor] = {}
     others: list[tuple[str, str]] = []
-    for name, module in _modules(components):
+    for name, module in named_modules(components):
         own = vars(module)  # getattr of what a module lacks is slow
         for kind in (own["_parameters"], own["_buffers"]):
             for n, t in kind.items():
@@ -203,7 +203,7 @@ def _value_hash(name: str, value: Any) -> str:
     )
 
 
-def _modules(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+def named_modules(components: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """Like ``named_modules``, in a quarter of its time."""
     stack, seen = list(components.items()), set()
     while stack:

@@ -37,9 +37,14 @@ def provenance(model: Model, **settings: Any) -> dict[str, Any]:
     }
 
 
+def machine() -> dict[str, str]:
+    """Return what computes: versions, and the processor's kind."""
+    return {**dict(_versions()), "processor": platform.machine()}
+
+
 def scheduler_config(scheduler: Any) -> dict[str, Any]:
     """Return a scheduler's configuration as JSON holds it; infinities as text, as JSON knows none."""
-    return {k: _plain(v) for k, v in sorted(scheduler.config.items()) if not k.startswith("_")}
+    return {k: plain(v) for k, v in sorted(scheduler.config.items()) if not k.startswith("_")}
 
 
 @functools.cache
@@ -48,13 +53,14 @@ def _versions() -> tuple[tuple[str, str], ...]:
     return (("python", platform.python_version()), *((p, version(p)) for p in packages))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a configuration's value as JSON holds it; what it does not know as text."""
+    if hasattr(value, "tolist"):  # arrays, tensors, numbers of numpy
+        return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if hasattr(value, "tolist"):  # arrays and tensors
-        return _plain(value.tolist())
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else repr(value)
+        return {str(k): plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else repr(value)

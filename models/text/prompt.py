@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..arguments import check_fields, checked
 from ..errors import NotFoundError, UsageError
+from ..places.unchanged import digest_of
 from ..suggest import near
 
 _UNSPACED = (
@@ -267,12 +267,13 @@ class Prompt(Words):
                 n += len(words.tokens)
         return tuple(parts) if n == len(self.tokens) and len(parts) > 1 else (self,)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """A hash of what the denoiser reads: equal for texts and embeddings that are equal to the bit.
+        """A hash of what is read now, of the text too: equal where both are, embeddings to the bit."""
+        read = [t for t in (self.embeds, self.pooled, self.mask) if t is not None]
+        return digest_of(self, read, self._taken)
 
-        Some read the text itself, and have no embeddings.
-        """
+    def _taken(self) -> str:
         sizes = sorted((name, tuple(size)) for name, size in self.sizes.items())
         digest = hashlib.sha256(repr((self.text, sizes)).encode())
         for t in (self.embeds, self.pooled, self.mask):

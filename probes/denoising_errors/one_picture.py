@@ -18,6 +18,7 @@ from ...models.errors import UsageError
 from ...models.progress import Progress
 from ...models.run.levels import Step
 from ...models.store.fingerprint import tensor_hash
+from ...models.store.identity import digest, network_identity
 from ...models.store.provenance import provenance
 from ...models.store.store import Store
 from .result import Estimator, density
@@ -62,6 +63,11 @@ class Plan:
         steps = [model.step_at(log_snr=level) for level in levels]
         kept = None if store is None else Store(Path(store))
         return cls(model, pairs, estimator, how, levels, steps, width, batch, kept, provenance(model))
+
+    @cached_property
+    def network(self) -> str:
+        """A hash of what the model computes with, beyond its weights."""
+        return digest(network_identity(self.model))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +141,7 @@ class OnePicture:
         else:
             what = {"what": "denoising errors", "latents": tensor_hash(self.clean), "seeds": seeds,
                     "steps": [[s.t, s.sigma] for s in steps], "conditions": list(self.distinct),
-                    "pairs": pairs, "batch": plan.batch}  # fmt: skip
+                    "pairs": pairs, "batch": plan.batch, "network": plan.network}  # fmt: skip
             made = dict(plan.store.make({**plan.about, **what}, make).tensors)
         return made["gram"], made["maps"]
 

@@ -1,6 +1,6 @@
 """Many interventions at the price of few."""
 
-from .batching import SweepRun
+from .partition import SweepRun
 from .sweeping import Swept, sweep
 
 __all__ = ["SweepRun", "Swept", "sweep"]

@@ -6,106 +6,76 @@ over its unconditional output there. Rows of one batch are independent, so this 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ...models.arguments import check_fields
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
-
-Key: TypeAlias = tuple[object, ...]
-Known: TypeAlias = tuple[str, ...]
-T = TypeVar("T")
+from .partition import ChangedBatch, Key, PlainBatch, SweepRun, key_of, partition
 
 
-@dataclass(frozen=True, eq=False)
-class SweepRun:
-    """One sampling run of a sweep.
+class Memory(Protocol):
+    """Where finished batches are kept."""
 
-    Args:
-        prompt: what is generated, a text or an encoded Prompt.
-        seed: its starting noise.
-        interventions: what is changed on the way. They see all rows of the run: ``x[0]`` is the run itself,
-            ``x[1:]`` are its companions.
-        companions: prompts that run beside it from the same starting noise, to be copied from.
-    """
+    def __call__(
+        self, batch: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /
+    ) -> tuple[Tensor, int]:
+        """Return the final latents of a batch and the rows it took, made if they are not there."""
+        ...
 
-    prompt: str | Prompt
-    seed: int
-    interventions: tuple[Intervention, ...] = ()
-    companions: tuple[str | Prompt, ...] = ()
 
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-    @property
-    def start(self) -> int:
-        """The first step at which the run may differ from its plain run."""
-        return min((min(i.when.steps) if i.when.steps else 0 for i in self.interventions), default=0)
+def forgetting(_: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /) -> tuple[Tensor, int]:
+    """Keep nothing."""
+    return make()
 
 
 class SweepExecutor:
     """The state of one sweep: what is done, and what it cost in network rows."""
 
-    def __init__(self, model: Model, settings: SamplingOptions, batch: int) -> None:
-        self.model, self.settings, self.batch = model, settings, batch
+    def __init__(
+        self, model: Model, settings: SamplingOptions, batch: int, memory: Memory = forgetting
+    ) -> None:
+        self.model, self.settings, self.batch, self.memory = model, settings, batch, memory
         self.branches = model.branch_names(settings.get("guidance"))
         self.rows = 0
         self.finals: dict[Key, Tensor] = {}
         self.starts: dict[tuple[Key, int], SamplerState] = {}
+        self.made: set[PlainBatch] = set()
         self.report: Callable[[int], None] = lambda _: None
 
     def make(self, runs: Sequence[SweepRun]) -> Tensor:
         """Return the final latents of each run, [run, ...]."""
-        unique = {key_of(r): r for r in runs}
-        changed = {k: r for k, r in unique.items() if r.interventions}
+        plain, changed = partition(runs, self.batch, self.branches)
         with torch.no_grad():
-            self._plain(unique)
-            groups: dict[tuple[int, Known], dict[Key, tuple[SweepRun, SamplerState]]] = defaultdict(dict)
-            for key, run in changed.items():
-                start = self._start(run)
-                groups[run.start, tuple(sorted(start.known))][key] = run, start
-            for _, group in sorted(groups.items()):
-                for chunk in _chunks(group.items(), self.batch, lambda kr: 1 + len(kr[1][0].companions)):
-                    self._changed(dict(chunk))
+            for one in plain:
+                self._done(one.finished, *self.memory(one, partial(self._plain, one)))
+            for batch in changed:
+                self._done(list(batch.runs), *self.memory(batch, partial(self._changed, batch)))
         return torch.stack([self.finals[key_of(r)] for r in runs])
 
-    def _plain(self, unique: dict[Key, SweepRun]) -> None:
+    def _plain(self, batch: PlainBatch) -> tuple[Tensor, int]:
         """Make the runs nothing is done to, and keep the moments from which others start."""
-        moments: dict[Key, set[int]] = defaultdict(set)
-        plain: dict[Key, SweepRun] = {}
-        for run in unique.values():
-            base = SweepRun(run.prompt, run.seed)
-            if not run.interventions or run.start > 0:
-                plain[key_of(base)] = base
-            moments[key_of(base)].add(run.start)
-        for chunk in _chunks(plain.items(), self.batch, lambda _: 1):
-            self._plain_batch(dict(chunk), moments, [k for k, _ in chunk if k in unique])
-
-    def _plain_batch(
-        self, runs: Mapping[Key, SweepRun], moments: Mapping[Key, set[int]], finished: Sequence[Key]
-    ) -> None:
-        keys, seeds = list(runs), [r.seed for r in runs.values()]
-        last = max(max(moments[k], default=0) for k in keys)
+        self.made.add(batch)
+        keys, seeds, rows = list(batch.runs), [r.seed for r in batch.runs.values()], 0
         start = self.model.start(seeds, Sampling(**self.settings))
-        self._keep(start, keys, moments)
-        for state in self._sample([r.prompt for r in runs.values()], seeds, start):
-            here = state.step.index
+        self._keep(start, keys, batch.moments)
+        for state in self._sample([r.prompt for r in batch.runs.values()], seeds, start):
+            here, rows = state.step.index, rows + state.rows
             for i, key in enumerate(keys):
-                if here in moments[key]:
+                if here in batch.moments[key]:
                     known = {b: x[[i]] for b, x in state.outputs.items()}
                     self.starts[key, here] = replace(self.starts[key, here], known=known)
-            if any(here + 1 in moments[k] for k in keys):
-                self._keep(state.sampler_state(), keys, moments)
-            if here + 1 >= last and not finished:
+            if any(here + 1 in batch.moments[k] for k in keys):
+                self._keep(state.sampler_state(), keys, batch.moments)
+            if here + 1 >= batch.last and not batch.finished:
                 break
-        self._done({k: state.latents[keys.index(k)] for k in finished})
+        return state.latents[[keys.index(k) for k in batch.finished]], rows
 
     def _keep(self, moment: SamplerState, keys: Sequence[Key], moments: Mapping[Key, set[int]]) -> None:
         for i, key in enumerate(keys):
@@ -121,23 +91,27 @@ class SweepExecutor:
         spared = () if None in touched else set(start.known) - touched
         return replace(start, known={b: start.known[b] for b in self.branches if b in spared})
 
-    def _changed(self, runs: dict[Key, tuple[SweepRun, SamplerState]]) -> None:
+    def _changed(self, batch: ChangedBatch) -> tuple[Tensor, int]:
+        for plain in batch.after:
+            if plain not in self.made:  # it was kept, but not the moments in it
+                self._plain(plain)
         prompts: list[str | Prompt] = []
         seeds: list[int] = []
         starts: list[SamplerState] = []
         interventions: list[Intervention] = []
-        firsts: dict[Key, int] = {}
-        for key, (run, start) in runs.items():
+        firsts: list[int] = []
+        for run in batch.runs.values():
             first, size = len(prompts), 1 + len(run.companions)
-            firsts[key] = first
+            firsts.append(first)
             prompts += [run.prompt, *run.companions]
             seeds += [run.seed] * size
             for i in run.interventions:
-                rows = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
-                interventions.append(replace(i, when=replace(i.when, rows=rows)))
-            starts += [start] * size
-        *_, state = self._sample(prompts, seeds, SamplerState.join(starts), interventions)
-        self._done({k: state.latents[i] for k, i in firsts.items()})
+                own = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
+                interventions.append(replace(i, when=replace(i.when, rows=own)))
+            starts += [self._start(run)] * size
+        states = self._sample(prompts, seeds, SamplerState.join(starts), interventions)
+        state, rows = _last(states)
+        return state.latents[firsts], rows
 
     def _sample(
         self,
@@ -146,34 +120,19 @@ class SweepExecutor:
         start: SamplerState,
         interventions: Sequence[Intervention] = (),
     ) -> Iterator[State]:
-        run = self.model.sample(
+        return self.model.sample(
             prompts, seeds=seeds, start=start, interventions=interventions, **self.settings
         )
-        for state in run:
-            self.rows += state.rows
-            yield state
 
-    def _done(self, finals: dict[Key, Tensor]) -> None:
-        self.finals.update(finals)
+    def _done(self, keys: Sequence[Key], latents: Tensor, rows: int) -> None:
+        self.rows += rows
+        self.finals.update(zip(keys, latents, strict=True))
         self.report(len(self.finals))
 
 
-def key_of(run: SweepRun) -> Key:
-    """Runs of equal key give equal pictures: same embeddings to the bit, seed and interventions."""
-    done = tuple(i.key for i in run.interventions)
-    return (
-        run.seed,
-        tuple(p if isinstance(p, str) else p.digest for p in (run.prompt, *run.companions)),
-        done,
-    )
-
-
-def _chunks(items: Iterable[T], size: int, weigh: Callable[[T], int]) -> Iterator[list[T]]:
-    chunk: list[T] = []
-    for item in items:
-        if chunk and sum(map(weigh, chunk)) + weigh(item) > size:
-            yield chunk
-            chunk = []
-        chunk.append(item)
-    if chunk:
-        yield chunk
+def _last(states: Iterator[State]) -> tuple[State, int]:
+    """The last state of a run, and the rows of all."""
+    rows = 0
+    for state in states:
+        rows += state.rows
+    return state, rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import xarray as xr
 
 from ...analysis.mediation.corruption import Noise
@@ -12,17 +14,20 @@ from ..case import Setup
 
 def denoiser_cause(setup: Setup, progress: Progress) -> xr.Dataset:
     """Causal map over the denoiser: site x window of steps."""
+    return trace_denoiser(**denoiser_call(setup), progress=progress).data
+
+
+def denoiser_call(setup: Setup) -> dict[str, Any]:
+    """Return what ``trace_denoiser`` is given."""
     q = setup.case
     n = len(setup.model.steps(q.steps))
     halves = [range(n // 2), range(n // 2, n)] if n > 1 else [range(n)]
-    found = trace_denoiser(
-        setup.model,
-        [q.prompt],
-        q.about,
-        metric=setup.metric,
-        corruption=Noise(draws=1),
-        windows=halves,
+    return {
+        "model": setup.model,
+        "prompts": [q.prompt],
+        "subject": q.about,
+        "metric": setup.metric,
+        "corruption": Noise(draws=1),
+        "windows": halves,
         **setup.run,
-        progress=progress,
-    )
-    return found.data
+    }

@@ -44,15 +44,18 @@ def _carried(setup: Setup, progress: Progress, encoder: str) -> float:
 
 
 def _trace(setup: Setup, progress: Progress, encoder: str, **states: Any) -> Mediation:
+    return trace_text(**text_call(setup, encoder), **states, progress=progress)
+
+
+def text_call(setup: Setup, encoder: str) -> dict[str, Any]:
+    """Return what ``trace_text`` is given."""
     q = setup.case
-    return trace_text(
-        setup.model,
-        [q.prompt],
-        q.about,
-        metric=setup.metric,
-        corruption=Noise(draws=q.draws),
-        encoder=encoder,
-        **states,
+    return {
+        "model": setup.model,
+        "prompts": [q.prompt],
+        "subject": q.about,
+        "metric": setup.metric,
+        "corruption": Noise(draws=q.draws),
+        "encoder": encoder,
         **setup.run,
-        progress=progress,
-    )
+    }

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from denoscope import Edit, Trace
+from denoscope.analysis.scores import load_store
 from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from tests.denoscope.cli.calling import ABOUT, call
 
@@ -42,6 +43,18 @@ def test_locate_prints_places_and_saves_scores(folder, tmp_path):
     for inside in ("text_encoder", "unet"):
         done = call(*run, "--in", inside, "-o", tmp_path / inside)
         assert done.exit_code == 0 and f"{inside}/" in done.output and (tmp_path / inside).is_dir()
+
+
+def test_a_plan_of_locate_is_what_it_takes(folder, tmp_path):
+    run = ["locate", "a red cat", "--about", "cat", "--model", folder, "--steps", 1, "--seeds", 1]
+    plan = call("plan", *run, "--json", "--pace", 4)
+    assert plan.exit_code == 0, plan.output
+    told = json.loads(plan.stdout)
+    call(*run, "-o", tmp_path / "scores")
+    rows = load_store(tmp_path / "scores").attrs["rows"]
+    assert told["rows"] == rows and told["seconds"] == rows / 4
+    shown = call("plan", *run, "--in", "unet").output
+    assert "rows a second" in shown and "denoiser rows" in shown
 
 
 def test_locate_writes_what_it_prints_the_nearest_to_the_whole_effect_first(folder, tmp_path):

@@ -16,8 +16,8 @@ from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
 COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "edit", "export",
-            "evaluate", "robustness"]  # fmt: skip
-PANELS = ["The whole loop", "Look", "Find", "Change", "Check"]
+            "evaluate", "robustness", "studies"]  # fmt: skip
+PANELS = ["The whole loop", "Look", "Find", "Change", "Check", "Keep"]
 GROUP = typer.main.get_command(app)
 BENCH = GROUP.commands["bench"]
 
@@ -31,7 +31,7 @@ def examples(text):
 
 
 def test_the_commands_are_these_in_the_order_of_use():
-    assert list(GROUP.commands) == [*COMMANDS, "bench"]
+    assert list(GROUP.commands) == [*COMMANDS, "bench", "plan"]
     assert list(BENCH.commands) == ["edits"]
     said = call("--help")
     assert said.exit_code == 0
@@ -51,8 +51,10 @@ def test_the_version_is_told():
 def test_every_command_tells_programs_and_can_be_quiet(name):
     options = {o for p in GROUP.commands[name].params for o in p.opts}
     assert {"--json", "--quiet"} <= options
-    assert ({"--device", "--dtype"} <= options) == (name != "demo")
-    assert ({"--seeds", "--seed"} <= options) == (name not in ("explain", "sites", "edit", "export"))
+    assert ({"--device", "--dtype"} <= options) == (name not in ("demo", "studies"))
+    assert ({"--seeds", "--seed"} <= options) == (
+        name not in ("explain", "sites", "edit", "export", "studies")
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -62,7 +64,8 @@ def test_help_says_what_a_command_does_and_how_it_is_called(name):
     text = inspect.getdoc(GROUP.commands[name].callback)
     assert said.exit_code == 0 and f"denoscope {name} [OPTIONS]" in words.replace("root", "denoscope")
     assert text.split("\n\n")[0].replace("\n", " ") in words
-    assert all(option in words for option in ("--help", "--output" if name != "sites" else "--picture"))
+    written = {"sites": "--picture", "studies": "--export"}.get(name, "--output")
+    assert all(option in words for option in ("--help", written))
 
 
 @pytest.mark.parametrize("name", [n for n in COMMANDS if n != "demo"])
@@ -81,6 +84,16 @@ def test_the_examples_of_a_comparison_can_be_typed():
         assert (*before, group, command) == ("denoscope", "bench", "edits")
     for line in found:
         BENCH.commands["edits"].make_context("edits", line[3:])
+
+
+def test_the_example_of_a_plan_can_be_typed():
+    command = GROUP.commands["plan"].commands["locate"]
+    (line,) = examples(inspect.getdoc(command.callback))
+    assert line[:3] == ["denoscope", "plan", "locate"]
+    command.make_context("locate", line[3:])
+    options = {o for p in command.params for o in p.opts}
+    there = {o for p in GROUP.commands["locate"].params for o in p.opts}
+    assert options >= there - {"--output", "-o", "--table"}
 
 
 def test_a_comparison_tells_programs_and_can_be_quiet():

@@ -1,0 +1,117 @@
+"""The batches of a sweep as units of a store: their keys, and what is kept of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ...models.base import Model, Prompt
+from ...models.errors import StateError, UsageError
+from ...models.store.canonical import json_hash
+from ...models.store.identity import digest
+from ...models.store.store import Store
+from ...models.store.study import Study
+from .partition import ChangedBatch, PlainBatch, SweepRun
+
+
+@dataclass(eq=False)
+class Keeper:
+    """Keeps the batches of one sweep.
+
+    Args:
+        model: the model.
+        base: what all of them share (``identity``).
+        texts: what was given as text, by the digest of its Prompt. Texts are told by their words and tokens,
+            which are the same on every machine; what was given encoded, by its numbers.
+        study: where they are kept.
+    """
+
+    model: Model
+    base: Mapping[str, Any]
+    texts: Mapping[str, Any]
+    study: Study | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.digest = digest(self.base)
+        self._known = dict[PlainBatch | ChangedBatch, dict[str, Any]]()
+
+    def keys(self, batches: tuple[Sequence[PlainBatch], Sequence[ChangedBatch]]) -> list[str]:
+        """Return the key of every unit of a sweep.
+
+        Raises:
+            UsageError: for an intervention without a spec.
+        """
+        return [Store.key(**self.parts(batch)) for some in batches for batch in some]
+
+    def __call__(
+        self, batch: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /
+    ) -> tuple[Tensor, int]:
+        """Return a batch's final latents and rows, from the store where they are there."""
+        if self.study is None:
+            raise StateError("the store is not open")
+
+        def made() -> tuple[dict[str, Tensor], int]:
+            latents, rows = make()
+            return {"latents": latents}, rows
+
+        unit = self.study.make(self.parts(batch), made, {"runs": len(batch.runs)})
+        return unit.tensors["latents"].to(self.model.device), unit.rows
+
+    def parts(self, batch: PlainBatch | ChangedBatch) -> dict[str, Any]:
+        """Return all that a batch depends on, the batches that it starts from included; JSON."""
+        if batch not in self._known:
+            made = self._plain(batch) if isinstance(batch, PlainBatch) else self._changed(batch)
+            self._known[batch] = {"base": self.digest, **made}
+        return self._known[batch]
+
+    def _plain(self, batch: PlainBatch) -> dict[str, Any]:
+        order = list(batch.runs)
+        runs = [self._run(run) for run in batch.runs.values()]
+        finished = [order.index(key) for key in batch.finished]
+        return {"what": "plain runs", "runs": runs, "finished": finished, "last": batch.last}
+
+    def _changed(self, batch: ChangedBatch) -> dict[str, Any]:
+        runs = [self._run(run) for run in batch.runs.values()]
+        after = [json_hash(self.parts(one)) for one in batch.after]
+        known = list(batch.known)
+        return {"what": "changed runs", "runs": runs, "start": batch.start, "known": known, "after": after}
+
+    def _run(self, run: SweepRun) -> dict[str, Any]:
+        reads = [self._read(p) for p in (run.prompt, *run.companions)]
+        for i in run.interventions:
+            if i.spec is None:
+                name = getattr(i.fn, "__qualname__", type(i.fn).__name__)
+                raise UsageError(
+                    f"the intervention {name} at {i.site} is a function, and a store cannot tell whether it "
+                    "is still the same one; give it a spec, whose parameters say all that it depends on: "
+                    f"Intervention(site, fn, when, spec=Spec({name!r}, {{'factor': 2.0}})). "
+                    "Or leave out store"
+                )
+        return {"reads": reads, "seed": run.seed, "does": [list(i.key) for i in run.interventions]}
+
+    def _read(self, prompt: str | Prompt) -> Any:
+        if isinstance(prompt, str):
+            return prompt
+        return self.texts.get(prompt.digest, prompt.digest)
+
+
+def texts_of(runs: Sequence[SweepRun], encoded: Sequence[SweepRun]) -> dict[str, Any]:
+    """Return what was given as text, by the digest of the Prompt that it was encoded to."""
+    found: dict[str, Prompt] = {}
+    for given, made in zip(runs, encoded, strict=True):
+        pairs = zip((given.prompt, *given.companions), (made.prompt, *made.companions), strict=True)
+        for text, prompt in pairs:
+            if isinstance(text, str) and isinstance(prompt, Prompt):
+                found.setdefault(prompt.digest, prompt)
+    together = json_hash([prompt.text for prompt in found.values()])  # one batch, which rounds as one
+    return {digest: {**told(prompt), "encoded": together} for digest, prompt in found.items()}
+
+
+def told(prompt: Prompt) -> dict[str, Any]:
+    """A text as it is read; the model's weights, which are in the key, say what is made of it."""
+    read = {name: list(words.tokens) for name, words in prompt.read.items()}
+    shape = list(prompt.embeds.shape)
+    return {"text": prompt.text, "tokens": json_hash([list(prompt.tokens), read]), "shape": shape}

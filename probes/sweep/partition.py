@@ -1,0 +1,170 @@
+"""Into which batches the runs of a sweep are put: known before anything runs, whatever is there already."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+from ...models.arguments import check_fields
+from ...models.base import Prompt
+from ..intervene import Intervention
+
+Key: TypeAlias = tuple[object, ...]
+Known: TypeAlias = tuple[str, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class SweepRun:
+    """One sampling run of a sweep.
+
+    Args:
+        prompt: what is generated, a text or an encoded Prompt.
+        seed: its starting noise.
+        interventions: what is changed on the way. They see all rows of the run: ``x[0]`` is the run itself,
+            ``x[1:]`` are its companions.
+        companions: prompts that run beside it from the same starting noise, to be copied from.
+    """
+
+    prompt: str | Prompt
+    seed: int
+    interventions: tuple[Intervention, ...] = ()
+    companions: tuple[str | Prompt, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def start(self) -> int:
+        """The first step at which the run may differ from its plain run."""
+        return min((min(i.when.steps) if i.when.steps else 0 for i in self.interventions), default=0)
+
+    @property
+    def plain(self) -> SweepRun:
+        """The run with nothing done to it."""
+        return SweepRun(self.prompt, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class PlainBatch:
+    """Runs nothing is done to.
+
+    Args:
+        runs: in order.
+        moments: of each, the steps from which others start.
+        finished: those whose latents are asked for; without any, the batch ends at its last moment.
+    """
+
+    runs: Mapping[Key, SweepRun]
+    moments: Mapping[Key, set[int]]
+    finished: Sequence[Key]
+
+    @property
+    def last(self) -> int:
+        """The last moment from which another run starts."""
+        return max(max(self.moments[k], default=0) for k in self.runs)
+
+    @property
+    def samples(self) -> int:
+        """How many are in it."""
+        return len(self.runs)
+
+    def rows(self, branches: int, steps: int) -> int:
+        """Return how many network rows it takes, if every branch is computed at every step."""
+        return self.samples * branches * (steps if self.finished else self.last)
+
+
+@dataclass(frozen=True, eq=False)
+class ChangedBatch:
+    """Runs with interventions that start together.
+
+    Args:
+        runs: in order.
+        start: their first step.
+        known: the branches whose outputs there are those of the plain runs.
+        after: the batches of plain runs that they start from.
+    """
+
+    runs: Mapping[Key, SweepRun]
+    start: int
+    known: Known
+    after: Sequence[PlainBatch]
+
+    @property
+    def samples(self) -> int:
+        """How many are in it, companions included."""
+        return sum(1 + len(run.companions) for run in self.runs.values())
+
+    def rows(self, branches: int, steps: int) -> int:
+        """Return how many network rows it takes, if every branch is computed at every step."""
+        return self.samples * (branches * (steps - self.start) - len(self.known))
+
+
+def partition(
+    runs: Sequence[SweepRun], batch: int, branches: Sequence[str]
+) -> tuple[list[PlainBatch], list[ChangedBatch]]:
+    """Return the batches of a sweep; runs that are the same are made once.
+
+    Args:
+        runs: with encoded prompts.
+        batch: samples in one, companions included.
+        branches: of the guidance.
+    """
+    unique = {key_of(r): r for r in runs}
+    plain = _plain(unique, batch)
+    home = {key: one for one in plain for key in one.runs}
+    groups: dict[tuple[int, Known], dict[Key, SweepRun]] = defaultdict(dict)
+    for key, run in unique.items():
+        if run.interventions:
+            groups[run.start, _known(run, home.get(key_of(run.plain)), branches)][key] = run
+    changed = []
+    for (start, known), group in sorted(groups.items()):
+        for chunk in _chunks(group.items(), batch, lambda kr: 1 + len(kr[1].companions)):
+            after = dict.fromkeys(home[k] for _, r in chunk if (k := key_of(r.plain)) in home)
+            changed.append(ChangedBatch(dict(chunk), start, known, list(after)))
+    return plain, changed
+
+
+def key_of(run: SweepRun) -> Key:
+    """Runs of equal key give equal pictures: same embeddings to the bit, seed and interventions."""
+    done = tuple(i.key for i in run.interventions)
+    return (
+        run.seed,
+        tuple(p if isinstance(p, str) else p.digest for p in (run.prompt, *run.companions)),
+        done,
+    )
+
+
+def _plain(unique: Mapping[Key, SweepRun], batch: int) -> list[PlainBatch]:
+    moments: dict[Key, set[int]] = defaultdict(set)
+    plain: dict[Key, SweepRun] = {}
+    for run in unique.values():
+        key = key_of(run.plain)
+        if not run.interventions or run.start > 0:
+            plain[key] = run.plain
+        moments[key].add(run.start)
+    return [
+        PlainBatch(dict(chunk), {k: moments[k] for k, _ in chunk}, [k for k, _ in chunk if k in unique])
+        for chunk in _chunks(plain.items(), batch, lambda _: 1)
+    ]
+
+
+def _known(run: SweepRun, plain: PlainBatch | None, branches: Sequence[str]) -> Known:
+    """The branches that stay as they are where a run starts, if its plain run makes that step."""
+    touched = {i.when.branch for i in run.interventions}
+    if plain is None or None in touched or not (plain.finished or run.start < plain.last):
+        return ()
+    return tuple(sorted(set(branches) - touched))
+
+
+def _chunks(items: Iterable[T], size: int, weigh: Callable[[T], int]) -> Iterator[list[T]]:
+    chunk: list[T] = []
+    for item in items:
+        if chunk and sum(map(weigh, chunk)) + weigh(item) > size:
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield chunk
