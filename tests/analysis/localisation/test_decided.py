@@ -87,6 +87,7 @@ def test_the_ends_are_the_plain_runs_to_the_bit(tiny: Any) -> None:
     assert torch.equal(removal[0], plain[0]) and torch.equal(removal[-1], plain[1])
 
 
+@pytest.mark.stress
 def test_the_same_prompt_twice_is_flat_and_has_no_time(tiny: Any) -> None:
     found = decided(tiny, A, A, seeds=[0, 1], metric=height, steps=3)
     assert float(np.ptp(found.data["score"].values, axis=(0, 1)).max()) == 0

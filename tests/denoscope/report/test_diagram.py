@@ -33,6 +33,7 @@ def test_alike_blocks_stand_together():
     assert "text_encoder_2  T5EncoderModel" in words(diagram(full_size("flux-dev")))
 
 
+@pytest.mark.stress
 def test_boxes_of_one_column_do_not_overlap():
     svg = ET.fromstring(diagram(full_size("sdxl")))
     boxes = [r.attrib for r in svg.iter("{http://www.w3.org/2000/svg}rect") if "rx" in r.attrib]
