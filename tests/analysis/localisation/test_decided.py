@@ -193,6 +193,7 @@ def test_the_monotone_fit_crosses_where_scikit_learn_s_does(seed: int) -> None:
     assert _half(np.arange(11.0), falling) == pytest.approx(5)  # monotone already: its own fit
 
 
+@pytest.mark.stress
 def test_pairs_of_one_concept_share_a_curve(tiny: Any) -> None:
     pairs = ["a cat", "a dog"], ["a red cat", "a red dog"]
     found = decided(

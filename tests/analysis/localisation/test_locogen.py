@@ -47,6 +47,7 @@ def test_the_published_windows(tiny: Any) -> None:
     np.testing.assert_allclose(paper, want, rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.stress
 def test_batches_equal_single_runs_and_only_the_steps_asked_for_change(tiny: Any) -> None:
     ask: dict[str, Any] = {"seeds": [0, 1], "metric": height, "steps": 3, "widest": 2}
     one, many = (locogen(tiny, [C], [OTHER], batch=b, **ask).values for b in (1, 16))

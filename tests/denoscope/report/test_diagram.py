@@ -25,6 +25,7 @@ def test_every_block_is_drawn(name):
     assert drawn == len({(s.component, s.block) for s in model.sites()})
 
 
+@pytest.mark.stress
 def test_alike_blocks_stand_together():
     rows = {row.name: row for row in rows_of(full_size("flux-dev"), "transformer")}
     assert list(rows) == ["in", "block.0-18 (19)", "single.0-37 (38)", "out"]
