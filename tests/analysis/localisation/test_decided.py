@@ -47,7 +47,9 @@ def switched(model: Any, first: str, then: str, k: int, seed: int, **settings: A
     return state.latents[0]
 
 
-@pytest.mark.parametrize("family", [None, tiny_sdxl, tiny_pixart_alpha])
+@pytest.mark.parametrize(
+    "family", [None, pytest.param(tiny_sdxl, marks=pytest.mark.stress), tiny_pixart_alpha]
+)
 def test_every_switch_is_the_run_made_by_hand(tiny: Any, family: Any) -> None:
     model = load(family()) if family else tiny
     settings: dict[str, Any] = {"guidance": 3.0, "negative": "blue"}

@@ -25,7 +25,10 @@ def height(outcome: Outcome) -> Tensor:
     return outcome.latents.flatten(1).float() @ weights
 
 
-@pytest.mark.parametrize("family", [None, tiny_sdxl, tiny_pixart_alpha, tiny_sd3, tiny_flux])
+LONG = [pytest.param(family, marks=pytest.mark.stress) for family in (tiny_sdxl, tiny_flux)]
+
+
+@pytest.mark.parametrize("family", [None, tiny_pixart_alpha, tiny_sd3, *LONG])
 def test_all_layers_are_the_other_prompt(tiny: Any, family: Any) -> None:
     model = load(family()) if family else tiny
     pooled = family in (tiny_sdxl, tiny_sd3, tiny_flux)
