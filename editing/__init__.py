@@ -24,6 +24,8 @@ __getattr__, __dir__, __all__ = lazily(
         "read_foreign": "foreign",
         "refact": "methods.refact",
         "ridge": "",
+        "slider": "methods.slider",
+        "SliderFit": "methods.slider",
         "time": "methods.time",
         "uce": "methods.uce",
     },

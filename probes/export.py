@@ -18,6 +18,7 @@ from ..models.site import Site
 from ..models.store.disk import new_folder
 from ..models.store.sealed import seal, unseal
 from ..models.text.prompt import Prompt, Words
+from .guiding import log_file
 from .stored import DIMENSIONS, StoredArray, as_array, dimensions, variable
 
 KIND = "trace"
@@ -33,6 +34,7 @@ SCHEMA = {
     "steps": [{"index": int, "t": _NUMBER, "sigma": _NUMBER}],
     "kept_steps": [int],
     "samples?": [int],
+    "guidance?": log_file.SCHEMA,
     "seeds": [int],
     "prompts": [
         {
@@ -115,6 +117,10 @@ def finish(trace: Any, folder: Path) -> None:
     for i, prompt in enumerate(trace.prompts):
         for name, tensor in _tensors(prompt).items():
             _write(prompts, f"{i}.{name}", tensor)
+    if trace.guidance is not None:
+        log = group.create_group("guidance")
+        for name, tensor in log_file.log_tensors(trace.guidance).items():
+            _write(log, name, tensor)
     zarr.consolidate_metadata(str(folder), zarr_format=2)
     seal(folder, KIND, _told(trace, shapes))
 
@@ -138,6 +144,7 @@ def _told(trace: Any, shapes: Mapping[Site, Any]) -> dict[str, Any]:
         "steps": [{k: _number(v) for k, v in asdict(s).items()} for s in trace.steps],
         "kept_steps": [s.index for s in trace.kept_steps],
         **({} if trace.samples is None else {"samples": list(trace.samples)}),
+        **({} if trace.guidance is None else {"guidance": log_file.log_told(trace.guidance)}),
         "seeds": [int(seed) for seed in trace.seeds],
         "prompts": [
             {
@@ -178,6 +185,8 @@ def load_trace(path: Path) -> dict[str, Any]:
         {name: stored(f"prompts/{i}.{name}", array).read() for name, array in p["tensors"].items()}
         for i, p in enumerate(told["prompts"])
     ]
+    log = told.get("guidance")
+    shape = {"shape": [len(log["steps"]), len(told["seeds"])], "dtype": "float32"} if log else {}
     latents = stored("all_latents" if "all_latents" in home.arrays else "latents", told["latents"])
     return {
         "acts": {Site(s): stored(variable(s), told["sites"][s]) for s in told["order"]},
@@ -188,6 +197,7 @@ def load_trace(path: Path) -> dict[str, Any]:
         "prompts": tuple(map(_prompt, tensors, told["prompts"])),
         "seeds": tuple(told["seeds"]),
         "latents": latents.read(),
+        "guidance": log and log_file.log_of(log, lambda n: stored(f"guidance/{n}", shape).read(), steps),
         "about": told["about"],
     }
 

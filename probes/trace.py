@@ -53,7 +53,7 @@ class Trace(Mapping[Site, Tensor]):
         account: which interventions and traced sites met which steps and rows; None for loaded traces.
         axes: names of the axes of one sample, at the sites where they are known and were not reduced.
         samples: which samples of the run the rows of the activations are; None is all, in order.
-        guidance: what each part of the guidance added at each step; None for loaded traces.
+        guidance: what each part of the guidance added at each step.
     """
 
     acts: Mapping[Site, Any]

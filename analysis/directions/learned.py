@@ -25,9 +25,8 @@ from ...models.base import Model, Prompt
 from ...models.errors import UsageError
 from ...models.fit import fit
 from ...models.progress import Progress
-from ...models.run.levels import Step
-from ...models.run.sampling import SamplingOptions
 from ...models.site import Site
+from ...probes.directions.moments import Examples, moments, predicted
 from ...probes.directions.token_rows import KINDS, TokenRows
 from ...probes.text_states import encoded
 
@@ -76,38 +75,10 @@ class Learned:
             raise UsageError(f"rate is {self.rate}; a number above 0")
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Texts that belong together, one of each a pair."""
-
-    neutral: Sequence[str]
-    positive: Sequence[str]
-    negative: Sequence[str]
-    subjects: Sequence[str]
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Noised pictures of all trajectories, and what is said of them.
-
-    Args:
-        x: [moment, ...].
-        steps: of each.
-        plain: f of the neutral text, [moment, ...].
-        apart: f of the positive less that of the negative text, [moment, ...].
-        pair: whose each is.
-    """
-
-    x: Tensor
-    steps: tuple[Step, ...]
-    plain: Tensor
-    apart: Tensor
-    pair: tuple[int, ...]
-
-
 def learn(
     model: Model,
     examples: Examples,
+    subjects: Sequence[str],
     how: Learned,
     chosen: Sequence[str],
     *,
@@ -115,28 +86,28 @@ def learn(
 ) -> tuple[dict[Site, Tensor], dict[str, Any]]:
     """Return the learned vectors by site, and what provenance says of the fit."""
     kinds = tuple(k for k in KINDS if k in chosen)
-    read = encoded(model, [*examples.neutral, *examples.positive, *examples.negative])
+    read = encoded(model, examples.texts)
     neutral = [read[t] for t in examples.neutral]
-    moments = seen(model, examples, read, how)
+    of = {"seeds": how.seeds, "space": how.space, "steps": how.sampling_steps, "guidance": how.guidance}
+    drawn = moments(model, examples, read, **of)
     index = [
         TokenRows(kinds, s).index([p])[0] if kinds else torch.full((len(p.embeds),), -1)
-        for p, s in zip(neutral, examples.subjects, strict=True)
+        for p, s in zip(neutral, subjects, strict=True)
     ]
     deltas = _zeros(neutral[0], len(neutral[0].segments) * len(kinds), "pooled" in chosen)
 
     def loss(_: int, source: torch.Generator) -> Tensor:
-        some = torch.randint(len(moments.x), (how.draws,), generator=source).repeat_interleave(how.scales)
+        some = torch.randint(len(drawn.x), (how.draws,), generator=source).repeat_interleave(how.scales)
         low, high = how.scale
         s = low + (high - low) * torch.rand(len(some), generator=source)
-        s = torch.where(torch.rand(len(some), generator=source) < 0.5, -s, s).to(moments.x)
+        s = torch.where(torch.rand(len(some), generator=source) < 0.5, -s, s).to(drawn.x)
         rows = some.tolist()
         prompts = [
-            moved(neutral[moments.pair[i]], index[moments.pair[i]], deltas, float(a))
+            moved(neutral[drawn.pair[i]], index[drawn.pair[i]], deltas, float(a))
             for i, a in zip(rows, s, strict=True)
         ]
-        said = in_space(model, how, moments.x[some], [moments.steps[i] for i in rows], prompts)
-        wanted = moments.plain[some] + s.view(-1, *[1] * (said.ndim - 1)) * moments.apart[some]
-        return (said - wanted).square().mean()
+        said = predicted(model, how.space, drawn.x[some], [drawn.steps[i] for i in rows], prompts)
+        return (said - drawn.wanted(some, s)).square().mean()
 
     adamw = partial(torch.optim.AdamW, lr=how.rate, betas=(0.5, 0.8), weight_decay=0.333)
     fitted = fit(deltas, loss, steps=how.steps, optimizer=adamw, seed=how.seed, progress=progress)
@@ -170,32 +141,3 @@ def moved(prompt: Prompt, index: Tensor, deltas: Mapping[str, Tensor], s: float)
     if "pooled" in deltas and pooled is not None:
         pooled = pooled + (s * deltas["pooled"]).to(pooled)
     return replace(prompt, embeds=embeds, pooled=pooled)
-
-
-@torch.no_grad()
-def seen(model: Model, examples: Examples, read: Mapping[str, Prompt], how: Learned) -> Moments:
-    """Paint the neutral texts, and ask at each step what the three texts of a pair predict."""
-    pairs = [i for i in range(len(examples.neutral)) for _ in how.seeds]
-    texts = [read[examples.neutral[i]] for i in pairs]
-    settings: SamplingOptions = {"steps": how.sampling_steps, "guidance": how.guidance}
-    xs, steps, plain, apart = [], list[Step](), [], []
-    for state in model.sample(texts, seeds=[*how.seeds] * len(examples.neutral), **settings):
-        x, step = state.model_input, state.step
-        at = [step] * len(x)
-        ask = [[read[of[i]] for i in pairs] for of in (examples.positive, examples.negative)]
-        up, down = (in_space(model, how, x, at, prompts) for prompts in ask)
-        xs.append(x)
-        plain.append(in_space(model, how, x, at, texts))
-        apart.append(up - down)
-        steps += at
-    whole = (torch.cat(parts) for parts in (xs, plain, apart))
-    x, f, d = whole
-    return Moments(x, tuple(steps), f, d, tuple(pairs) * (len(steps) // len(pairs)))
-
-
-def in_space(
-    model: Model, how: Learned, x: Tensor, steps: Sequence[Step], prompts: Sequence[Prompt]
-) -> Tensor:
-    """Return what is predicted, as clean latents or as noise."""
-    turned = model.to_x0 if how.space == "x0" else model.to_eps
-    return turned(x, model.denoise(x, steps, prompts), steps)

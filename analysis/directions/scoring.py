@@ -21,6 +21,7 @@ from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.run.sampling import SamplingOptions
 from ...probes.direction import Direction
+from ...probes.directions.moments import check_pairs
 from ...probes.directions.along import Along
 from ...probes.intervene import Intervention
 from ...probes.trace import trace
@@ -28,7 +29,6 @@ from ..intervals import interval
 from ..localisation.bootstrap import quantiles
 from ..metrics import Metric
 from .measuring import Ground, each_subject_or_none, steering
-from .token import check_pairs
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000

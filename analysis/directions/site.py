@@ -19,10 +19,10 @@ from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...probes.direction import Direction
+from ...probes.directions.moments import check_pairs
 from ...probes.trace import trace
 from .jacobian import jacobian_directions
 from .probing import probe
-from .token import check_pairs
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,10 @@ from ...models.progress import Progress
 from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...probes.direction import Direction
+from ...probes.directions.moments import Examples, check_pairs
 from ...probes.directions.token_rows import KINDS, TokenRows
 from ...probes.text_states import encoded
-from .learned import Examples, Learned, learn
+from .learned import Learned, learn
 
 Rows: TypeAlias = Literal["subject", "end", "padding", "pooled"]
 ALL: tuple[Rows, ...] = ("subject", "end", "padding", "pooled")
@@ -84,8 +85,8 @@ def token_direction(
         "method": "contrast" if method == "contrast" else "learned",
     }
     if isinstance(method, Learned):
-        examples = Examples(list(neutral or negative), list(positive), list(negative), subjects)
-        vectors, told = learn(model, examples, method, chosen, progress=progress)
+        examples = Examples(list(neutral or negative), list(positive), list(negative))
+        vectors, told = learn(model, examples, subjects, method, chosen, progress=progress)
     else:
         vectors, told = _contrast(model, positive, negative, subjects, chosen), {}
     kinds = tuple(k for k in KINDS if k in chosen)
@@ -100,24 +101,6 @@ def _chosen(rows: Sequence[Rows] | None, method: object) -> tuple[Rows, ...]:
         raise UsageError(f"rows is {list(rows)}; it holds some of {', '.join(ALL)}")
     default = ALL if method == "contrast" else ALL[:1]
     return tuple(k for k in ALL if k in (default if rows is None else rows))
-
-
-def check_pairs(
-    positive: Sequence[str], negative: Sequence[str], neutral: Sequence[str] | None = None
-) -> None:
-    """Raise ValueError for texts that are no pairs: of one class alone, or of different number."""
-    for name, texts in (("positive", positive), ("negative", negative)):
-        if isinstance(texts, str) or not texts:
-            raise UsageError(f"{name} is {texts!r}; a direction is between two classes: give a list of texts")
-    n = {len(positive), len(negative), *(() if neutral is None else (len(neutral),))}
-    if len(n) > 1:
-        raise UsageError(
-            f"{len(positive)} positive, {len(negative)} negative"
-            + ("" if neutral is None else f", {len(neutral)} neutral")
-            + " texts; they are pairs: give one for each"
-        )
-    if list(positive) == list(negative):
-        raise UsageError(f"positive and negative are the same texts, {positive[0]!r} ..., so nothing differs")
 
 
 def _contrast(

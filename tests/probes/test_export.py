@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
 
+from denoscope.guidance import CFG, Adaptive
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.site import Site
@@ -233,3 +235,13 @@ def test_pictures_of_a_loaded_trace_have_the_size_of_the_run(tmp_path: Path) -> 
     run.save(tmp_path / "trace")
     for opened in (model, model.sized((32, 16)), load(tiny_flux())):
         assert torch.equal(Trace.load(tmp_path / "trace", opened).images, run.images)
+
+
+def test_what_guidance_did_is_kept(tiny: Any, tmp_path: Path) -> None:
+    run = trace(tiny, ["a cat", "a dog"], seeds=[0, 1], steps=3, guidance=Adaptive(CFG(4.0, steps=[0, 1])))
+    run.save(tmp_path / "run.zarr")
+    again = Trace.load(tmp_path / "run.zarr", tiny).guidance
+    assert again is not None and again.steps == run.guidance.steps and again.rows == run.guidance.rows
+    pd.testing.assert_frame_equal(again.to_frame(), run.guidance.to_frame())
+    assert "cosine" in again.numbers
+    torch.testing.assert_close(again.numbers, run.guidance.numbers, rtol=0, atol=0, equal_nan=True)

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from denoscope import trace
 from denoscope.analysis import Learned, cosine_table, random_like, read_delta, token_direction
 from denoscope.analysis.directions import learned
-from denoscope.analysis.directions.learned import Examples, learn, seen
+from denoscope.analysis.directions.learned import learn
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny_families import tiny_sdxl
+from denoscope.probes.directions.moments import Examples, moments
 
 POSITIVE, NEGATIVE = ["a red cat", "the red dog"], ["a blue cat", "the blue dog"]
 SUBJECTS = ["cat", "dog"]
@@ -90,10 +91,10 @@ def test_what_is_no_contrast_is_refused(tiny):
 
 def test_both_spaces_differ_by_the_noise_level(tiny):
     """Exact: x0 = (x - s eps) / a, so that differences of eps weigh by s / a, the published trap."""
-    examples = Examples(["a cat"], ["a red cat"], ["a blue cat"], ["cat"])
+    examples = Examples(["a cat"], ["a red cat"], ["a blue cat"])
     read = dict(zip(texts := ["a cat", "a red cat", "a blue cat"], tiny.encode(texts), strict=True))
-    how = Learned(seeds=[0], sampling_steps=3)
-    x0, eps = (seen(tiny, examples, read, replace(how, space=s)) for s in ("x0", "eps"))
+    how = {"seeds": [0], "steps": 3, "guidance": None}
+    x0, eps = (moments(tiny, examples, read, space=s, **how) for s in ("x0", "eps"))
     for i, step in enumerate(x0.steps):
         torch.testing.assert_close(x0.apart[i], -step.sigma * eps.apart[i], atol=1e-3, rtol=1e-3)
     assert len(x0.x) == 3 and x0.pair == (0, 0, 0)
@@ -113,10 +114,10 @@ def test_a_planted_delta_is_learned(tiny, space, monkeypatch):
     read = {"none": plain, "up": moved(0.5), "down": moved(-0.5)}
     monkeypatch.setattr(learned, "encoded", lambda _, texts: {t: read[t] for t in texts})
     how = Learned(steps=25, draws=3, scales=1, scale=(0.5, 0.5), space=space, seeds=[0], sampling_steps=3)
-    found, _ = learn(tiny, Examples(["none"], ["up"], ["down"], ["cat"]), how, ["subject"])
+    found, _ = learn(tiny, Examples(["none"], ["up"], ["down"]), ["cat"], how, ["subject"])
     (delta,) = found.values()
     assert torch.cosine_similarity(delta[0], v, 0) > 0.8
-    again, _ = learn(tiny, Examples(["none"], ["up"], ["down"], ["cat"]), how, ["subject"])
+    again, _ = learn(tiny, Examples(["none"], ["up"], ["down"]), ["cat"], how, ["subject"])
     assert torch.equal(next(iter(again.values())), delta)  # to the bit
 
 

@@ -1,0 +1,223 @@
+"""Sliders: a change of low rank that moves an attribute, as far as its strength says, learned in a minute.
+
+Gandikota, Materzyńska, Zhou, Torralba, Bau: Concept Sliders: LoRA Adaptors for Precise Control in Diffusion
+Models, ECCV 2024 (arXiv:2311.12092), eq. 6 to 8. With f the prediction, x_t on the way to a picture of a
+neutral text, and W + s B A in place of each of some weights W:
+
+    loss = MSE(f_s(x_t | neutral), f(x_t | neutral) + s (f(x_t | positive) - f(x_t | negative)))
+
+The authors train s = 1 alone and hope for the rest; here s is drawn from both signs at each step, so that
+0.5 and -1 mean what they say. They sample each x_t anew with the slider on; here whole runs of the unedited
+model are kept and drawn from. Their guidance scale of 4 on the difference is ``most``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...models.arguments import check_fields, checked
+from ...models.base import Model, Prompt
+from ...models.errors import NotFoundError, UsageError
+from ...models.fit import fit
+from ...models.progress import Progress
+from ...models.run.levels import Step
+from ...models.site import Site
+from ...probes.directions.moments import Examples, Space, check_pairs, moments, predicted
+from ...probes.text_states import encoded
+from ...probes.trace import expand
+from ..edit import Edit
+from ..lowrank import LowRank
+from ..requests import check_choice
+
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out")
+
+
+@dataclass(frozen=True)
+class SliderFit:
+    """How a slider is learned. Paper: rank 4, rate 2e-4, 1,000 steps, one picture and one strength a step.
+
+    Args:
+        rank: of the change of each weight.
+        steps: of AdamW.
+        rate: its learning rate.
+        draws: noised pictures at each step.
+        most: the largest strength that is learned; those of a step are drawn up to it, of either sign.
+        space: in which the error is measured: "eps", as published, or "x0".
+        seeds: of the runs, each with each neutral text.
+        sampling_steps: of a run.
+        guidance: of a run; None is the model's default.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: for numbers that make no fit.
+    """
+
+    rank: int = 4
+    steps: int = 150
+    rate: float = 5e-3
+    draws: int = 4
+    most: float = 2.0
+    space: Space = "eps"
+    seeds: Sequence[int] = (0, 1)
+    sampling_steps: int = 12
+    guidance: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_choice("space", self.space, ("x0", "eps"))
+        for name in ("rank", "steps", "draws", "sampling_steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; at least 1")
+        for name in ("rate", "most"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} is {getattr(self, name)}; a number above 0")
+        if not self.seeds:
+            raise UsageError("seeds is empty; give one, seeds=[0]")
+
+
+@checked
+def slider(
+    model: Model,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    neutral: Sequence[str] | None = None,
+    *,
+    sites: Sequence[str | Site] | None = None,
+    settings: SliderFit | None = None,
+    progress: Progress | None = None,
+) -> Edit:
+    """Return an Edit that moves pictures from what ``negative`` says towards what ``positive`` says.
+
+    ``0.5 * edit`` moves half as far, ``-1 * edit`` the other way; as a LoRA it goes to others
+    (``editing.export.lora``). The model is not changed.
+
+    Args:
+        model: an opened model that reads text.
+        positive: texts with the attribute, ``"a noto emoji of an old cook"``.
+        negative: the same with its opposite, one for each.
+        neutral: the texts whose pictures are to move, one for each pair; None is ``negative``.
+        sites: whose linear layers are changed, patterns too; None is all projections of the denoiser's
+            attention within the picture, and of its joint attention.
+        settings: of the fit; None is ``SliderFit()``.
+        progress: called with (done, total, what).
+
+    Raises:
+        ValueError: for texts that do not pair, or sites without a linear layer of the denoiser.
+        LookupError: for sites that the model does not have.
+        RuntimeError: if the loss is not finite.
+
+    >>> from denoscope.models.synthetic.tiny import tiny_sd
+    >>> how = SliderFit(rank=1, steps=2, seeds=[0], sampling_steps=2)
+    >>> edit = slider(load(tiny_sd()), ["a red cat"], ["a blue cat"], ["a cat"], settings=how)
+    >>> sorted(edit.to_frame()["rank"].unique().tolist())
+    [1]
+    """
+    how = settings or SliderFit()
+    check_pairs(positive, negative, neutral)
+    examples = Examples(list(neutral or negative), list(positive), list(negative))
+    weights = _weights(model, sites)
+    read = encoded(model, examples.texts)
+    drawn = moments(
+        model,
+        examples,
+        read,
+        seeds=how.seeds,
+        space=how.space,
+        steps=how.sampling_steps,
+        guidance=how.guidance,
+    )
+    factors, asked = _start(weights, how), _Asked(model)
+
+    def loss(_: int, source: torch.Generator) -> Tensor:
+        some = torch.randint(len(drawn.x), (how.draws,), generator=source)
+        s = how.most * (2 * float(torch.rand((), generator=source)) - 1)
+        prompts = [read[examples.neutral[drawn.pair[int(i)]]] for i in some]
+        steps = [drawn.steps[int(i)] for i in some]
+        said = asked.with_weights(_moved(weights, factors, s), how.space, drawn.x[some], steps, prompts)
+        return (said - drawn.wanted(some, torch.full((len(some),), s))).square().mean()
+
+    adamw: Any = partial(torch.optim.AdamW, lr=how.rate)
+    fitted = fit(factors, loss, steps=how.steps, optimizer=adamw, seed=how.seed, progress=progress)
+    note = {
+        "texts": [list(t) for t in zip(examples.neutral, positive, negative, strict=True)],
+        "settings": {**asdict(how), "seeds": list(how.seeds)},
+        "losses": fitted.losses[[0, -1]].tolist(),
+    }
+    return Edit.of(model, {n: _delta(factors, n) for n in weights}, method="slider", **note)
+
+
+class _Asked(nn.Module):
+    """A denoiser that can be asked with other weights in place of its own, for the length of a call."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.part = model.input_site.component
+        self.denoiser = model.components[self.part]
+        self._ask = model
+
+    def forward(self, *asked: Any) -> Tensor:
+        return predicted(self._ask, *asked)
+
+    def with_weights(
+        self,
+        weights: Mapping[str, Tensor],
+        space: Space,
+        x: Tensor,
+        steps: Sequence[Step],
+        prompts: Sequence[Prompt],
+    ) -> Tensor:
+        """Return what is predicted with some weights, by full name, that are not the model's."""
+        own = {f"denoiser.{name.removeprefix(f'{self.part}.')}": w for name, w in weights.items()}
+        found: Tensor = functional_call(self, own, (space, x, steps, prompts))
+        return found
+
+
+def _weights(model: Model, sites: Sequence[str | Site] | None) -> dict[str, Tensor]:
+    part = model.input_site.component
+    patterns = sites if sites is not None else _usual(model, part)
+    some = dict.fromkeys(s for pattern in patterns for s in expand(model, pattern))
+    named = [n for s in some if s.component == part for n in model.weights(s)]
+    found = {n: model.parameter(n).detach() for n in dict.fromkeys(named)}
+    found = {n: w for n, w in found.items() if w.ndim == 2}
+    if not found:
+        raise UsageError(
+            f"sites {[str(p) for p in patterns]} have no linear layer of the {part}; choose some of "
+            f"model.sites('{part}/*/self_attn.out')"
+        )
+    return found
+
+
+def _usual(model: Model, part: str) -> list[Site]:
+    kinds = [f"{a}.{p}" for a in ("self_attn", "joint_attn") for p in PROJECTIONS]
+    found = [s for s in model.places() if s.component == part and s.kind in kinds]
+    if not found:
+        raise NotFoundError(f"the {part} of {model.name} has no attention; name the sites: sites=[...]")
+    return found
+
+
+def _start(weights: Mapping[str, Tensor], how: SliderFit) -> dict[str, Tensor]:
+    """Both factors of each weight; as for a LoRA, the one is drawn and the other 0."""
+    source, found = torch.Generator().manual_seed(how.seed), {}
+    for name, w in weights.items():
+        drawn = torch.randn(how.rank, w.shape[1], generator=source) / math.sqrt(w.shape[1])
+        found[f"{name}/right"] = drawn.to(w.device).requires_grad_()
+        found[f"{name}/left"] = torch.zeros(w.shape[0], how.rank, device=w.device).requires_grad_()
+    return found
+
+
+def _moved(weights: Mapping[str, Tensor], factors: Mapping[str, Tensor], s: float) -> dict[str, Tensor]:
+    return {n: w + (s * factors[f"{n}/left"] @ factors[f"{n}/right"]).to(w.dtype) for n, w in weights.items()}
+
+
+def _delta(factors: Mapping[str, Tensor], name: str) -> LowRank | Tensor:
+    left, right = (factors[f"{name}/{side}"].detach().cpu() for side in ("left", "right"))
+    return LowRank(left, right).compact()
