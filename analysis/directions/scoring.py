@@ -21,8 +21,8 @@ from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.run.sampling import SamplingOptions
 from ...probes.direction import Direction
-from ...probes.directions.moments import check_pairs
 from ...probes.directions.along import Along
+from ...probes.directions.moments import check_pairs
 from ...probes.intervene import Intervention
 from ...probes.trace import trace
 from ..intervals import interval

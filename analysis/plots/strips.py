@@ -96,16 +96,19 @@ def before_after(before: Pictures, after: Pictures, names: Sequence[str] | None 
     return with_table(figure, ("picture", "mean change of a pixel, 0 to 1"), zip(names, moved, strict=True))
 
 
-def picture_grid(pictures: Pictures, names: Sequence[str] | None = None) -> go.Figure:
-    """Pictures in a grid, four in a row, each with its prompt and seed.
+def picture_grid(
+    pictures: Pictures, names: Sequence[str] | None = None, *, across: int = _ACROSS
+) -> go.Figure:
+    """Pictures in a grid, each with its prompt and seed.
 
     Args:
         pictures: a Trace, WordMaps, or pictures [sample, y, x, channel].
         names: what each is; None is what a run knows of them.
+        across: how many stand in a row, at most.
     """
     names = captions_of(pictures) if names is None else names
     shown = pictures_of(pictures)
-    across = min(_ACROSS, len(shown))
+    across = min(across, len(shown))
     titles = [name if len(name) <= 34 else f"{name[:33]}…" for name in names]
     figure = panels(-(-len(shown) // across), across, titles, size=shown.shape[1:3])
     figure.update_annotations(font={"size": 11})

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import pandas as pd
 import torch
+import xarray as xr
 
 from ..analysis.intervals import interval
 from ..analysis.stored import Stored
 from ..models.arguments import checked
+from ..models.drawn import Figure, figure
 from ..models.errors import StateError
 from ..models.html import panel, pictures, table
 from ..models.store.disk import write_bytes
@@ -20,6 +22,7 @@ from .page import render, shown
 MOVED = "moved"
 """How far the latents moved from the plain ones: root mean square."""
 OVER = ("prompt", "seed")
+SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,14 @@ class Steered(Stored):
         values = self.data["values"]
         frame = interval(values, OVER, level).to_dataframe().reset_index()
         return frame[["strength", "metric", "mean", "low", "high"]]
+
+    def plot(self) -> Figure:
+        """Return a figure of the pictures, a row for each of the first four: strength by strength."""
+        rows = self.data["pictures"].stack(sample=OVER).transpose("sample", "strength", ...)[:SHOWN]
+        names = [f"{s:+g}" if s else "plain" for s in rows["strength"].values]
+        over = ("sample", "y", "x", "channel")
+        shown = xr.DataArray(rows.values.reshape(-1, *rows.shape[2:]), dims=over)
+        return figure("picture_grid", shown, names * len(rows), across=len(names))
 
     @checked
     def page(self, path: str | Path, *, command: str = "") -> Path:

@@ -14,7 +14,7 @@ model are kept and drawn from. Their guidance scale of 4 on the difference is ``
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -25,15 +25,16 @@ from torch.func import functional_call
 
 from ...models.arguments import check_fields, checked
 from ...models.base import Model, Prompt
-from ...models.errors import NotFoundError, UsageError
+from ...models.errors import NotFoundError, StateError, UsageError
 from ...models.fit import fit
 from ...models.progress import Progress
 from ...models.run.levels import Step
 from ...models.site import Site
-from ...probes.directions.moments import Examples, Space, check_pairs, moments, predicted
+from ...probes.directions.moments import Examples, Moments, Space, check_pairs, moments, predicted
 from ...probes.text_states import encoded
 from ...probes.trace import expand
 from ..edit import Edit
+from ..layers import weight_name
 from ..lowrank import LowRank
 from ..requests import check_choice
 
@@ -98,7 +99,8 @@ def slider(
     """Return an Edit that moves pictures from what ``negative`` says towards what ``positive`` says.
 
     ``0.5 * edit`` moves half as far, ``-1 * edit`` the other way; as a LoRA it goes to others
-    (``editing.export.lora``). The model is not changed.
+    (``editing.export.lora``). Its note tells which share of the change was ``missed`` at strengths 1 and -1,
+    on the runs that it was learned from. The model is not changed.
 
     Args:
         model: an opened model that reads text.
@@ -113,7 +115,7 @@ def slider(
     Raises:
         ValueError: for texts that do not pair, or sites without a linear layer of the denoiser.
         LookupError: for sites that the model does not have.
-        RuntimeError: if the loss is not finite.
+        RuntimeError: if the loss is not finite, or the fit ends further off than it began.
 
     >>> from denoscope.models.synthetic.tiny import tiny_sd
     >>> how = SliderFit(rank=1, steps=2, seeds=[0], sampling_steps=2)
@@ -135,27 +137,47 @@ def slider(
         steps=how.sampling_steps,
         guidance=how.guidance,
     )
-    factors, asked = _start(weights, how), _Asked(model)
+    if not drawn.apart.any():
+        raise UsageError(
+            f"{model.name} makes the same of {positive[0]!r} and {negative[0]!r}: nothing to learn"
+        )
+    factors, asked = _start(weights, how), Asked(model)
 
-    def loss(_: int, source: torch.Generator) -> Tensor:
-        some = torch.randint(len(drawn.x), (how.draws,), generator=source)
-        s = how.most * (2 * float(torch.rand((), generator=source)) - 1)
+    def error(some: Tensor, s: float) -> Tensor:
         prompts = [read[examples.neutral[drawn.pair[int(i)]]] for i in some]
         steps = [drawn.steps[int(i)] for i in some]
         said = asked.with_weights(_moved(weights, factors, s), how.space, drawn.x[some], steps, prompts)
         return (said - drawn.wanted(some, torch.full((len(some),), s))).square().mean()
 
+    def loss(_: int, source: torch.Generator) -> Tensor:
+        some = torch.randint(len(drawn.x), (how.draws,), generator=source)
+        return error(some, how.most * (2 * float(torch.rand((), generator=source)) - 1))
+
     adamw: Any = partial(torch.optim.AdamW, lr=how.rate)
-    fitted = fit(factors, loss, steps=how.steps, optimizer=adamw, seed=how.seed, progress=progress)
+    fit(factors, loss, steps=how.steps, optimizer=adamw, seed=how.seed, progress=progress)
     note = {
         "texts": [list(t) for t in zip(examples.neutral, positive, negative, strict=True)],
         "settings": {**asdict(how), "seeds": list(how.seeds)},
-        "losses": fitted.losses[[0, -1]].tolist(),
+        "missed": _missed(drawn, error, how),
     }
     return Edit.of(model, {n: _delta(factors, n) for n in weights}, method="slider", **note)
 
 
-class _Asked(nn.Module):
+def _missed(drawn: Moments, error: Callable[[Tensor, float], Tensor], how: SliderFit) -> float:
+    """Which share of what was asked for is missed at strengths 1 and -1; without a slider it is 1."""
+    blocks = torch.arange(len(drawn.x)).split(how.draws)
+    with torch.no_grad():
+        squares = [len(b) * float(error(b, s)) for b in blocks for s in (1.0, -1.0)]
+    share = sum(squares) / (2 * len(drawn.x) * float(drawn.apart.square().mean()))
+    if not share < 1:
+        raise StateError(
+            f"the slider misses {share:.0%} of the change that it was asked for, and none would miss 100%: "
+            f"the fit went astray; lower its rate: SliderFit(rate={how.rate / 4:g})"
+        )
+    return share
+
+
+class Asked(nn.Module):
     """A denoiser that can be asked with other weights in place of its own, for the length of a call."""
 
     def __init__(self, model: Model) -> None:
@@ -165,6 +187,7 @@ class _Asked(nn.Module):
         self._ask = model
 
     def forward(self, *asked: Any) -> Tensor:
+        """As ``predicted``; ``functional_call`` puts the other weights in place for as long."""
         return predicted(self._ask, *asked)
 
     def with_weights(
@@ -185,9 +208,8 @@ def _weights(model: Model, sites: Sequence[str | Site] | None) -> dict[str, Tens
     part = model.input_site.component
     patterns = sites if sites is not None else _usual(model, part)
     some = dict.fromkeys(s for pattern in patterns for s in expand(model, pattern))
-    named = [n for s in some if s.component == part for n in model.weights(s)]
-    found = {n: model.parameter(n).detach() for n in dict.fromkeys(named)}
-    found = {n: w for n, w in found.items() if w.ndim == 2}
+    linear = [s for s in some if s.component == part and isinstance(model.module(s), nn.Linear)]
+    found = {weight_name(model, s): model.parameter(weight_name(model, s)).detach() for s in linear}
     if not found:
         raise UsageError(
             f"sites {[str(p) for p in patterns]} have no linear layer of the {part}; choose some of "

@@ -74,7 +74,7 @@ class Attributes(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judge(Labelled):
     """Says how well pictures fit texts, and what they show.
 
@@ -87,6 +87,10 @@ class Judge(Labelled):
     image_tower: ImageTower
     classifier: Attributes
     vocabulary: dict[str, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        known = ", ".join(f"{len(labels)} of {name}" for name, labels in self.vocabulary.items())
+        return f"Judge(embedded; labels: {known})"
 
     @cached_property
     def about(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Noised pictures of texts, and what the denoiser makes of them beside two other texts: what is learned from.
+"""Noised pictures of texts, and what is asked for of them: what directions and sliders are learned from.
 
-With f the prediction, x_t on the way to a picture of a neutral text, and s of either sign, what is asked for is
+With f the prediction, x_t on the way to a picture of a neutral text, and s of either sign, it is
 
     y = f(x_t | neutral) + s (f(x_t | positive) - f(x_t | negative))
 
