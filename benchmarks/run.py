@@ -23,6 +23,7 @@ import decoding
 import guidance
 import information
 import pages
+import steering
 import studies
 import sweeping
 import text_solves
@@ -46,6 +47,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "classes": classification.measure,
     "information": information.measure,
     "guidance": lambda: guidance.measure(rounds=5),
+    "steering": lambda: steering.measure(rounds=3),
 }
 HEADER = ("what", "against", "measured", "target", "met", "how much")
 
