@@ -538,6 +538,13 @@ class World:
                 "model": model, "wanted": {"dog": {"cat": 0.5}}, "label": lambda x: ["dog"] * len(x),
                 "seeds": [0], "prompts": ["a {}"], "rounds": 2, "rate": 1.0, "tolerance": 0.05,
                 "keep": ["a"], "weights": [SITE], "settings": FEW, "batch": 2, "progress": None, "steps": 1}),
+            "SliderFit": (editing.SliderFit, {
+                "rank": 1, "steps": 1, "rate": 0.01, "draws": 1, "most": 1.0, "space": "x0", "seeds": [0],
+                "sampling_steps": 1, "guidance": 2.0, "seed": 1}),
+            "slider": (editing.slider, {
+                "model": model, "positive": ["a red cat"], "negative": ["a blue cat"], "neutral": ["a cat"],
+                "sites": [SITE], "settings": editing.SliderFit(steps=1, seeds=[0], sampling_steps=1),
+                "progress": None}),
             "freeze": (editing.freeze, {"model": model, "interventions": [steering]}),
             "explain": (editing.explain, {"edit": own, "model": model}),
             "crosstalk": (editing.crosstalk, {

@@ -9,7 +9,12 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.py"))
-FIGURES = {"01_first_look.py": 4, "02_edit_three_ways.py": 4, "03_what_each_word_does.py": 4}
+FIGURES = {
+    "01_first_look.py": 4,
+    "02_edit_three_ways.py": 4,
+    "03_what_each_word_does.py": 4,
+    "04_a_direction.py": 3,
+}
 
 
 def test_there_are_notebooks():
