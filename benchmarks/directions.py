@@ -1,10 +1,10 @@
 """What directions of attributes do on ``emoji``: ``python benchmarks/directions.py``.
 
 Skin tone, gender, style and colour: whether the judge's log odds follow the strength, and how far one unit
-of it goes, beside prompt words, an edit of weights, and random directions of equal length; whether the other
-of two subjects stays; and what directions at one site detect and steer, method by method. Writes the tables
-of docs/directions.md. Each evaluation is kept in --output under a hash of the weights: a run that was stopped
-goes on. Some 35 minutes of one core.
+of it goes, beside prompt words, an edit of weights, a slider, and random directions of equal length; whether
+the subject and the picture stay, and the other of two subjects; and what directions at one site detect and
+steer, method by method. Writes the tables of docs/directions.md. Each evaluation is kept in --output under a
+hash of the weights: a run that was stopped goes on. Some 40 minutes of one core.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from denoscope.analysis import (
     token_direction,
 )
 from denoscope.analysis.metrics import Metric, Outcome, by_prompt, judge_log_odds, judge_probability
-from denoscope.editing import uce
+from denoscope.editing import Edit, SliderFit, slider, uce
 from denoscope.models.judges import load_judge
 from denoscope.models.store.disk import write_bytes
 from denoscope.models.store.fingerprint import fingerprint
@@ -82,6 +82,23 @@ class Attribute:
         pairs = zip(self.plain(subjects), subjects, strict=True)
         return by_prompt({t: kind(judge, self.attribute, self.label.format(s)) for t, s in pairs})
 
+    def metrics(self, subjects: Sequence[str]) -> dict[str, Metric]:
+        """The attribute twice, and what is to stay: how alike the picture is, and the subject, if known."""
+        judge, pairs = load_judge("emoji"), list(zip(self.plain(subjects), subjects, strict=True))
+        found = {"odds": self.metric(subjects, odds=True), "share": self.metric(subjects, odds=False)}
+        found["alike"] = alike
+        if set(subjects) <= set(judge.labels("concept")):
+            seen = {t: judge_probability(judge, "concept", s) for t, s in pairs}
+            found["subject"] = by_prompt(seen)
+        return found
+
+
+def alike(outcome: Outcome) -> Tensor:
+    """CLIP cosine of each picture with the plain one."""
+    assert outcome.clean is not None
+    judge = load_judge("emoji")
+    return judge.similarity(outcome.images, outcome.decode(outcome.clean)).diagonal()
+
 
 PLAIN = "a noto emoji of a {}"
 ATTRIBUTES: Mapping[str, Attribute] = {
@@ -106,6 +123,7 @@ class Sizes:
     steps: int
     strengths: tuple[float, ...]
     fit: int
+    slider: SliderFit
     attributes: tuple[str, ...]
 
     @property
@@ -114,8 +132,9 @@ class Sizes:
         return {"seeds": list(range(100, 100 + self.seeds)), "steps": self.steps}
 
 
-FULL = Sizes(6, 4, 12, (-1.0, -0.5, 0.5, 1.0), 120, tuple(ATTRIBUTES))
-SMALL = Sizes(2, 1, 6, (1.0,), 4, ("woman", "dark skin"))
+FULL = Sizes(6, 4, 12, (-1.0, -0.5, 0.5, 1.0), 120, SliderFit(), tuple(ATTRIBUTES))
+BRIEF = SliderFit(rank=1, steps=2, seeds=[0], sampling_steps=2)
+SMALL = Sizes(2, 1, 6, (1.0,), 4, BRIEF, ("woman", "dark skin"))
 
 
 def directions(model: denoscope.Model, a: Attribute, sizes: Sizes, folder: Path) -> dict[str, Direction]:
@@ -150,11 +169,12 @@ def evaluated(model: denoscope.Model, name: str, sizes: Sizes, folder: Path) -> 
             beside: dict[str, object] = {"words": words}
             if way == "noun":
                 beside["edit"] = uce(model, requests(a, subjects))
+                beside["slider"] = slid(model, name, sizes, folder)
             evaluate_direction(
                 model,
                 direction,
                 plain,
-                metrics={"odds": a.metric(subjects, odds=True), "share": a.metric(subjects, odds=False)},
+                metrics=a.metrics(subjects),
                 subject=subjects,
                 strengths=sizes.strengths,
                 beside=beside,  # type: ignore[arg-type]
@@ -162,6 +182,15 @@ def evaluated(model: denoscope.Model, name: str, sizes: Sizes, folder: Path) -> 
             ).save(path)
         found[way] = Steering.load(path)
     return found
+
+
+def slid(model: denoscope.Model, name: str, sizes: Sizes, folder: Path) -> Edit:
+    """The slider of an attribute, which is kept; learned on the first four subjects."""
+    path, a = folder / f"{name}-slider.safetensors", ATTRIBUTES[name]
+    if not path.exists():
+        some = list(a.known)[:4]
+        slider(model, *a.texts(some), a.plain(some), settings=sizes.slider).save(path)
+    return Edit.load(path)
 
 
 def requests(a: Attribute, subjects: Sequence[str]) -> dict[str, str]:
@@ -194,7 +223,10 @@ def monotone(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
                     f"{other['effect']:.2f}",
                     bounds(at["direction", 0.0]),
                     bounds(at["direction", max(sizes.strengths)]),
-                    *(bounds(beside.loc[w]) if w in beside.index else "" for w in ("words", "edit")),
+                    *(
+                        bounds(beside.loc[w]) if w in beside.index else ""
+                        for w in ("words", "edit", "slider")
+                    ),
                 )
             )
     header = (
@@ -207,8 +239,25 @@ def monotone(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
         "at 1",
         "words",
         "edit",
+        "slider",
     )
     return table(header, rows)
+
+
+def kept(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
+    """What each way changes beside the attribute: whether the subject is still seen, how alike pictures are."""
+    rows = []
+    for name in sizes.attributes:
+        for way, found in evaluated(model, name, sizes, folder).items():
+            changes = found.changes(1.0).set_index(["way", "metric"])
+            ways = ["direction", *(("words", "edit", "slider", "random 0") if way == "noun" else ())]
+            for w in ways:
+                cells = [
+                    bounds(changes.loc[w, m]) if (w, m) in changes.index else ""
+                    for m in ("odds", "subject", "alike")
+                ]
+                rows.append((name, way if w == "direction" else w, *cells))
+    return table(("attribute", "way", "logits", "subject seen", "alike"), rows)
 
 
 def side(which: str) -> Metric:
@@ -298,6 +347,7 @@ def main() -> None:
     folder = options.output / f"directions-{fingerprint(model)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     write(PAGE, "monotone", monotone(model, FULL, folder))
+    write(PAGE, "kept", kept(model, FULL, folder))
     write(PAGE, "subjects", subjects(model, FULL, folder))
     write(PAGE, "detected", detected(model, FULL, folder))
 
