@@ -245,7 +245,7 @@ def monotone(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
 
 
 def kept(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
-    """What each way changes beside the attribute: whether the subject is still seen, how alike pictures are."""
+    """What each way changes beside the attribute: whether the subject is seen, how alike pictures are."""
     rows = []
     for name in sizes.attributes:
         for way, found in evaluated(model, name, sizes, folder).items():
