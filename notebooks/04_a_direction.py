@@ -43,7 +43,8 @@ SEEDS, STEPS = ([0], 4) if QUICK else ([0, 1, 2], 12)
 model, judge = denoscope.load("emoji"), load_judge("emoji")
 WOMEN = ["a noto emoji of a woman cook", "a noto emoji of a woman judge"]
 MEN = ["a noto emoji of a man cook", "a noto emoji of a man judge"]
-OTHERS = {"a noto emoji of a man farmer": "farmer", "a noto emoji of a man singer": "singer"}
+HELD_OUT = ["farmer", "singer"] if QUICK else ["farmer", "singer", "pilot", "teacher"]
+OTHERS = {f"a noto emoji of a man {job}": job for job in HELD_OUT}
 woman = judge_log_odds(judge, "gender", "woman")
 
 # %% [markdown]
@@ -114,7 +115,7 @@ table
 # %% [markdown]
 # ## Together
 # Directions are values: they are added, scaled, and projected out of each other. A second one, for dark skin,
-# at the same site:
+# at the same site; what each does, the judge says below.
 
 # %%
 best = found[table.index[0]]
@@ -137,8 +138,19 @@ after = {
     name: denoscope.trace(model, prompts, seeds=seeds, steps=STEPS, interventions=[steer])
     for name, steer in steps.items()
 }
-pictures = torch.cat([plain.images, *(run.images for run in after.values())])
-plots.picture_grid(pictures, [f"{name}: {o}" for name in ("plain", *after) for o in OTHERS.values()])
+runs = {"plain": plain, **after}
+pictures = torch.cat([run.images for run in runs.values()])
+names = [f"{name}: {job}" for name in runs for job in HELD_OUT]
+plots.picture_grid(pictures, names, across=len(HELD_OUT))
+
+# %%
+asked = {"woman": ("gender", "woman"), "dark skin": ("skin", "dark")}
+pd.DataFrame(
+    {
+        label: {name: float(judge.probability(run.images, *what).mean()) for name, run in runs.items()}
+        for label, what in asked.items()
+    }
+)
 
 # %% [markdown]
 # ## For good
