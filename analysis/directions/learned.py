@@ -88,7 +88,12 @@ def learn(
     kinds = tuple(k for k in KINDS if k in chosen)
     read = encoded(model, examples.texts)
     neutral = [read[t] for t in examples.neutral]
-    of = {"seeds": how.seeds, "space": how.space, "steps": how.sampling_steps, "guidance": how.guidance}
+    of: dict[str, Any] = {
+        "seeds": how.seeds,
+        "space": how.space,
+        "steps": how.sampling_steps,
+        "guidance": how.guidance,
+    }
     drawn = moments(model, examples, read, **of)
     index = [
         TokenRows(kinds, s).index([p])[0] if kinds else torch.full((len(p.embeds),), -1)
