@@ -84,19 +84,25 @@ def patch(
     def fn(x: Tensor, context: CallContext) -> Tensor:
         return _fitting(site, at(context.step), x)
 
-    chosen = {
-        "tokens": None if tokens is None else list(tokens),
-        "heads": None if heads is None else list(heads),
+    some = {
+        name: None if part is None else list(part) for name, part in (("tokens", tokens), ("heads", heads))
     }
-    spec = Spec("patch", {**kept, **chosen})
+    return partly(Intervention(site, fn, when, Spec("patch", {**kept, **some})), tokens, heads)
+
+
+def partly(
+    change: Intervention, tokens: Sequence[int] | None = None, heads: Sequence[int] | None = None
+) -> Intervention:
+    """Return what changes these tokens or heads of a site alone; None is all. The spec has to say so."""
     if tokens is None and heads is None:
-        return Intervention(site, fn, when, spec)
-    return _PartialPatch(site, fn, when, spec, chosen["tokens"], chosen["heads"])
+        return change
+    own = (change.site, change.fn, change.when, change.spec)
+    return _PartialChange(*own, *(None if some is None else list(some) for some in (tokens, heads)))
 
 
 @dataclass(frozen=True)
-class _PartialPatch(Intervention):
-    """A patch of some tokens or heads; which axes they are is asked of the model that it acts in."""
+class _PartialChange(Intervention):
+    """A change of some tokens or heads; which axes they are is asked of the model that it acts in."""
 
     tokens: list[int] | None = field(default=None, compare=False)
     heads: list[int] | None = field(default=None, compare=False)

@@ -12,11 +12,10 @@ import torch
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
+from ...models.guidance.cfg import CFG
 from ...models.guidance.value import Guidance
-from ...models.run.context import When
 from ...models.run.sampling import Sampling
 from ...probes.sweep.partition import ChangedBatch, PlainBatch, key_of, partition
-from ...probes.trace import trace
 from .denoiser_tracing import denoiser_tracing, trace_denoiser
 from .result import Mediation
 from .text_tracing import text_tracing, trace_text
@@ -68,7 +67,7 @@ class StudyPlan:
 def plan_study(function: Callable[P, Mediation], *args: P.args, **kwargs: P.kwargs) -> StudyPlan:
     """Count what a call of ``trace_denoiser`` or ``trace_text`` will take.
 
-    Texts are encoded, and the kept activations measured in a run of one step; nothing else is run.
+    Texts are encoded, and the denoiser is called once, to see how large its activations are.
 
     Args:
         function: ``trace_denoiser`` or ``trace_text``.
@@ -111,23 +110,17 @@ def planned(tracing: Tracing) -> StudyPlan:
         units=len(of.clean) * len(seeds),
         runs=runs * len(seeds),
         rows=rows * len(seeds),
-        exact=type(guidance).active is Guidance.active,
+        exact=_all_branches(guidance),
         reference_rows=tracing.reference_rows,
         samples=most,
-        kept=_kept(tracing),
+        kept=tracing.kept,
     )  # fmt: skip
 
 
-def _kept(tracing: Tracing) -> int:
-    if not tracing.keeps:
-        return 0
-    of = tracing.experiment
-    one = trace(
-        of.model, [of.clean[0]], seeds=[0], sites=tracing.keeps, when=When([0]), steps=1,
-        guidance=of.settings["guidance"],
-    )  # fmt: skip
-    runs = 1 + (of.corruption.draws if tracing.direct else 0)
-    return one.nbytes * tracing.kept_steps * runs
+def _all_branches(guidance: Guidance) -> bool:
+    """Whether every branch is computed at every step."""
+    everywhere = isinstance(guidance, CFG) and guidance.steps is None
+    return everywhere or type(guidance).active is Guidance.active
 
 
 @checked

@@ -82,33 +82,32 @@ class SweepExecutor:
             if moment.index in moments[key]:
                 self.starts[key, moment.index] = moment.rows([i])
 
-    def _start(self, run: SweepRun) -> SamplerState:
+    def _start(self, plain: SweepRun, batch: ChangedBatch) -> SamplerState:
         """Return where a run starts, with the plain run's outputs of the branches that stay as they are."""
-        start = self.starts.get((key_of(SweepRun(run.prompt, run.seed)), run.start))
+        start = self.starts.get((key_of(plain), batch.start))
         if start is None:
-            return self.model.start([run.seed], Sampling(**self.settings))
-        touched = {i.when.branch for i in run.interventions}
-        spared = () if None in touched else set(start.known) - touched
-        return replace(start, known={b: start.known[b] for b in self.branches if b in spared})
+            return self.model.start([plain.seed], Sampling(**self.settings))
+        return replace(start, known={b: x for b, x in start.known.items() if b in batch.known})
 
     def _changed(self, batch: ChangedBatch) -> tuple[Tensor, int]:
         for plain in batch.after:
             if plain not in self.made:  # it was kept, but not the moments in it
                 self._plain(plain)
-        prompts: list[str | Prompt] = []
-        seeds: list[int] = []
-        starts: list[SamplerState] = []
+        prompts: list[str | Prompt] = [run.prompt for run in batch.beside]
+        seeds: list[int] = [run.seed for run in batch.beside]
+        starts: list[SamplerState] = [self._start(run, batch) for run in batch.beside]
         interventions: list[Intervention] = []
         firsts: list[int] = []
         for run in batch.runs.values():
-            first, size = len(prompts), 1 + len(run.companions)
+            first, size = len(prompts), 1 + len(run.own)
             firsts.append(first)
-            prompts += [run.prompt, *run.companions]
+            prompts += [run.prompt, *run.own]
             seeds += [run.seed] * size
+            rows = [*range(first, first + size), *range(len(run.beside))]
             for i in run.interventions:
-                own = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
-                interventions.append(replace(i, when=replace(i.when, rows=own)))
-            starts += [self._start(run)] * size
+                its = tuple(rows if i.when.rows is None else (rows[r] for r in i.when.rows))
+                interventions.append(replace(i, when=replace(i.when, rows=its)))
+            starts += [self._start(run.plain, batch)] * size
         states = self._sample(prompts, seeds, SamplerState.join(starts), interventions)
         state, rows = _last(states)
         return state.latents[firsts], rows

@@ -90,7 +90,8 @@ class Keeper:
                     f"Intervention(site, fn, when, spec=Spec({name!r}, {{'factor': 2.0}})). "
                     "Or leave out store"
                 )
-        return {"reads": reads, "seed": run.seed, "does": [list(i.key) for i in run.interventions]}
+        shared = {"shared": True} if run.shared else {}
+        return {"reads": reads, "seed": run.seed, "does": [list(i.key) for i in run.interventions], **shared}
 
     def _read(self, prompt: str | Prompt) -> Any:
         if isinstance(prompt, str):

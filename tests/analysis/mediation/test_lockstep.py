@@ -1,0 +1,105 @@
+"""The clean run in lock-step: the numbers of the stored way, chosen by itself, and nothing kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import denoscope
+from denoscope.analysis import Noise, plan_study, trace_denoiser
+from denoscope.analysis.metrics import Outcome, latent_distance
+from denoscope.models.store.studies import read_studies
+from denoscope.models.synthetic.tiny import tiny_sd
+from denoscope.probes.intervene import Intervention, patch
+from denoscope.probes.sweep.sweeping import SweepRun, sweep
+from denoscope.probes.trace import trace
+
+CROSS, MID = "unet/up.0.attn.0.0/cross_attn.out", "unet/mid.attn.0.0/mlp.out"
+WAYS: dict[str, dict[str, Any]] = {
+    "all steps": {"sites": [CROSS, MID], "seeds": [0, 1]},
+    "windows": {"sites": [CROSS, MID], "windows": [[1], [2], [0, 1]]},
+    "direct": {"sites": [CROSS], "windows": [[0], [2]], "direct": True, "batch": 16},
+    "heads": {"sites": "unet/mid.attn.0.0/cross_attn.z", "heads": [0, (0, 1)], "batch": 1},
+    "tokens": {"sites": "unet/in/text", "tokens": [3, (1, 2)]},
+    "neighbours": {"sites": "unet/**/cross_attn.out", "neighbours": 3, "guidance": 1.0},
+}
+
+
+def number(outcome: Outcome) -> torch.Tensor:
+    return outcome.latents.flatten(1)[:, 3]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    """In double precision, where batches of other sizes round far below any effect."""
+    return denoscope.load(tiny_sd().to(torch.float64))
+
+
+def traced(model: Any, **more: Any) -> Any:
+    how: dict[str, Any] = {"seeds": [0], "metric": number, "steps": 3, "batch": 4, "guidance": 3.0}
+    return trace_denoiser(model, ["a red cat"], "cat", corruption=Noise(draws=2), **{**how, **more})
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_it_gives_the_numbers_of_the_stored_way(model: Any, name: str) -> None:
+    stored, beside = traced(model, **WAYS[name]), traced(model, **WAYS[name], memory=0)
+    assert set(stored.data) == set(beside.data)
+    for kind in stored.data:
+        np.testing.assert_allclose(beside.data[kind], stored.data[kind], rtol=0, atol=1e-11)
+    assert float(abs(stored.data["restored"] - stored.data["corrupted"]).max()) > 1e-6
+    assert "clean_run" not in stored.data.attrs and beside.data.attrs["clean_run"] == "in lock-step"
+
+
+def test_it_is_chosen_where_storing_would_exceed_the_memory(tiny: Any, caplog: Any, monkeypatch: Any) -> None:
+    call = {"seeds": [0], "metric": number, "sites": [CROSS, MID], "steps": 3, "guidance": 3.0}
+    kept = trace(tiny, ["a red cat"], seeds=[0], sites=[CROSS, MID], steps=3).nbytes
+    few = plan_study(trace_denoiser, tiny, ["a red cat"], "cat", **call, memory=kept)
+    assert few.kept == kept and not caplog.records
+    with caplog.at_level(logging.WARNING):
+        plan = plan_study(trace_denoiser, tiny, ["a red cat"], "cat", **call, memory=kept - 1)
+        monkeypatch.setattr("denoscope.analysis.mediation.restoring.trace", None)  # nothing is kept
+        found = trace_denoiser(tiny, ["a red cat"], "cat", **call, memory=kept - 1)
+    assert plan.kept == 0 and plan.rows == found.rows and plan.exact
+    assert "memory=0.00" in caplog.text and "lock-step, as one more row of each batch" in caplog.text
+    with pytest.raises(ValueError, match="memory is -1; it is a number of bytes"):
+        trace_denoiser(tiny, ["a red cat"], "cat", **call, memory=-1)
+
+
+def test_one_row_goes_beside_all_runs_of_a_batch(tiny: Any) -> None:
+    """15 restored runs of 3 guided steps in one batch of 16; clean and corrupted ones in another."""
+    sites = [str(s) for s in tiny.sites("unet/**/*_attn.out")][:5]
+    found = trace_denoiser(tiny, ["a red cat"], "cat", seeds=[0], metric=number, sites=sites, steps=3,
+                           corruption=Noise(draws=3), memory=0, guidance=3.0)  # fmt: skip
+    assert found.rows == 4 * 6 + 16 * (6 - 1)  # unconditional outputs of the first step are known
+
+
+def test_a_companion_that_is_shared_starts_from_its_own_run(tiny: Any) -> None:
+    """Late windows: it is at its own latents there, not at those of the run beside it."""
+    seen: list[torch.Tensor] = []
+
+    def look(x: torch.Tensor, _: Any) -> None:
+        seen.append(x.clone())
+
+    late = denoscope.When([2])
+    runs = [
+        SweepRun("a cat", seed, (Intervention(MID, look, late),), ("a dog",), shared=True) for seed in (0, 1)
+    ]
+    assert len({run.beside[0].seed for run in runs}) == 2
+    sweep(tiny, runs, steps=3, guidance=3.0)
+    values = trace(tiny, ["a cat", "a dog"] * 2, seeds=[0, 0, 1, 1], sites=MID, steps=3, guidance=3.0)
+    torch.testing.assert_close(torch.cat(seen), values.at(MID, 2), atol=1e-5, rtol=0)
+    own = sweep(tiny, [SweepRun("a cat", 0, (patch(MID, values[MID][:, 1:2], late),))], steps=3, guidance=3.0)
+    assert not torch.equal(own.latents[0], values.latents[0])
+
+
+def test_a_store_keeps_it_apart_from_the_stored_way(tiny: Any, tmp_path: Any, monkeypatch: Any) -> None:
+    call: dict[str, Any] = {"metric": latent_distance(), "sites": [MID], "store": tmp_path, "guidance": None}
+    found = traced(tiny, **call, memory=0)
+    traced(tiny, **call)
+    assert len(read_studies(tmp_path)) == 2
+    monkeypatch.setattr("denoscope.probes.sweep.sweeping.SweepExecutor", None)
+    assert traced(tiny, **call, memory=0).data.identical(found.data)
