@@ -105,6 +105,18 @@ def carries(model: Model, edit: Changes) -> bool:
     return any(_has(_find(edit, model, name), edit) for name in edit.deltas)
 
 
+def edits_on(model: Model) -> list[Changes]:
+    """Return the edits that are on a model, in an order in which they can be put on another one."""
+    params = [p for part in model.components.values() for p in part.parameters() if p in _before]
+    stacks = [[edit for edit, _ in _before[p]] for p in params]
+    found: list[Changes] = []
+    while stacks := [stack for stack in stacks if stack]:
+        free = (s[0] for s in stacks if all(s[0] not in other[1:] for other in stacks))
+        found.append(next(free))
+        stacks = [stack[1:] if stack[0] == found[-1] else stack for stack in stacks]
+    return found
+
+
 def _take_off(edit: Changes, model: Model, params: Mapping[str, nn.Parameter]) -> None:
     for name, p in params.items():
         top = _on_top(p)

@@ -6,9 +6,10 @@ over its unconditional output there. Rows of one batch are independent, so this 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,31 +18,42 @@ from torch import Tensor
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
-from .partition import ChangedBatch, Key, PlainBatch, SweepRun, key_of, partition
+from .partition import Batch, ChangedBatch, Finished, Key, PlainBatch, SweepRun, key_of, partition
 
 
-class Memory(Protocol):
-    """Where finished batches are kept."""
+class Memory:
+    """Where finished batches are kept; this one keeps none."""
 
-    def __call__(
-        self, batch: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /
-    ) -> tuple[Tensor, int]:
-        """Return the final latents of a batch and the rows it took, made if they are not there."""
+    def find(self, batch: Batch) -> Finished | None:  # noqa: ARG002
+        """Return what a batch came to, if it is there."""
+        return None
+
+    def keep(self, batch: Batch, made: Finished, seconds: float) -> Finished:  # noqa: ARG002
+        """Keep what a batch came to in so many seconds, and return it."""
+        return made
+
+
+class Workers(Protocol):
+    """Who else makes batches."""
+
+    def make(
+        self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]
+    ) -> Iterator[tuple[Batch, Finished, float]]:
+        """Yield each batch with what it came to and the seconds it took, in any order."""
         ...
 
 
-def forgetting(_: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /) -> tuple[Tensor, int]:
-    """Keep nothing."""
-    return make()
+WORKERS: ContextVar[Workers | None] = ContextVar("WORKERS", default=None)
+"""Who makes the batches of the sweeps of this context; None is this process."""
 
 
 class SweepExecutor:
     """The state of one sweep: what is done, and what it cost in network rows."""
 
     def __init__(
-        self, model: Model, settings: SamplingOptions, batch: int, memory: Memory = forgetting
+        self, model: Model, settings: SamplingOptions, batch: int = 1, memory: Memory | None = None
     ) -> None:
-        self.model, self.settings, self.batch, self.memory = model, settings, batch, memory
+        self.model, self.settings, self.batch, self.memory = model, settings, batch, memory or Memory()
         self.branches = model.branch_names(settings.get("guidance"))
         self.rows = 0
         self.finals: dict[Key, Tensor] = {}
@@ -52,12 +64,23 @@ class SweepExecutor:
     def make(self, runs: Sequence[SweepRun]) -> Tensor:
         """Return the final latents of each run, [run, ...]."""
         plain, changed = partition(runs, self.batch, self.branches)
+        there = {batch: self.memory.find(batch) for batch in (*plain, *changed)}
+        for batch, found in there.items():
+            if found is not None:
+                self._done(batch, *found)
+        missing = [batch for batch, found in there.items() if found is None]
+        workers = WORKERS.get()
         with torch.no_grad():
-            for one in plain:
-                self._done(one.finished, *self.memory(one, partial(self._plain, one)))
-            for batch in changed:
-                self._done(list(batch.runs), *self.memory(batch, partial(self._changed, batch)))
+            each = workers.make(self.model, self.settings, missing) if workers else map(self.one, missing)
+            for batch, made, seconds in each:
+                self._done(batch, *self.memory.keep(batch, made, seconds))
         return torch.stack([self.finals[key_of(r)] for r in runs])
+
+    def one(self, batch: Batch) -> tuple[Batch, Finished, float]:
+        """Make one batch; it needs the moments from which it starts, or makes the plain runs again."""
+        start = time.perf_counter()
+        made = self._plain(batch) if isinstance(batch, PlainBatch) else self._changed(batch)
+        return batch, made, time.perf_counter() - start
 
     def _plain(self, batch: PlainBatch) -> tuple[Tensor, int]:
         """Make the runs nothing is done to, and keep the moments from which others start."""
@@ -123,7 +146,8 @@ class SweepExecutor:
             prompts, seeds=seeds, start=start, interventions=interventions, **self.settings
         )
 
-    def _done(self, keys: Sequence[Key], latents: Tensor, rows: int) -> None:
+    def _done(self, batch: Batch, latents: Tensor, rows: int) -> None:
+        keys = batch.finished if isinstance(batch, PlainBatch) else list(batch.runs)
         self.rows += rows
         self.finals.update(zip(keys, latents, strict=True))
         self.report(len(self.finals))

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from torch import Tensor
+
 from ...models.arguments import check_fields
 from ...models.base import Prompt
 from ..intervene import Intervention
 
 Key: TypeAlias = tuple[object, ...]
 Known: TypeAlias = tuple[str, ...]
+Finished: TypeAlias = tuple[Tensor, int]
+"""Final latents of a batch, [run, ...], and the network rows that it took."""
 T = TypeVar("T")
 
 
@@ -116,6 +120,9 @@ class ChangedBatch:
     def rows(self, branches: int, steps: int) -> int:
         """Return how many network rows it takes, if every branch is computed at every step."""
         return self.samples * (branches * (steps - self.start) - len(self.known))
+
+
+Batch: TypeAlias = PlainBatch | ChangedBatch
 
 
 def partition(

@@ -22,7 +22,8 @@ def held() -> tuple[int, int, int]:
     """Bytes of memory, file descriptors and threads of this process."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), threading.active_count()
+    files = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    return pages * os.sysconf("SC_PAGE_SIZE"), files, threading.active_count()
 
 
 def work(model: Any, traces: int, rows: int, store: Path | None) -> int:
