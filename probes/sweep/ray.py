@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ class Worker:
     def __init__(self, threads: int, device: str) -> None:
         torch.set_num_threads(threads)  # sums in another number of threads round otherwise
         self.device = device
-        self.jobs: dict[Any, SweepExecutor] = {}
+        self.jobs: dict[Any, tuple[Model, SamplingOptions]] = {}  # the last one alone
         self.model: Model | None = None
         self.loaded: Mapping[str, Any] = {}
         self.edits: Sequence[Carried] = ()
@@ -50,16 +51,21 @@ class Worker:
     ) -> tuple[tuple[torch.Tensor, int, float], Moments]:
         """Return what a batch came to, and where others start from it."""
         if job[0] not in self.jobs:
-            self.jobs = {job[0]: self._executor(ray.get(job[0]))}
-        work = self.jobs[job[0]]
+            told: Job = ray.get(job[0])
+            self.jobs = {job[0]: (self.open(told), told.settings)}
+        work = SweepExecutor(*self.jobs[job[0]])
         work.starts = {key: state for some in moments for key, state in some.items()}
         with torch.no_grad():
             batch = read(message, work.model.device, ray.get)
             _, (latents, rows), seconds = work.one(batch)
         return (latents.cpu(), rows, seconds), work.starts if isinstance(batch, PlainBatch) else {}
 
-    def _executor(self, job: Job) -> SweepExecutor:
-        """Open the model, put the edits of the units on it, and compare it with the driver's."""
+    def open(self, job: Job) -> Model:
+        """Open the model, put the edits of the units on it, and compare it with the driver's.
+
+        Raises:
+            StateError: if it cannot be opened, or is not the same.
+        """
         where, source = f"the worker on {socket.gethostname()}", job.loaded["source"]
         try:
             model = self._opened(job)
@@ -76,7 +82,7 @@ class Worker:
                 f"{'; '.join(different)}. Units carry edits alone: save what else was changed "
                 "(pipe.save_pretrained(folder)) and open that, or leave out on_ray"
             )
-        return SweepExecutor(model, job.settings)
+        return model
 
     def _opened(self, job: Job) -> Model:
         if self.model is None or self.loaded != job.loaded:
@@ -196,7 +202,8 @@ def workers_on(address: str | None, gpus_per_worker: float, edits: Edits) -> Ite
 
 
 def _connect(address: str | None) -> None:
-    local: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    alone = address is None and "RAY_ADDRESS" not in os.environ
+    local: dict[str, Any] = {"include_dashboard": False} if alone else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:

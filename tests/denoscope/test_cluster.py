@@ -127,18 +127,18 @@ def test_a_worker_carries_the_edits_and_refuses_another_model(model: Any) -> Non
     plain = job(model)
     with first.applied(model):
         assert edits_on(model) == [first]
-        assert worker._executor(job(model)).model.components.keys() == model.components.keys()
-        assert worker.edits == [first] or list(worker.edits) == [first]
-    worker._executor(plain)  # and takes them off again
+        worker.open(job(model))
+        assert list(worker.edits) == [first]
+    worker.open(plain)  # and takes them off again
     assert not worker.edits and not edits_on(model)
     both = first + second
     with both.applied(model):
-        worker._executor(job(model))
+        worker.open(job(model))
         with pytest.raises(StateError, match=r'weights is ".*\.\.\. there.*Units carry edits alone'):
-            worker._executor(job(model, edits=()))
+            worker.open(job(model, edits=()))
     model.pipe.scheduler = type(model.pipe.scheduler).from_config(model.pipe.scheduler.config, beta_end=0.01)
     with pytest.raises(StateError, match="not the model of this process .*scheduler.beta_end is 0.012 there"):
-        worker._executor(job(model))
+        worker.open(job(model))
 
 
 def test_edits_on_top_of_each_other_are_told_lowest_first(model: Any) -> None:
@@ -155,7 +155,7 @@ def test_a_worker_without_the_files_says_so(model: Any, tmp_path: Path) -> None:
     with pytest.raises(
         StateError, match=r"the worker on .* cannot open '.*gone' as this process did: .*a disk"
     ):
-        ray.Worker(1, "cpu")._executor(job(model, loaded=gone))
+        ray.Worker(1, "cpu").open(job(model, loaded=gone))
 
 
 def test_what_cannot_leave_the_process_is_told(tiny: Any, model: Any) -> None:
