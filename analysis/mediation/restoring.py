@@ -94,7 +94,7 @@ def chosen_way(experiment: CausalExperiment, plan: Plan, source: str, memory: in
     if kept <= memory:
         return Way(stored, counted, kept, {"source": source})
     log.warning(
-        "the clean run's activations are %.2f MB, more than memory=%.2f MB: it runs in lock-step, as one "
+        "the clean run's activations are %.3g MB, more than memory=%.3g MB: it runs in lock-step, as one "
         "more row of each batch, and nothing is kept", kept / 1e6, memory / 1e6,
     )  # fmt: skip
     return Way(in_lockstep, in_lockstep, 0, {"source": source, "clean_run": "in lock-step"})

@@ -19,13 +19,11 @@ from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 
 CROSS, MID = "unet/up.0.attn.0.0/cross_attn.out", "unet/mid.attn.0.0/mlp.out"
+OTHER = "unet/mid.attn.0.0/cross_attn.out"
 WAYS: dict[str, dict[str, Any]] = {
-    "all steps": {"sites": [CROSS, MID], "seeds": [0, 1]},
-    "windows": {"sites": [CROSS, MID], "windows": [[1], [2], [0, 1]]},
-    "direct": {"sites": [CROSS], "windows": [[0], [2]], "direct": True, "batch": 16},
-    "heads": {"sites": "unet/mid.attn.0.0/cross_attn.z", "heads": [0, (0, 1)], "batch": 1},
-    "tokens": {"sites": "unet/in/text", "tokens": [3, (1, 2)]},
-    "neighbours": {"sites": "unet/**/cross_attn.out", "neighbours": 3, "guidance": 1.0},
+    "windows": {"sites": [CROSS, OTHER], "windows": [[1]], "direct": True, "neighbours": 3},
+    "heads": {"sites": "unet/mid.attn.0.0/cross_attn.z", "heads": [1], "batch": 1},
+    "tokens": {"sites": "unet/in/text", "tokens": [3, (1, 2)], "guidance": 1.0},
 }
 
 
@@ -40,7 +38,7 @@ def model() -> Any:
 
 
 def traced(model: Any, **more: Any) -> Any:
-    how: dict[str, Any] = {"seeds": [0], "metric": number, "steps": 3, "batch": 4, "guidance": 3.0}
+    how: dict[str, Any] = {"seeds": [0], "metric": number, "steps": 2, "batch": 4, "guidance": 3.0}
     return trace_denoiser(model, ["a red cat"], "cat", corruption=Noise(draws=2), **{**how, **more})
 
 
@@ -55,8 +53,8 @@ def test_it_gives_the_numbers_of_the_stored_way(model: Any, name: str) -> None:
 
 
 def test_it_is_chosen_where_storing_would_exceed_the_memory(tiny: Any, caplog: Any, monkeypatch: Any) -> None:
-    call = {"seeds": [0], "metric": number, "sites": [CROSS, MID], "steps": 3, "guidance": 3.0}
-    kept = trace(tiny, ["a red cat"], seeds=[0], sites=[CROSS, MID], steps=3).nbytes
+    kept = trace(tiny, ["a red cat"], seeds=[0], sites=[MID], steps=2).nbytes
+    call = {"seeds": [0], "metric": number, "sites": [MID], "steps": 2, "corruption": Noise(draws=1)}
     few = plan_study(trace_denoiser, tiny, ["a red cat"], "cat", **call, memory=kept)
     assert few.kept == kept and not caplog.records
     with caplog.at_level(logging.WARNING):
@@ -64,17 +62,17 @@ def test_it_is_chosen_where_storing_would_exceed_the_memory(tiny: Any, caplog: A
         monkeypatch.setattr("denoscope.analysis.mediation.restoring.trace", None)  # nothing is kept
         found = trace_denoiser(tiny, ["a red cat"], "cat", **call, memory=kept - 1)
     assert plan.kept == 0 and plan.rows == found.rows and plan.exact
-    assert "memory=0.00" in caplog.text and "lock-step, as one more row of each batch" in caplog.text
+    assert f"more than memory={(kept - 1) / 1e6:.3g} MB: it runs in lock-step, as one more row" in caplog.text
     with pytest.raises(ValueError, match="memory is -1; it is a number of bytes"):
         trace_denoiser(tiny, ["a red cat"], "cat", **call, memory=-1)
 
 
 def test_one_row_goes_beside_all_runs_of_a_batch(tiny: Any) -> None:
-    """15 restored runs of 3 guided steps in one batch of 16; clean and corrupted ones in another."""
-    sites = [str(s) for s in tiny.sites("unet/**/*_attn.out")][:5]
-    found = trace_denoiser(tiny, ["a red cat"], "cat", seeds=[0], metric=number, sites=sites, steps=3,
-                           corruption=Noise(draws=3), memory=0, guidance=3.0)  # fmt: skip
-    assert found.rows == 4 * 6 + 16 * (6 - 1)  # unconditional outputs of the first step are known
+    """7 restored runs of 2 guided steps in a batch of 8; clean and corrupted ones in another."""
+    sites = [str(s) for s in tiny.sites("unet/**/*_attn.out")][:7]
+    found = trace_denoiser(tiny, ["a red cat"], "cat", seeds=[0], metric=number, sites=sites, steps=2,
+                           corruption=Noise(draws=1), memory=0, guidance=3.0, batch=8)  # fmt: skip
+    assert found.rows == 2 * 4 + 8 * (4 - 1)  # unconditional outputs of the first step are known
 
 
 def test_a_companion_that_is_shared_starts_from_its_own_run(tiny: Any) -> None:
@@ -84,15 +82,15 @@ def test_a_companion_that_is_shared_starts_from_its_own_run(tiny: Any) -> None:
     def look(x: torch.Tensor, _: Any) -> None:
         seen.append(x.clone())
 
-    late = denoscope.When([2])
+    late = denoscope.When([1])
     runs = [
         SweepRun("a cat", seed, (Intervention(MID, look, late),), ("a dog",), shared=True) for seed in (0, 1)
     ]
     assert len({run.beside[0].seed for run in runs}) == 2
-    sweep(tiny, runs, steps=3, guidance=3.0)
-    values = trace(tiny, ["a cat", "a dog"] * 2, seeds=[0, 0, 1, 1], sites=MID, steps=3, guidance=3.0)
-    torch.testing.assert_close(torch.cat(seen), values.at(MID, 2), atol=1e-5, rtol=0)
-    own = sweep(tiny, [SweepRun("a cat", 0, (patch(MID, values[MID][:, 1:2], late),))], steps=3, guidance=3.0)
+    sweep(tiny, runs, steps=2, guidance=3.0)
+    values = trace(tiny, ["a cat", "a dog"] * 2, seeds=[0, 0, 1, 1], sites=MID, steps=2, guidance=3.0)
+    torch.testing.assert_close(torch.cat(seen), values.at(MID, 1), atol=1e-5, rtol=0)
+    own = sweep(tiny, [SweepRun("a cat", 0, (patch(MID, values[MID][:, 1:2], late),))], steps=2, guidance=3.0)
     assert not torch.equal(own.latents[0], values.latents[0])
 
 

@@ -9,50 +9,60 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from denoscope.probes.intervene import scale
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
-SITES = "unet/**"
+SITE = "unet/mid.attn.0.0/cross_attn.out"
 
 
-def held() -> tuple[int, int, int]:
-    """Bytes of memory, file descriptors and threads of this process."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    files = sum(1 for _ in Path("/proc/self/fd").iterdir())
-    return pages * os.sysconf("SC_PAGE_SIZE"), files, threading.active_count()
-
-
-def work(model: Any, traces: int, rows: int, store: Path | None) -> int:
-    """So many traces, and so many rows of sweeps; returns the bytes that all traces kept."""
+def work(model: Any, store: Path, traces: int, sweeps: int, rows: int) -> int:
+    """So many traces, and sweeps of so many rows; returns the bytes that all traces kept."""
     kept = 0
     for i in range(traces):
-        kept += trace(model, ["a cat"], seeds=[i], sites=SITES, steps=1, guidance=1.0).nbytes
-    for first in range(0, rows, 64):
-        runs = [SweepRun("a cat", first + i, (scale(CROSS, 2.0),)) for i in range(64)]
-        sweep(model, runs, steps=1, guidance=1.0, batch=64, store=store)
+        kept += trace(model, ["a cat"], seeds=[i], sites="unet/**/*.out", steps=1, guidance=1.0).nbytes
+    for i in range(sweeps):
+        runs = [SweepRun("a cat", rows * i + j, (scale(SITE, 2.0),)) for j in range(rows)]
+        sweep(model, runs, steps=1, guidance=1.0, batch=128, store=store)
     return kept
 
 
-CROSS = "unet/mid.attn.0.0/cross_attn.out"
+def opened() -> tuple[int, int]:
+    """File descriptors and threads of this process."""
+    gc.collect()
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count()
 
 
-def flat(model: Any, folder: Path, traces: int, rows: int) -> None:
-    work(model, 5, 64, folder)
-    memory, files, threads = held()
-    kept = work(model, traces, rows, folder)
-    more, now_files, now_threads = held()
-    assert (now_files, now_threads) == (files, threads)
-    assert more - memory < kept / 4, f"{(more - memory) / 1e6:.1f} MB more, {kept / 1e6:.1f} MB went through"
+def tensors() -> int:
+    """Bytes of all tensors that are alive."""
+    gc.collect()
+    alive = [x for x in gc.get_objects() if type(x) in (torch.Tensor, torch.nn.Parameter)]
+    return sum({x.data_ptr(): x.nbytes for x in alive}.values())
 
 
-def test_memory_files_and_threads_stay_as_they_are(tiny: Any, tmp_path: Path) -> None:
-    flat(tiny, tmp_path, 50, 256)
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_no_tensor_file_or_thread_is_left(tiny: Any, tmp_path: Path) -> None:
+    work(tiny, tmp_path, 1, 1, 4)
+    before, files = tensors(), opened()
+    held = trace(tiny, ["a cat"], seeds=[0], sites=SITE, steps=1)
+    assert tensors() > before  # it would be seen
+    del held
+    assert work(tiny, tmp_path, 2, 2, 8) and tensors() == before and opened() == files
 
 
 @pytest.mark.stress
 def test_a_thousand_traces_and_ten_thousand_rows(tiny: Any, tmp_path: Path) -> None:
-    flat(tiny, tmp_path, 1_000, 10_000)
+    work(tiny, tmp_path, 50, 10, 100)
+    before, files = resident(), opened()
+    kept = work(tiny, tmp_path, 1_000, 100, 100)
+    more = resident() - before
+    assert opened() == files
+    assert more < kept / 10, f"{more / 1e6:.1f} MB more, and {kept / 1e6:.1f} MB went through"
