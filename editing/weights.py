@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,12 @@ class Changes(Protocol):
     @property
     def model(self) -> str:
         """Name of the model that it was made for."""
+
+    def apply(self, model: Any) -> None:
+        """Put it on a model."""
+
+    def revert(self, model: Any) -> None:
+        """Take it back."""
 
 
 # parameter -> [(edit, the bits before it), ...], oldest first

@@ -41,7 +41,7 @@ class Worker:
         self.jobs: dict[Any, tuple[Model, SamplingOptions]] = {}  # the last one alone
         self.model: Model | None = None
         self.loaded: Mapping[str, Any] = {}
-        self.edits: Sequence[Carried] = ()
+        self.edits: list[Carried] = []
 
     def ready(self) -> None:
         """Be there."""
@@ -86,14 +86,14 @@ class Worker:
 
     def _opened(self, job: Job) -> Model:
         if self.model is None or self.loaded != job.loaded:
-            self.edits, self.loaded = (), job.loaded
-            self.model = load(**job.loaded, device=self.device)
-        for edit in reversed(self.edits):
-            edit.revert(self.model)
-        self.edits = ()
-        for edit in job.edits:
-            edit.apply(self.model)
-            self.edits = (*self.edits, edit)
+            self.model, self.edits = None, []  # a failure leaves no half of it
+            self.model, self.loaded = load(**job.loaded, device=self.device), job.loaded
+        if self.edits != list(job.edits):
+            while self.edits:
+                self.edits.pop().revert(self.model)
+            for edit in job.edits:
+                edit.apply(self.model)
+                self.edits.append(edit)
         return self.model.sized((job.size[0], job.size[1]) if job.size else None)
 
 
@@ -132,9 +132,7 @@ class RayWorkers:
             if isinstance(found, RayError):
                 lost[done_batch] += 1
                 _tell(done_batch, found, lost[done_batch])
-                first = _after(done_batch) if isinstance(found, ObjectLostError) else ()
-                todo.extendleft([done_batch, *(one for one in first if one not in todo)])
-                todo = deque(_order(todo))
+                todo = deque(_plain_first([*_to_repeat(done_batch, found), *todo]))
             elif done_batch in left:
                 left.remove(done_batch)
                 latents, rows, seconds = found
@@ -150,12 +148,19 @@ def _after(batch: Batch) -> Sequence[PlainBatch]:
     return batch.after if isinstance(batch, ChangedBatch) else ()
 
 
-def _order(batches: Sequence[Batch] | deque[Batch]) -> list[Batch]:
-    """Batches with those from which they start, these first; Ray waits for what a batch is given."""
-    needed = [one for batch in batches for one in _after(batch)]
-    plain = [batch for batch in batches if isinstance(batch, PlainBatch)]
-    changed = [batch for batch in batches if isinstance(batch, ChangedBatch)]
-    return list(dict.fromkeys([*plain, *needed, *changed]))
+def _order(batches: Sequence[Batch]) -> list[Batch]:
+    """Batches, and those from which they start."""
+    return _plain_first([*batches, *(one for batch in batches for one in _after(batch))])
+
+
+def _plain_first(batches: Sequence[Batch]) -> list[Batch]:
+    """Each once, and first those from which others start; Ray waits for what a batch is given."""
+    return sorted(dict.fromkeys(batches), key=lambda batch: isinstance(batch, ChangedBatch))
+
+
+def _to_repeat(batch: Batch, error: RayError) -> Sequence[Batch]:
+    """What is made again: the batch, and what it starts from if that was lost."""
+    return [*_after(batch), batch] if isinstance(error, ObjectLostError) else [batch]
 
 
 def _result(ref: Any) -> Any:
@@ -204,13 +209,26 @@ def workers_on(address: str | None, gpus_per_worker: float, edits: Edits) -> Ite
 def _connect(address: str | None) -> None:
     alone = address is None and "RAY_ADDRESS" not in os.environ
     local: dict[str, Any] = {"include_dashboard": False} if alone else {}
+    if alone:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
     try:
+        _check_answers(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **local)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        if alone:
+            raise StateError(f"Ray does not start on this machine: {why}") from error
         raise StateError(
-            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())}); start one there "
+            f"no Ray cluster answers at {address or os.environ['RAY_ADDRESS']!r} ({why}); start one there "
             "(ray start --head), or leave out address to start one on this machine"
         ) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if nobody listens there; Ray tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _count(gpus_per_worker: float, threads: int) -> int:
