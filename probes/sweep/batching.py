@@ -7,7 +7,7 @@ over its unconditional output there. Rows of one batch are independent, so this 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Protocol
@@ -18,7 +18,7 @@ from torch import Tensor
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
-from .partition import Batch, ChangedBatch, Finished, Key, PlainBatch, SweepRun, key_of, partition
+from .partition import Batch, ChangedBatch, Finished, Key, PlainBatch, SweepRun, Timed, key_of, partition
 
 
 class Memory:
@@ -38,7 +38,7 @@ class Workers(Protocol):
 
     def make(
         self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, Finished, float]]:
+    ) -> Iterator[Timed]:
         """Yield each batch with what it came to and the seconds it took, in any order."""
         ...
 
@@ -71,12 +71,14 @@ class SweepExecutor:
         missing = [batch for batch, found in there.items() if found is None]
         workers = WORKERS.get()
         with torch.no_grad():
-            each = workers.make(self.model, self.settings, missing) if workers else map(self.one, missing)
+            each: Iterable[Timed] = map(self.one, missing)
+            if workers is not None:
+                each = workers.make(self.model, self.settings, missing)
             for batch, made, seconds in each:
                 self._done(batch, *self.memory.keep(batch, made, seconds))
         return torch.stack([self.finals[key_of(r)] for r in runs])
 
-    def one(self, batch: Batch) -> tuple[Batch, Finished, float]:
+    def one(self, batch: Batch) -> Timed:
         """Make one batch; it needs the moments from which it starts, or makes the plain runs again."""
         start = time.perf_counter()
         made = self._plain(batch) if isinstance(batch, PlainBatch) else self._changed(batch)

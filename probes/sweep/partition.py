@@ -123,6 +123,8 @@ class ChangedBatch:
 
 
 Batch: TypeAlias = PlainBatch | ChangedBatch
+Timed: TypeAlias = tuple[Batch, Finished, float]
+"""A batch, what it came to, and the seconds that it took."""
 
 
 def partition(

@@ -22,7 +22,7 @@ from ...models.store.canonical import differences, plain_json
 from ...models.store.identity import identity
 from .batching import WORKERS, SweepExecutor
 from .keeping import check_specs
-from .partition import Batch, ChangedBatch, Finished, PlainBatch
+from .partition import Batch, ChangedBatch, PlainBatch, Timed
 from .wire import Carried, Job, Message, Moments, Sender, check_loaded, read
 
 log = logging.getLogger("denoscope")
@@ -105,7 +105,7 @@ class RayWorkers:
 
     def make(
         self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]
-    ) -> Iterator[tuple[Batch, Finished, float]]:
+    ) -> Iterator[Timed]:
         """Yield batches as they are made."""
         if not batches:
             return
