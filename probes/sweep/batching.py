@@ -36,9 +36,7 @@ class Memory:
 class Workers(Protocol):
     """Who else makes batches."""
 
-    def make(
-        self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]
-    ) -> Iterator[Timed]:
+    def make(self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]) -> Iterator[Timed]:
         """Yield each batch with what it came to and the seconds it took, in any order."""
         ...
 

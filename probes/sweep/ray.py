@@ -103,9 +103,7 @@ class RayWorkers:
     def __init__(self, workers: Sequence[Any], edits: Edits) -> None:
         self.workers, self.edits = workers, edits
 
-    def make(
-        self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]
-    ) -> Iterator[Timed]:
+    def make(self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]) -> Iterator[Timed]:
         """Yield batches as they are made."""
         if not batches:
             return
