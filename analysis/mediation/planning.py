@@ -110,17 +110,18 @@ def planned(tracing: Tracing) -> StudyPlan:
         units=len(of.clean) * len(seeds),
         runs=runs * len(seeds),
         rows=rows * len(seeds),
-        exact=_all_branches(guidance),
+        exact=_every_branch(guidance),
         reference_rows=tracing.reference_rows,
         samples=most,
         kept=tracing.kept,
     )  # fmt: skip
 
 
-def _all_branches(guidance: Guidance) -> bool:
-    """Whether every branch is computed at every step."""
-    everywhere = isinstance(guidance, CFG) and guidance.steps is None
-    return everywhere or type(guidance).active is Guidance.active
+def _every_branch(guidance: Guidance) -> bool:
+    """Whether all branches are computed at every step."""
+    if isinstance(guidance, CFG):
+        return guidance.steps is None
+    return type(guidance).active is Guidance.active
 
 
 @checked

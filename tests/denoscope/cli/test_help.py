@@ -16,7 +16,7 @@ from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
 COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "edit", "export",
-            "evaluate", "robustness", "studies"]  # fmt: skip
+            "steer", "evaluate", "robustness", "studies"]  # fmt: skip
 PANELS = ["The whole loop", "Look", "Find", "Change", "Check", "Keep"]
 GROUP = typer.main.get_command(app)
 BENCH = GROUP.commands["bench"]
@@ -31,7 +31,7 @@ def examples(text):
 
 
 def test_the_commands_are_these_in_the_order_of_use():
-    assert list(GROUP.commands) == [*COMMANDS, "bench", "plan"]
+    assert list(GROUP.commands) == [*COMMANDS, "direction", "bench", "plan"]
     assert list(BENCH.commands) == ["edits"]
     said = call("--help")
     assert said.exit_code == 0
