@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -192,10 +193,10 @@ def neighbouring(sites: Sequence[Site], neighbours: int) -> list[list[Site]]:
 
 def copy_row(source: int, target: int) -> Change:
     """Give one row of a batch what another one has."""
+    return partial(_copied, source, target)
 
-    def fn(x: Tensor, _: CallContext) -> Tensor:
-        y = x.clone()
-        y[target] = x[source]
-        return y
 
-    return fn
+def _copied(source: int, target: int, x: Tensor, _: CallContext) -> Tensor:
+    y = x.clone()
+    y[target] = x[source]
+    return y
