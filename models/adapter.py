@@ -247,8 +247,7 @@ class Adapter(Structure):
         return gaussian(generators, self.latent_shape, self.dtype).to(self.device)
 
     def _begin(self, schedule: Schedule) -> Any:
-        without_values = self.device.type == "meta"
-        return begin(self.scheduler, schedule, torch.device("cpu") if without_values else self.device)
+        return begin(self.scheduler, schedule, self.device)
 
     def _told_scale(self) -> float:
         """The scale of the call, for networks that are told it; where its guidance says none, the model's.

@@ -44,7 +44,7 @@ def row_cost(model: Adapter) -> RowCost:
     """Count what one row takes; the denoiser is called once, with one row."""
     somewhen = Step(0, 500.0, 1.0)  # no scheduler is asked, so models without weights do as well
     call = Call(model.input_site.component, {"cond": slice(0, 1)}, (somewhen,))
-    counter, alive, attention = FlopCounterMode(display=False), _Alive(), _Attention()
+    counter, alive, attention = FlopCounterMode(display=False), _Alive(model), _Attention()
     with torch.no_grad(), model.live.suspending():
         prompts, noise = model.encode([""]), model.noise([0])
         with model.calling(call), counter, alive, attention:
@@ -68,12 +68,14 @@ class _Attention(TorchFunctionMode):
 
 
 class _Alive(TorchDispatchMode):
-    """Adds up the bytes of what is made while it is on, until it is let go."""
+    """Adds up the bytes of what is made while it is on, until it is let go; views of weights are not made."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Adapter) -> None:
         super().__init__()
         self.now = self.most = 0
-        self.seen = weakref.WeakSet[Any]()
+        modules = (m for component in model.components.values() for m in component.modules())
+        tensors = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))
+        self.seen = weakref.WeakSet[Any](t.untyped_storage() for t in tensors if t is not None)
 
     def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))

@@ -42,7 +42,7 @@ def traced(model: Any, **more: Any) -> Any:
     return trace_denoiser(model, ["a red cat"], "cat", corruption=Noise(draws=2), **{**how, **more})
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.stress] * (n != "heads")) for n in WAYS])
 def test_it_gives_the_numbers_of_the_stored_way(model: Any, name: str) -> None:
     stored, beside = traced(model, **WAYS[name]), traced(model, **WAYS[name], memory=0)
     assert set(stored.data) == set(beside.data)
@@ -75,6 +75,7 @@ def test_one_row_goes_beside_all_runs_of_a_batch(tiny: Any) -> None:
     assert found.rows == 2 * 4 + 8 * (4 - 1)  # unconditional outputs of the first step are known
 
 
+@pytest.mark.stress
 def test_a_companion_that_is_shared_starts_from_its_own_run(tiny: Any) -> None:
     """Late windows: it is at its own latents there, not at those of the run beside it."""
     seen: list[torch.Tensor] = []
@@ -94,6 +95,7 @@ def test_a_companion_that_is_shared_starts_from_its_own_run(tiny: Any) -> None:
     assert not torch.equal(own.latents[0], values.latents[0])
 
 
+@pytest.mark.stress
 def test_a_store_keeps_it_apart_from_the_stored_way(tiny: Any, tmp_path: Any, monkeypatch: Any) -> None:
     call: dict[str, Any] = {"metric": latent_distance(), "sites": [MID], "store": tmp_path, "guidance": None}
     found = traced(tiny, **call, memory=0)
