@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from ..analysis.edit_evaluation.evaluate import evaluate_edit
 from ..analysis.mediation.denoiser_tracing import trace_denoiser
 from ..analysis.mediation.planning import plan_study
 from ..analysis.mediation.text_tracing import trace_text
-from ..analysis.plans import StudyPlan
+from ..analysis.plans import StudyPlan, evaluation_plan
 from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.synthetic.sizes import full_size
@@ -73,7 +72,7 @@ def plan_edit(case: Case, size: str | None = None) -> tuple[StudyPlan, Model]:
     else:
         setup = prepare(case)
     prompts = setup.wording.evaluation_prompts()
-    return plan_study(evaluate_edit, setup.model, None, prompts, judge=None, **setup.run), setup.model
+    return evaluation_plan(setup.model, None, prompts, **setup.run), setup.model
 
 
 def _without_weights(case: Case, size: str, words: Wording) -> Setup:

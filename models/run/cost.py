@@ -71,7 +71,7 @@ class _Alive(TorchDispatchMode):
     """Adds up the bytes of what is made while it is on, until it is let go; views of weights are not made."""
 
     def __init__(self, model: Adapter) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own says nothing
         self.now = self.most = 0
         modules = (m for component in model.components.values() for m in component.modules())
         tensors = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()))

@@ -62,7 +62,8 @@ class SweepExecutor:
     def make(self, runs: Sequence[SweepRun]) -> Tensor:
         """Return the final latents of each run, [run, ...]."""
         plain, changed = partition(runs, self.batch, self.branches)
-        there = {batch: self.memory.find(batch) for batch in (*plain, *changed)}
+        every: list[Batch] = [*plain, *changed]
+        there = {batch: self.memory.find(batch) for batch in every}
         for batch, found in there.items():
             if found is not None:
                 self._done(batch, *found)
@@ -126,9 +127,9 @@ class SweepExecutor:
             firsts.append(first)
             prompts += [run.prompt, *run.own]
             seeds += [run.seed] * size
-            rows = [*range(first, first + size), *range(len(run.beside))]
+            own = [*range(first, first + size), *range(len(run.beside))]
             for i in run.interventions:
-                its = tuple(rows if i.when.rows is None else (rows[r] for r in i.when.rows))
+                its = tuple(own if i.when.rows is None else (own[r] for r in i.when.rows))
                 interventions.append(replace(i, when=replace(i.when, rows=its)))
             starts += [self._start(run.plain, batch)] * size
         states = self._sample(prompts, seeds, SamplerState.join(starts), interventions)

@@ -197,7 +197,7 @@ def workers_on(address: str | None, gpus_per_worker: float, edits: Edits) -> Ite
         needs = {"num_gpus": gpus_per_worker, "num_cpus": 1} if gpus_per_worker else {"num_cpus": threads}
         device = "cuda" if gpus_per_worker else "cpu"
         remote = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(Worker)
-        workers = [remote.remote(threads, device) for _ in range(_count(gpus_per_worker, threads))]
+        workers: list[Any] = [remote.remote(threads, device) for _ in range(_count(gpus_per_worker, threads))]
         stack.callback(lambda: [ray.kill(worker) for worker in workers])
         token = WORKERS.set(RayWorkers(workers, edits))
         stack.callback(WORKERS.reset, token)
@@ -229,10 +229,15 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
+def _nodes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return found
+
+
 def _count(gpus_per_worker: float, threads: int) -> int:
     """How many workers the cluster has room for, node by node."""
     kind, each = ("GPU", gpus_per_worker) if gpus_per_worker else ("CPU", float(threads))
-    nodes = [float(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
+    nodes = [float(node["Resources"].get(kind, 0)) for node in _nodes() if node["Alive"]]
     count = sum(int(n / each + 1e-9) for n in nodes)
     if not count:
         what = (
