@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from dataclasses import dataclass
@@ -55,22 +56,21 @@ def kept_in() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "denoscope" / "pace.json"
 
 
+def check(given: float | None, gpu: str | None) -> None:
+    """Raise LookupError for a GPU that is not in the table, and ValueError for a pace that is none."""
+    if gpu is not None and gpu not in GPUS:
+        raise NotFoundError(f"no peak of {gpu!r} is known; there are {', '.join(GPUS)}, or give --pace")
+    if given is not None and (gpu is not None or not 0 < given < math.inf):
+        raise UsageError(f"--pace is {given}; give rows a second, above 0, and no --gpu beside it")
+
+
 def pace_of(  # noqa: PLR0917  # all that says it
     plan: StudyPlan, model: Model, cost: RowCost, prompt: str, given: float | None, gpu: str | None
 ) -> Pace:
-    """Return how fast a plan's rows go.
-
-    Raises:
-        LookupError: for a GPU that is not in the table.
-        ValueError: for a pace that is not above 0, and one given beside a GPU.
-    """
+    """Return how fast a plan's rows go."""
     if given is not None:
-        if gpu is not None or not given > 0:
-            raise UsageError(f"--pace is {given}; give rows a second, above 0, and no --gpu beside it")
         return Pace(given, "as given")
     if gpu is not None:
-        if gpu not in GPUS:
-            raise NotFoundError(f"no peak of {gpu!r} is known; there are {', '.join(GPUS)}, or give --pace")
         peak, source = GPUS[gpu]
         return Pace(1e12 * peak / cost.flops, f"{gpu}'s peak of {peak:g} TFLOP/s: {source}", at_best=True)
     kept = _kept()

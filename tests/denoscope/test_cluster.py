@@ -142,6 +142,7 @@ def test_a_worker_carries_the_edits_and_refuses_another_model(model: Any) -> Non
         worker.open(job(model))
 
 
+@pytest.mark.stress
 def test_edits_on_top_of_each_other_are_told_lowest_first(model: Any) -> None:
     first = quickfix(model, {"cat": "dog"})
     with first.applied(model):

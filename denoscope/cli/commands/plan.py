@@ -10,6 +10,7 @@ import typer
 from ..opening import open_model, use_threads
 from ..options import AboutOpt, ChangeOpt, JudgedRuns, Opening, PromptArg, Runs
 from ..output import Output, duration, table
+from ..pace import check
 
 if TYPE_CHECKING:
     from ...analysis.plans import StudyPlan
@@ -42,6 +43,9 @@ class Machine:
             help="Denoiser rows a second; if left out, as calibrated, or measured now.", show_default=False
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        check(self.pace, self.gpu)
 
 
 def calibration(

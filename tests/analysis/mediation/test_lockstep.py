@@ -42,7 +42,9 @@ def traced(model: Any, **more: Any) -> Any:
     return trace_denoiser(model, ["a red cat"], "cat", corruption=Noise(draws=2), **{**how, **more})
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.stress] * (n != "heads")) for n in WAYS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.stress] * (n != "tokens")) for n in WAYS]
+)
 def test_it_gives_the_numbers_of_the_stored_way(model: Any, name: str) -> None:
     stored, beside = traced(model, **WAYS[name]), traced(model, **WAYS[name], memory=0)
     assert set(stored.data) == set(beside.data)
@@ -67,6 +69,7 @@ def test_it_is_chosen_where_storing_would_exceed_the_memory(tiny: Any, caplog: A
         trace_denoiser(tiny, ["a red cat"], "cat", **call, memory=-1)
 
 
+@pytest.mark.stress
 def test_one_row_goes_beside_all_runs_of_a_batch(tiny: Any) -> None:
     """7 restored runs of 2 guided steps in a batch of 8; clean and corrupted ones in another."""
     sites = [str(s) for s in tiny.sites("unet/**/*_attn.out")][:7]

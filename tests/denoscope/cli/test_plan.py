@@ -55,6 +55,7 @@ def test_an_evaluation_is_counted(tiny):
     assert plan.samples == max(rows) // 2
 
 
+@pytest.mark.stress
 def test_the_runs_of_a_feature_search_are_counted(tiny):
     some, flat = torch.eye(16), torch.zeros(1, 16)
     own = Dictionary(Channels(SITE, ("token", "channel")), some, some, flat, flat, flat, k=2)
@@ -66,6 +67,7 @@ def test_the_runs_of_a_feature_search_are_counted(tiny):
     assert plan.rows == sum(rows) == 24 and plan.exact and plan.units == len(rows) // 2 == 2
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("made", [None, tiny_flux], ids=["cross-attention", "joint attention"])
 def test_an_explanation_is_counted(tiny, made):
     model = tiny if made is None else load(made())
@@ -91,6 +93,7 @@ def test_a_full_size_model_is_counted_without_weights():
     assert told["weights"] == 2 * 35_746_307 and "NVIDIA H100" in told["whence"]
     one_line(call(*run[:-1], "sd-1.6"), 2, "sd-1.5")
     one_line(call(*run, "--gpu", "h900"), 2, "no peak of 'h900'", "h100")
+    one_line(call(*run, "--pace", 0), 2, "--pace is 0")
 
 
 @pytest.mark.stress
@@ -109,6 +112,7 @@ def test_all_works_are_counted_for_every_configuration(name, work, tmp_path, mon
 
 def test_the_pace_of_this_machine_is_kept(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("denoscope.cli.pace.SAMPLES", 1)
     found = json.loads(call("plan", "--calibrate", "--model", folder, "--json").stdout)
     run = ["plan", "features", "a cat", "a dog", "--model", folder, "--steps", 1, "--json"]
     told = json.loads(call(*run).stdout)

@@ -49,6 +49,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.stress
 def test_no_tensor_file_or_thread_is_left(tiny: Any, tmp_path: Path) -> None:
     work(tiny, tmp_path, 1, 1, 4)
     before, files = tensors(), opened()
