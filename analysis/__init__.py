@@ -36,7 +36,7 @@ __getattr__, __dir__, __all__ = lazily(
         "SanityChecks": "attribution.evaluating.sanity",
         "Scores": "scores",
         "SpecialTokens": "carriers.special_tokens",
-        "StudyPlan": "mediation.planning",
+        "StudyPlan": "plans",
         "Steering": "directions.steering",
         "StepWeights": "classification.step_weights",
         "Swap": "mediation.corruption",

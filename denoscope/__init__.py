@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import analysis, bench, editing, models, probes
+    from .cluster import on_ray
     from .editing.edit import Edit
     from .explanation.explain import explain
     from .investigation.investigate import investigate
@@ -62,6 +63,7 @@ __all__ = [
     "investigate",
     "load",
     "models",
+    "on_ray",
     "probes",
     "steered",
     "sweep",
@@ -88,6 +90,7 @@ _HOMES = {
     "intervening": "probes.intervene",
     "investigate": "investigation.investigate",
     "load": "models.load",
+    "on_ray": "cluster",
     "steered": "steering.steered",
     "sweep": "probes.sweep",
     "trace": "probes.trace",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,12 @@ class Changes(Protocol):
     @property
     def model(self) -> str:
         """Name of the model that it was made for."""
+
+    def apply(self, model: Any) -> None:
+        """Put it on a model."""
+
+    def revert(self, model: Any) -> None:
+        """Take it back."""
 
 
 # parameter -> [(edit, the bits before it), ...], oldest first
@@ -103,6 +109,18 @@ def unwind(edit: Changes, model: Model, params: Mapping[str, nn.Parameter]) -> N
 def carries(model: Model, edit: Changes) -> bool:
     """Return whether an edit is on a model."""
     return any(_has(_find(edit, model, name), edit) for name in edit.deltas)
+
+
+def edits_on(model: Model) -> list[Changes]:
+    """Return the edits that are on a model, in an order in which they can be put on another one."""
+    params = [p for part in model.components.values() for p in part.parameters() if p in _before]
+    stacks = [[edit for edit, _ in _before[p]] for p in params]
+    found: list[Changes] = []
+    while stacks := [stack for stack in stacks if stack]:
+        free = (s[0] for s in stacks if all(s[0] not in other[1:] for other in stacks))
+        found.append(next(free))
+        stacks = [stack[1:] if stack[0] == found[-1] else stack for stack in stacks]
+    return found
 
 
 def _take_off(edit: Changes, model: Model, params: Mapping[str, nn.Parameter]) -> None:

@@ -58,6 +58,8 @@ class Adapter(Structure):
     time_scale = 1.0
     """How many of the scheduler's times are one of what the network is told."""
     told_sizes = False  # whether the network is told sizes and crops of pictures, which a run may set
+    loaded: Mapping[str, Any] | None = None
+    """What ``load`` was given, but for the device; None for a model that was opened from an object."""
     other_schedulers: Mapping[str, Mapping[str, Any]] | None = None
     """Schedulers that the diffusers pipeline works with too, and their options; None is the usual ones."""
 

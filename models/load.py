@@ -88,10 +88,13 @@ def load(
     """
     check_device(device)
     told: dict[str, Any] = {}
+    where: dict[str, Any] | None
     options = {"revision": revision, "variant": variant, "config": config}
     if isinstance(source, (str, Path)):
         name = str(source)
         found = _found(name)
+        here = name not in zoo.ZOO and Path(found).exists()
+        where = {"source": str(Path(found).resolve()) if here else name, "dtype": dtype, **options}
         _check_options(name, found, options)
         with torch.random.fork_rng(devices=[]):  # some layers draw what is then read
             if Path(found).is_file():
@@ -104,6 +107,7 @@ def load(
     else:
         pipe, name = source, getattr(source, "name_or_path", "") or type(source).__name__
         _refuse(options, ("revision", "variant", "config"), f"{name} is open already")
+        where = None
     adapter = _supported(type(pipe).__name__)
     check_scheduler(pipe.scheduler)
     for part, module in pipe.components.items():
@@ -111,6 +115,7 @@ def load(
             refuse_absent(part, module)
             _check_finite(part, module)
     model = adapter(pipe, name, told.get("guidance"), size)
+    model.loaded = where
     if isinstance(model, StableDiffusion3) and "text_tokens" in told:
         model.t5_tokens = told["text_tokens"]
     return model

@@ -61,7 +61,7 @@ class Sites(Sequence[Site]):
 def site_shapes(model: Adapter) -> dict[Site, tuple[int, ...]]:
     """Return the shape of one sample's tensor at every site; one forward of one sample, remembered."""
     places = model.places()
-    if not model.live.shapes:
+    if model.size not in model.live.shapes:
         found: dict[Site, tuple[int, ...]] = {}
 
         def look(site: Site, x: torch.Tensor) -> None:
@@ -69,9 +69,9 @@ def site_shapes(model: Adapter) -> dict[Site, tuple[int, ...]]:
 
         watch = [(s, lambda x, s=s: look(s, x)) for s in places]
         somewhen = Step(0, 500.0, 1.0)  # no scheduler is asked, so models without weights do as well
-        with torch.no_grad(), hooked(model, watch):
+        with torch.no_grad(), model.live.suspending(), hooked(model, watch):  # nobody else is told
             prompts = model.encode([""])
             with model.calling(Call(model.input_site.component, {"cond": slice(0, 1)}, (somewhen,))):
                 model.predict(model.noise([0]), somewhen, prompts)
-        model.live.shapes.update({s: found[s] for s in places if s in found})
-    return model.live.shapes
+        model.live.shapes[model.size] = {s: found[s] for s in places if s in found}
+    return model.live.shapes[model.size]

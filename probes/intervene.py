@@ -6,8 +6,9 @@ One mechanism for reading and writing: recording is an intervention that returns
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,23 +81,30 @@ def patch(
     """
     site = _site(site)
     at, kept = _lookup(site, values)
-
-    def fn(x: Tensor, context: CallContext) -> Tensor:
-        return _fitting(site, at(context.step), x)
-
-    chosen = {
-        "tokens": None if tokens is None else list(tokens),
-        "heads": None if heads is None else list(heads),
+    some = {
+        name: None if part is None else list(part) for name, part in (("tokens", tokens), ("heads", heads))
     }
-    spec = Spec("patch", {**kept, **chosen})
+    put = Intervention(site, partial(_patched, at), when, Spec("patch", {**kept, **some}))
+    return partly(put, tokens, heads)
+
+
+def _patched(at: _Values, x: Tensor, context: CallContext) -> Tensor:
+    return _fitting(at.site, at(context.step), x)
+
+
+def partly(
+    change: Intervention, tokens: Sequence[int] | None = None, heads: Sequence[int] | None = None
+) -> Intervention:
+    """Return what changes these tokens or heads of a site alone; None is all. The spec has to say so."""
     if tokens is None and heads is None:
-        return Intervention(site, fn, when, spec)
-    return _PartialPatch(site, fn, when, spec, chosen["tokens"], chosen["heads"])
+        return change
+    own = (change.site, change.fn, change.when, change.spec)
+    return _PartialChange(*own, *(None if some is None else list(some) for some in (tokens, heads)))
 
 
 @dataclass(frozen=True)
-class _PartialPatch(Intervention):
-    """A patch of some tokens or heads; which axes they are is asked of the model that it acts in."""
+class _PartialChange(Intervention):
+    """A change of some tokens or heads; which axes they are is asked of the model that it acts in."""
 
     tokens: list[int] | None = field(default=None, compare=False)
     heads: list[int] | None = field(default=None, compare=False)
@@ -149,11 +157,11 @@ def mean(site: Site | str, values: Mapping[Site, Any] | Tensor, when: When = Whe
     """Mean-ablate: put in place the mean over the samples of another run, step by step."""
     site = _site(site)
     at, kept = _lookup(site, values)
+    return Intervention(site, partial(_averaged, at), when, Spec("mean", kept))
 
-    def fn(x: Tensor, context: CallContext) -> Tensor:
-        return _fitting(site, at(context.step).to(x).mean(0, keepdim=True), x)
 
-    return Intervention(site, fn, when, Spec("mean", kept))
+def _averaged(at: _Values, x: Tensor, context: CallContext) -> Tensor:
+    return _fitting(at.site, at(context.step).to(x).mean(0, keepdim=True), x)
 
 
 @checked
@@ -163,18 +171,41 @@ def resample(
     """Resample-ablate: each row gets the activation of a random sample of another run (one draw per row)."""
     site = _site(site)
     at, kept = _lookup(site, values)
-
-    def fn(x: Tensor, context: CallContext) -> Tensor:
-        pool = at(context.step)
-        order = torch.randint(len(pool), (len(x),), generator=generators([seed])[0])
-        return _fitting(site, pool[order], x)
-
-    return Intervention(site, fn, when, Spec("resample", {**kept, "seed": seed}))
+    return Intervention(site, partial(_resampled, at, seed), when, Spec("resample", {**kept, "seed": seed}))
 
 
-def _lookup(
-    site: Site, values: Mapping[Site, Any] | Tensor
-) -> tuple[Callable[[Step | None], Tensor], dict[str, Any]]:
+def _resampled(at: _Values, seed: int, x: Tensor, context: CallContext) -> Tensor:
+    pool = at(context.step)
+    order = torch.randint(len(pool), (len(x),), generator=generators([seed])[0])
+    return _fitting(at.site, pool[order], x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """Activations of a site, found by step."""
+
+    site: Site
+    tensor: Tensor
+    steps: Mapping[int, Step]
+    indices: Mapping[int, int]
+
+    def __call__(self, step: Step | None) -> Tensor:
+        if step is None:
+            return self.tensor
+        if step.index not in self.indices:
+            raise NotFoundError(
+                f"no activation of {self.site} at step {step.index}; there are steps {sorted(self.indices)}"
+            )
+        then = self.steps.get(step.index, step)
+        if not math.isclose(then.t, step.t, rel_tol=1e-5, abs_tol=1e-5):
+            raise UsageError(
+                f"the values of {self.site} at step {step.index} are of time {then.t:g}, but in this run "
+                f"that step is at time {step.t:g}; make both runs with the same steps and scheduler"
+            )
+        return self.tensor[self.indices[step.index]]
+
+
+def _lookup(site: Site, values: Mapping[Site, Any] | Tensor) -> tuple[_Values, dict[str, Any]]:
     """Return what finds the values of a step, and the values as parameters of a Spec."""
     if isinstance(values, Tensor):
         if values.ndim < 2 or not values.numel():
@@ -192,23 +223,9 @@ def _lookup(
         # a plain dictionary of tensors knows no steps: they count from 0, as those of a tensor
         indices = {index: i for i, index in enumerate(steps)} or {i: i for i in range(len(tensor))}
 
-    def at(step: Step | None) -> Tensor:
-        if step is None:
-            return tensor
-        if step.index not in indices:
-            raise NotFoundError(
-                f"no activation of {site} at step {step.index}; there are steps {sorted(indices)}"
-            )
-        then = steps.get(step.index, step)
-        if not math.isclose(then.t, step.t, rel_tol=1e-5, abs_tol=1e-5):
-            raise UsageError(
-                f"the values of {site} at step {step.index} are of time {then.t:g}, but in this run that "
-                f"step is at time {step.t:g}; make both runs with the same steps and scheduler"
-            )
-        return tensor[indices[step.index]]
-
     times = [steps[i].t for i in sorted(steps)]
-    return at, {"values": tensor, "steps": sorted(indices), "times": times}
+    found = _Values(site, tensor, steps, indices)
+    return found, {"values": tensor, "steps": sorted(indices), "times": times}
 
 
 def _site(site: Site | str) -> Site:

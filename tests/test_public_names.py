@@ -36,6 +36,7 @@ NAMES = [
     "investigate",
     "load",
     "models",
+    "on_ray",
     "probes",
     "steered",
     "sweep",

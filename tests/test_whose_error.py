@@ -143,6 +143,7 @@ EXCEPTIONS = {
     "Classifier.probability": OWN,
     "Change": "a type",
     "investigate": "opens the embedded model: tested with Case, which it is given",
+    "on_ray": "starts a cluster: its arguments are in tests/denoscope/test_cluster.py",
     "save_store": "takes any dataset, and xarray answers for it",
     "read_store": "an inner function of Scores.load",
     "load_result": "an inner function of the results' load",

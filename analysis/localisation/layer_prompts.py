@@ -25,8 +25,7 @@ from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...probes.intervene import Change, Intervention, Spec
 from ...probes.sweep.sweeping import SweepRun, sweep
-from ..mediation.choice import step_windows
-from ..mediation.denoiser_tracing import copy_row
+from ..mediation.choice import copy_row, step_windows
 from ..mediation.runs import check_each_once
 from ..metrics import Metric
 from ..scores import Scores

@@ -26,9 +26,8 @@ from ...models.progress import Progress
 from ...models.site import Site
 from ...probes.intervene import Intervention
 from ...probes.sweep.sweeping import SweepRun
-from ..mediation.choice import denoiser_sites
+from ..mediation.choice import copy_row, denoiser_sites
 from ..mediation.corruption import Corruption, Noise
-from ..mediation.denoiser_tracing import copy_row
 from ..mediation.runs import Restored, check_each_once, open_experiment
 from ..mediation.tracing import Tracing
 from ..metrics import Metric

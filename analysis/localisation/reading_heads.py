@@ -32,8 +32,7 @@ from ...models.site import Site
 from ...models.store.provenance import provenance
 from ...probes.intervene import Intervention
 from ...probes.trace import trace
-from ..mediation.choice import denoiser_sites, step_windows
-from ..mediation.denoiser_tracing import copy_row
+from ..mediation.choice import copy_row, denoiser_sites, step_windows
 from ..mediation.runs import check_each_once, each_subject
 from ..scores import Scores
 from .ablating_heads import by_head, heads_of, speaking

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from ...models.base import Model
 from ...models.errors import NotFoundError, UsageError
-from ...models.run.context import When
+from ...models.run.context import CallContext, When
 from ...models.site import Site
-from ...probes.intervene import Intervention, patch
+from ...probes.intervene import Change, Intervention, Spec, partly, patch
 from ...probes.trace import expand
 
 KINDS = ("resnet.out", "self_attn.out", "cross_attn.out", "joint_attn.out", "mlp.out", "attn_mlp.out")
@@ -110,6 +113,13 @@ class Piece:
         """Put the values of another run in place."""
         return patch(site, values, self.when, tokens=self.tokens, heads=self.heads)
 
+    def copied(self, site: Site, source: int, target: int) -> Intervention:
+        """Give one row of a batch what another one has."""
+        some = {name: list(part) for name in ("tokens", "heads") if (part := getattr(self, name)) is not None}
+        spec = Spec("copy_row", {"rows": [source, target], **some})
+        copy = Intervention(site, copy_row(source, target), self.when, spec)
+        return partly(copy, self.tokens, self.heads)
+
 
 def pieces(  # noqa: PLR0917  # as trace_denoiser has them
     model: Model,
@@ -179,3 +189,14 @@ def neighbouring(sites: Sequence[Site], neighbours: int) -> list[list[Site]]:
         i = row.index(site)
         found.append(row[max(0, i - neighbours // 2) : i + (neighbours + 1) // 2])
     return found
+
+
+def copy_row(source: int, target: int) -> Change:
+    """Give one row of a batch what another one has."""
+    return partial(_copied, source, target)
+
+
+def _copied(source: int, target: int, x: Tensor, _: CallContext) -> Tensor:
+    y = x.clone()
+    y[target] = x[source]
+    return y

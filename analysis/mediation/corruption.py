@@ -144,7 +144,8 @@ def _noise(
     """For each prompt and draw: the subject's positions in one text encoder, and the noise added there."""
     site = Site(f"{encoder}/{EMBEDDINGS}")
     embeddings = site_states(model, [p.text for p in prompts], [site])[site]
-    unit = torch.cat([e[list(t)] for e, t in zip(embeddings, tokens, strict=True)]).std().item()
+    spread = torch.cat([e[list(t)] for e, t in zip(embeddings, tokens, strict=True)]).std()
+    unit = 1.0 if spread.is_meta else spread.item()  # full-size models without weights are counted alone
     size, width = max(map(len, tokens)), embeddings.shape[-1]
     draws = _gaussian(corruption, size, width, model.text_encoders.index(encoder))
     return [[(t, corruption.sd * unit * z[: len(t)]) for z in draws] for t in tokens]

@@ -7,29 +7,20 @@ in one window of steps. Basu et al. 2024 (arXiv 2310.13730).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Literal
 
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.progress import Progress
-from ...models.run.context import CallContext, When
 from ...models.site import Site
-from ...models.text.prompt import Prompt
-from ...probes.intervene import Change, Intervention, Spec
-from ...probes.sweep.sweeping import SweepRun
-from ...probes.trace import Trace, trace
 from ..metrics import Metric
-from .choice import Piece, denoiser_sites, neighbouring, pieces
+from .choice import denoiser_sites, neighbouring, pieces
 from .corruption import Corruption, Noise
+from .restoring import MEMORY, Plan, chosen_way
 from .result import Mediation
-from .runs import CausalExperiment, Restored, open_experiment
+from .runs import open_experiment
 from .tracing import Tracing
 
 
@@ -52,6 +43,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
+    memory: int = MEMORY,
     store: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Mediation:
@@ -79,6 +71,9 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
         steps: number of sampling steps.
         guidance: guidance scale; None is the model's default.
         batch: samples in one batch of the denoiser.
+        memory: bytes of the clean run's activations that may be kept at a time. If they are more, it runs in
+            lock-step: as one more row of each batch, whose activations are copied at the moment they are
+            there. The same numbers up to the rounding of batches; nothing is kept. It is told.
         store: a folder; each prompt and seed that is in it is not run again, so a call that was stopped goes
             on (docs/studies.md).
         progress: called with (done, total, what); without it a bar comes by itself.
@@ -95,7 +90,7 @@ def trace_denoiser(  # noqa: PLR0913  # one experiment, all its settings by name
     tracing = denoiser_tracing(
         model, prompts, subject, seeds=seeds, metric=metric, sites=sites, windows=windows, heads=heads,
         tokens=tokens, neighbours=neighbours, direct=direct, source=source, corruption=corruption,
-        steps=steps, guidance=guidance, batch=batch,
+        steps=steps, guidance=guidance, batch=batch, memory=memory,
     )  # fmt: skip
     return tracing.run(progress, store)
 
@@ -118,6 +113,7 @@ def denoiser_tracing(  # noqa: PLR0913  # what trace_denoiser is given
     steps: int = 20,
     guidance: float | None = None,
     batch: int = 16,
+    memory: int = MEMORY,
 ) -> Tracing:
     """Return what ``trace_denoiser`` runs; errors as its."""
     experiment = open_experiment(
@@ -126,122 +122,14 @@ def denoiser_tracing(  # noqa: PLR0913  # what trace_denoiser is given
     )  # fmt: skip
     places = denoiser_sites(model, sites)
     cuts, columns = pieces(model, places, len(model.steps(steps)), windows, heads, tokens)
-    restore = {"trajectory": _from_trajectory, "in_place": _in_place}.get(source)
-    if restore is None:
-        raise UsageError(f"source is {source!r}; it is 'trajectory' (the clean run) or 'in_place'")
     if source == "in_place" and not (heads is None and tokens is None):
         raise UsageError(
             "heads and tokens are restored from the clean run alone; leave source as 'trajectory'"
         )
     plan = Plan(neighbouring(places, neighbours), cuts, direct)
-    experiment.about.update(source=source, neighbours=neighbours)
-    recipe = {"study": "trace_denoiser", "source": source, **plan.told}
-    stored = source == "trajectory"
+    way = chosen_way(experiment, plan, source, memory)
+    experiment.about.update(way.told, neighbours=neighbours)
     return Tracing(
-        experiment, places, columns, partial(restore, experiment, plan), 3, direct, recipe,
-        counted=partial(_standing_in, experiment, plan) if stored else None,
-        keeps=plan.sites if stored else (),
-        kept_steps=len(model.steps(steps) if plan.steps is None else plan.steps),
+        experiment, places, columns, way.restore, 3, direct,
+        {"study": "trace_denoiser", **way.told, **plan.told}, way.counted, way.kept,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is restored: groups of sites, each in all pieces; and whether to block them too."""
-
-    groups: Sequence[Sequence[Site]]
-    cuts: Sequence[Piece]
-    direct: bool
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """All of it, as JSON."""
-        groups = [list(map(str, group)) for group in self.groups]
-        return {"groups": groups, "pieces": [cut.told for cut in self.cuts], "direct": self.direct}
-
-    @property
-    def steps(self) -> list[int] | None:
-        """At which steps something is restored; None is all."""
-        windows = [cut.when.steps for cut in self.cuts]
-        return None if None in windows else sorted({i for steps in windows for i in steps or ()})
-
-    @property
-    def sites(self) -> list[Site]:
-        """All sites that are restored, each once."""
-        return list(dict.fromkeys(site for group in self.groups for site in group))
-
-    @property
-    def places(self) -> list[tuple[Sequence[Site], Piece]]:
-        """All places, sites first."""
-        return [(group, cut) for group in self.groups for cut in self.cuts]
-
-
-def _from_trajectory(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
-    """Activations of the clean run, made once; the largest memory is that of one sample's run."""
-    settings = {k: experiment.settings[k] for k in ("steps", "guidance")}
-    how = {"sites": plan.sites, "when": When(plan.steps), **settings}
-
-    def run(prompt: Prompt) -> Trace:
-        return trace(experiment.model, [prompt], seeds=[seed], **how)
-
-    def put(values: Trace) -> list[tuple[Intervention, ...]]:
-        return [tuple(cut.patch(site, values) for site in group) for group, cut in plan.places]
-
-    clean, corrupted = run(experiment.clean[p]), experiment.corrupted[p]
-    runs = [[SweepRun(prompt, seed, patches) for prompt in corrupted] for patches in put(clean)]
-    if not plan.direct:
-        return Restored(runs, clean.latents[0], experiment.rows_per_run)
-    each = zip(*(put(run(prompt)) for prompt in corrupted), strict=True)
-    blocked = [[SweepRun(experiment.clean[p], seed, patches) for patches in draws] for draws in each]
-    return Restored(runs, clean.latents[0], (1 + len(corrupted)) * experiment.rows_per_run, blocked)
-
-
-def _standing_in(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
-    """The same runs, with what puts nothing in place: for counting, no clean run is made."""
-
-    def put(draw: int) -> list[tuple[Intervention, ...]]:
-        return [
-            tuple(
-                Intervention(site, lambda *_: None, cut.when, Spec("nothing", {"place": n, "draw": draw}))
-                for site in group
-            )
-            for n, (group, cut) in enumerate(plan.places)
-        ]
-
-    clean, corrupted = experiment.clean[p], experiment.corrupted[p]
-    runs = [[SweepRun(prompt, seed, patches) for prompt in corrupted] for patches in put(0)]
-    each = zip(*map(put, range(1, 1 + len(corrupted))), strict=True)
-    blocked = [[SweepRun(clean, seed, patches) for patches in draws] for draws in each if plan.direct]
-    traced = 1 + len(corrupted) if plan.direct else 1
-    return Restored(runs, torch.zeros(()), traced * experiment.rows_per_run, blocked)
-
-
-def _in_place(experiment: CausalExperiment, plan: Plan, p: int, seed: int) -> Restored:
-    """Beside each run (row 0) the other prompt (row 1), shown the run's own latents at each step."""
-    entry = experiment.model.input_site
-
-    def pair(group: Sequence[Site], when: When) -> tuple[Intervention, ...]:
-        copied = (copied_row(site, 1, 0, when) for site in group)
-        return (copied_row(entry, 0, 1, when), *copied)
-
-    put = [pair(group, cut.when) for group, cut in plan.places]
-    clean, corrupted = experiment.clean[p], experiment.corrupted[p]
-    runs = [[SweepRun(prompt, seed, i, (clean,)) for prompt in corrupted] for i in put]
-    blocked = [[SweepRun(clean, seed, i, (prompt,)) for prompt in corrupted] for i in put]
-    return Restored(runs, blocked=blocked if plan.direct else ())
-
-
-def copied_row(site: Site, source: int, target: int, when: When) -> Intervention:
-    """Give one row of a batch what another one has there, as an intervention."""
-    return Intervention(site, copy_row(source, target), when, Spec("copy_row", {"rows": [source, target]}))
-
-
-def copy_row(source: int, target: int) -> Change:
-    """Give one row of a batch what another one has."""
-
-    def fn(x: Tensor, _: CallContext) -> Tensor:
-        y = x.clone()
-        y[target] = x[source]
-        return y
-
-    return fn

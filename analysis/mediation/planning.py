@@ -1,10 +1,9 @@
-"""What a causal tracing will take, counted before it runs."""
+"""What long work will take, counted before it runs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ParamSpec
 
 import torch
@@ -12,67 +11,33 @@ import torch
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
-from ...models.guidance.cfg import CFG
-from ...models.guidance.value import Guidance
-from ...models.run.context import When
 from ...models.run.sampling import Sampling
 from ...probes.sweep.partition import ChangedBatch, PlainBatch, key_of, partition
-from ...probes.trace import trace
+from ..edit_evaluation.evaluate import evaluate_edit
+from ..features.finding import bias_features
+from ..plans import StudyPlan, evaluation_plan, every_branch, features_plan
 from .denoiser_tracing import denoiser_tracing, trace_denoiser
-from .result import Mediation
 from .text_tracing import text_tracing, trace_text
 from .tracing import Tracing
 
 P = ParamSpec("P")
 _OPENED: dict[Any, Callable[..., Tracing]] = {trace_denoiser: denoiser_tracing, trace_text: text_tracing}
+_COUNTED: dict[Any, Callable[..., StudyPlan]] = {
+    evaluate_edit: evaluation_plan,
+    bias_features: features_plan,
+}
 MOST = 10_000
 """Samples in one batch that are measured."""
 _NOT_COUNTED = ("store", "progress")
 
 
-@dataclass(frozen=True)
-class StudyPlan:
-    """What a causal tracing will take.
+def plan_study(function: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> StudyPlan:
+    """Count what a call of a function will take, before it runs.
+
+    Texts are encoded, and the denoiser is called once, to see how large its activations are.
 
     Args:
-        what: the function.
-        units: prompts x seeds: what a store keeps one by one.
-        runs: different sampling runs, the clean ones included.
-        rows: denoiser rows, without what a store holds already.
-        exact: whether it is all of them to the row; else at most so many, as the guidance leaves some out.
-        reference_rows: what the published scheme takes for the same scores.
-        samples: the most that one batch holds.
-        kept: bytes of activations that are kept at a time, of one prompt and seed.
-    """
-
-    what: str
-    units: int
-    runs: int
-    rows: int
-    exact: bool
-    reference_rows: int
-    samples: int
-    kept: int
-
-    @checked
-    def seconds(self, pace: float) -> float:
-        """Return how long it takes at so many rows a second, as ``rows_per_second`` measures it.
-
-        Raises:
-            ValueError: for a pace that is not above 0.
-        """
-        if not pace > 0:
-            raise UsageError(f"pace is {pace}; it is rows a second, above 0")
-        return self.rows / pace
-
-
-def plan_study(function: Callable[P, Mediation], *args: P.args, **kwargs: P.kwargs) -> StudyPlan:
-    """Count what a call of ``trace_denoiser`` or ``trace_text`` will take.
-
-    Texts are encoded, and the kept activations measured in a run of one step; nothing else is run.
-
-    Args:
-        function: ``trace_denoiser`` or ``trace_text``.
+        function: ``trace_denoiser``, ``trace_text``, ``evaluate_edit`` or ``bias_features``.
         *args: what it will be given.
         **kwargs: the same, by name.
 
@@ -84,12 +49,15 @@ def plan_study(function: Callable[P, Mediation], *args: P.args, **kwargs: P.kwar
     >>> plan_study(trace_text, load("emoji"), ["a red heart"], "heart", **how).exact
     True
     """
+    given: dict[str, Any] = {name: value for name, value in kwargs.items() if name not in _NOT_COUNTED}
+    counted = _COUNTED.get(function)
+    if counted is not None:
+        return counted(*args, **given)
     opened = _OPENED.get(function)
     if opened is None:
-        names = " and ".join(sorted(f.__name__ for f in _OPENED))
+        names = ", ".join(sorted(f.__name__ for f in (*_OPENED, *_COUNTED)))
         name = getattr(function, "__qualname__", repr(function))
         raise UsageError(f"{name} cannot be counted before it runs; {names} can")
-    given: dict[str, Any] = {name: value for name, value in kwargs.items() if name not in _NOT_COUNTED}
     return planned(opened(*args, **given))
 
 
@@ -112,30 +80,11 @@ def planned(tracing: Tracing) -> StudyPlan:
         units=len(of.clean) * len(seeds),
         runs=runs * len(seeds),
         rows=rows * len(seeds),
-        exact=_every_branch(guidance),
+        exact=every_branch(guidance) and of.model.device.type != "meta",
         reference_rows=tracing.reference_rows,
         samples=most,
-        kept=_kept(tracing),
+        kept=tracing.kept,
     )  # fmt: skip
-
-
-def _every_branch(guidance: Guidance) -> bool:
-    """Whether all branches are computed at every step."""
-    if isinstance(guidance, CFG):
-        return guidance.steps is None
-    return type(guidance).active is Guidance.active
-
-
-def _kept(tracing: Tracing) -> int:
-    if not tracing.keeps:
-        return 0
-    of = tracing.experiment
-    one = trace(
-        of.model, [of.clean[0]], seeds=[0], sites=tracing.keeps, when=When([0]), steps=1,
-        guidance=of.settings["guidance"],
-    )  # fmt: skip
-    runs = 1 + (of.corruption.draws if tracing.direct else 0)
-    return one.nbytes * tracing.kept_steps * runs
 
 
 @checked

@@ -8,6 +8,7 @@ method; Basu et al. 2024 (arXiv 2310.13730) for diffusion models.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -138,8 +139,18 @@ def text_tracing(  # noqa: PLR0913  # what trace_text is given
         restored, blocked = ([[SweepRun(x, seed) for x in place] for place in places] for places in made(p))
         return Restored(restored, blocked=blocked)
 
+    def counted(p: int, seed: int) -> Restored:
+        """Each conditioning another one, as if none read the same: without weights nobody knows."""
+        draws, n = experiment.corrupted[p], len(windows) * len(own[p].groups)
+        restored, blocked = (
+            [[SweepRun(replace(x), seed) for x in draws] for _ in range(n * on)] for on in (True, direct)
+        )
+        return Restored(restored, blocked=blocked)
+
     recipe = {"study": "trace_text", "direct": direct, **_told(windows, own)}
-    return Tracing(experiment, list(windows), ("token", own[0].coords()), restore, 1, direct, recipe)
+    unweighed = counted if model.device.type == "meta" else None
+    columns = ("token", own[0].coords())
+    return Tracing(experiment, list(windows), columns, restore, 1, direct, recipe, unweighed)
 
 
 def _told(windows: Mapping[Site, Sequence[Site]], own: Sequence[TokenAxis]) -> dict[str, Any]:

@@ -32,8 +32,7 @@ class Tracing:
         recipe: the function's name as ``study``, and all that its restored runs depend on beside what the
             experiment knows; JSON. Without it there is no store.
         counted: ``restore`` without running anything, for counting; None is ``restore`` itself.
-        keeps: sites whose activations are kept while a prompt and seed is traced, at ``kept_steps`` steps.
-        kept_steps: how many.
+        kept: bytes of activations that are kept while a prompt and seed is traced.
     """
 
     experiment: CausalExperiment
@@ -44,8 +43,7 @@ class Tracing:
     direct: bool = False
     recipe: dict[str, Any] = field(default_factory=dict)
     counted: Restore | None = None
-    keeps: Sequence[Site] = ()
-    kept_steps: int = 0
+    kept: int = 0
 
     @property
     def cells(self) -> int:

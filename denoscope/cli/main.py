@@ -69,10 +69,6 @@ def _grouped() -> None:
     """Compare methods on many concepts."""
 
 
-def _counted() -> None:
-    """Tell what long work takes, before it is begun."""
-
-
 # in the order of --help
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
@@ -103,6 +99,7 @@ app.add_typer(compared, name="bench", rich_help_panel="Check")
 planned = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Tell what long work takes, before it is begun."
 )
-planned.command()(expanded(plan.locate))
-planned.callback()(_counted)
+for command in (plan.locate, plan.edit, plan.explain, plan.features):
+    planned.command()(expanded(command))
+planned.callback(invoke_without_command=True)(expanded(plan.calibration))
 app.add_typer(planned, name="plan", rich_help_panel="Keep")

@@ -80,18 +80,18 @@ def explain(
     """
     check_reads(model)
     model.reading_sites()
-    chosen, unread = _words(model, prompt, words)
+    those, unread = chosen(model, prompt, words)
     given = None if image is None else own_picture(model, image)
     if given is not None and len(given) != 1:
         raise UsageError(f"image holds {len(given)} pictures; give one: image[0]")
     run = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
-    look = Looking(model, prompt, chosen, seed, _grid(model))
+    look = Looking(model, prompt, those, seed, _grid(model))
     with showing(progress) as show:
         attention, made = look.attention(given, run, show)
         picture = made.images.detach().clamp(0, 1) if given is None else given
         shown = called(show, "what words tell")
         told = word_information(
-            model, made, prompt, chosen, batch=batch, progress=shown, levels=levels, draws=draws, seed=seed
+            model, made, prompt, those, batch=batch, progress=shown, levels=levels, draws=draws, seed=seed
         )
         maps = {
             "information": told["map"].values[0],
@@ -104,18 +104,23 @@ def explain(
         **provenance(model), **own, "prompt": prompt, "seed": seed, "levels": levels, "draws": draws,
         "own_picture": int(image is not None), "unread": list(unread), "rows": told.attrs["rows"],
     }  # fmt: skip
-    return Explanation(_labelled(told, attention, maps, chosen, picture, about))
+    return Explanation(_labelled(told, attention, maps, those, picture, about))
 
 
-def _words(model: Model, prompt: str, words: Sequence[str] | None) -> tuple[list[Word], list[str]]:
-    """The words that are explained; and content words that no tokenizer knows, which are left out."""
+def chosen(model: Model, prompt: str, words: Sequence[str] | None) -> tuple[list[Word], list[str]]:
+    """Return the words that are explained; and content words that no tokenizer knows, which are left out.
+
+    Raises:
+        LookupError: for words that are not in the prompt, or unknown to a tokenizer.
+        ValueError: for a prompt without words.
+    """
     with torch.no_grad():
         [encoded] = model.encode([prompt])
     if words is not None:
-        chosen = chosen_words(prompt, words, least=1)
-        for word in chosen:
+        found = chosen_words(prompt, words, least=1)
+        for word in found:
             encoded.find(word.name)  # raises, and says what may have been meant
-        return chosen, []
+        return found, []
     every = content_words(prompt)
     unread = [name for name in every if not encoded.reads(name)]
     known = [name for name in every if name not in unread]

@@ -23,6 +23,8 @@ from ..probes.trace import Trace
 
 LEVELS = (-1.0, 1.0)
 """Log-SNR at which concepts and gradients are looked at: somewhat more noise than picture, and less."""
+GRADIENT_ROWS = 9
+"""Rows of one word's gradient at one level."""
 REST = "background"
 """What competes with the words where concepts share a softmax."""
 STOPS = 8

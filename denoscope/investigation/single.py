@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 from ..analysis.edit_evaluation.evaluate import EditEvaluation
 from ..analysis.erasure.result import Robustness
-from ..analysis.mediation.denoiser_tracing import trace_denoiser
-from ..analysis.mediation.planning import StudyPlan, plan_study, rows_per_second
 from ..analysis.mediation.result import Mediation
-from ..analysis.mediation.text_tracing import trace_text
 from ..editing.edit import Edit
 from ..models.base import Model
 from ..models.errors import NotFoundError, UsageError
@@ -19,8 +16,8 @@ from .case import Case, ReadingJudge, Setup, fitting, open_case, prepare
 from .stages.attack import attack
 from .stages.change import edit_worded
 from .stages.check import check
-from .stages.denoiser_cause import denoiser_call, denoiser_cause
-from .stages.text_cause import text_call, text_cause
+from .stages.denoiser_cause import denoiser_cause
+from .stages.text_cause import text_cause
 from .wording import Wording, same, wording
 
 
@@ -44,42 +41,21 @@ def locate(case: Case, inside: str | None, progress: Progress) -> Mediation:
     return Mediation(text_cause(setup, progress, inside))
 
 
-def plan(case: Case, inside: str | None, pace: float | None = None) -> tuple[StudyPlan, float]:
-    """Return what ``locate`` will take, and how many rows a second this machine makes of it.
-
-    Args:
-        case: as in ``locate``.
-        inside: as there; of several text encoders one has to be named.
-        pace: rows a second; None is measured.
-
-    Raises:
-        ValueError: for several text encoders: which of them carries most is found by running.
-        LookupError: as ``locate``.
-    """
-    setup = _looking(case, inside)
-    model, encoders = setup.model, setup.model.text_encoders
-    if inside == model.input_site.component:
-        found = plan_study(trace_denoiser, **denoiser_call(setup))
-    elif inside is None and len(encoders) > 1:
-        raise UsageError(
-            f"{case.model} has the text encoders {', '.join(encoders)}, and which of them carries most is "
-            "found by running; name one: --in"
-        )
-    else:
-        found = plan_study(trace_text, **text_call(setup, inside or encoders[0]))
-    if pace is None:
-        pace = rows_per_second(model, samples=found.samples, guidance=case.guidance, prompt=case.prompt)
-    return found, pace
-
-
 def _looking(case: Case, inside: str | None) -> Setup:
     setup = Setup(case, *open_case(case), Wording(case.about, "", (), (), {}))
     if isinstance(setup.judge, ReadingJudge):
         setup.judge.check([case.prompt])
+    check_component(setup, inside)
+    return setup
+
+
+def check_component(setup: Setup, inside: str | None) -> None:
+    """Raise LookupError if a cause is looked for where the model has nothing."""
     encoders, denoiser = setup.model.text_encoders, setup.model.input_site.component
     if inside not in (None, *encoders, denoiser):
-        raise NotFoundError(f"{case.model} has no {inside!r}; it has {', '.join((*encoders, denoiser))}")
-    return setup
+        raise NotFoundError(
+            f"{setup.model.name} has no {inside!r}; it has {', '.join((*encoders, denoiser))}"
+        )
 
 
 def edit(

@@ -40,7 +40,7 @@ class Live:
     def __init__(self) -> None:
         self.call: Call | None = None
         self._begun: Call | None = None  # the same, as it was before its words were known
-        self.shapes: dict[Site, tuple[int, ...]] = {}
+        self.shapes: dict[tuple[int, ...], dict[Site, tuple[int, ...]]] = {}  # by the size of pictures
         self.network: nn.Module | None = None
         self.suspended = False
         self._accounts: list[Account] = []

@@ -102,7 +102,8 @@ def begin(scheduler: Any, schedule: Schedule, device: torch.device, **options: A
     own: dict[str, Any] = dict(schedule.own)
     if not own and "sigmas" not in options:  # a family may fix levels
         own = {"num_inference_steps": n}
-    scheduler.set_timesteps(**{**options, **own}, device=device)
+    there = torch.device("cpu") if device.type == "meta" else device  # times and levels have values
+    scheduler.set_timesteps(**{**options, **own}, device=there)
     made = n_steps(scheduler)
     if n is not None and schedule.own and made != n:
         raise UsageError(f"steps is {n}, but {', '.join(schedule.own)} make {made}; leave steps out")

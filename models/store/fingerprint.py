@@ -117,6 +117,8 @@ def fingerprint(model: Model) -> str:
         StateError: if weights are not in memory, or a layer keeps something that cannot be read.
     """
     tensors, others = _tensors_and_others(model.components)
+    if _without_weights(model, tensors):
+        return network_shapes(tensors)
     states = {name: _state(t) for name, t in tensors.items()}
     spots, record = _spots(tensors), _records.get(model)
     if record is not None and not record.valid(spots):
@@ -131,6 +133,18 @@ def fingerprint(model: Model) -> str:
     alive = [weakref.ref(t) for t in tensors.values()]
     _records[model] = _Record(states, alive, spots, others, hashes, digest)
     return digest
+
+
+def _without_weights(model: Model, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether it is a mere plan of a model (``full_size``), not one whose weights are elsewhere just now."""
+    offloaded = any(hasattr(m, "_hf_hook") for _, m in named_modules(model.components))
+    return bool(tensors) and all(t.is_meta for t in tensors.values()) and not offloaded
+
+
+def network_shapes(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of names and shapes, where there are no values."""
+    lines = [f"{name} {tuple(t.shape)}" for name, t in sorted(tensors.items())]
+    return hashlib.sha256("\n".join(["no values", *lines]).encode()).hexdigest()
 
 
 def _state(t: Tensor) -> State:

@@ -58,6 +58,20 @@ class Study:
             StateError: if another driver writes to the store.
             OSError: if it cannot be written.
         """
+        kept = self.find(parts)
+        if kept is None:
+            start, inner = time.perf_counter(), self.clock[0]
+            made = make()
+            spent = time.perf_counter() - start - (self.clock[0] - inner)
+            kept = self.put(parts, made, max(0.0, spent), about)  # several workers spend more than passes
+        return kept
+
+    def find(self, parts: Mapping[str, Any]) -> Kept | None:
+        """Return a unit, if it is there; if not, the store is locked, for it is about to be made.
+
+        Raises:
+            StateError: if another driver writes to the store.
+        """
         key = Store.key(**parts)
         kept = self.ledger.get(key)
         if kept is None:
@@ -66,13 +80,20 @@ class Study:
         elif self.counts and not self.ledger.holds(self.id, key):  # another study made it
             self.ledger.write()
             self.ledger.count(self.id, key)
-        if kept is None:
-            start, inner = time.perf_counter(), self.clock[0]
-            tensors, rows = make()
-            own = time.perf_counter() - start - (self.clock[0] - inner)
-            self.clock[0] += own
-            kept = self.ledger.put(key, self.id, tensors, about or {}, rows, own, counts=self.counts)
         return kept
+
+    def put(
+        self, parts: Mapping[str, Any], made: Made, seconds: float, about: Mapping[str, Any] | None = None
+    ) -> Kept:
+        """Keep a unit that ``find`` did not find, which took so many seconds; return it as ``find`` does.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self.clock[0] += seconds
+        tensors, rows = made
+        key = Store.key(**parts)
+        return self.ledger.put(key, self.id, tensors, about or {}, rows, seconds, counts=self.counts)
 
 
 @contextmanager

@@ -32,7 +32,9 @@ def full_size(name: str) -> Model:
     if name not in PUBLISHED:
         raise NotFoundError(f"there is no configuration {name!r}; {near(name, PUBLISHED)}")
     with torch.device("meta"):
-        model = opened(PUBLISHED[name]())
+        pipe = PUBLISHED[name]()
+        model = opened(pipe)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)  # noise levels have values
     model.name = name
     return model
 

@@ -6,9 +6,10 @@ over its unconditional output there. Rows of one batch are independent, so this 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,31 +18,40 @@ from torch import Tensor
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.run.sampling import Sampling, SamplingOptions
 from ..intervene import Intervention
-from .partition import ChangedBatch, Key, PlainBatch, SweepRun, key_of, partition
+from .partition import Batch, ChangedBatch, Finished, Key, PlainBatch, SweepRun, Timed, key_of, partition
 
 
-class Memory(Protocol):
-    """Where finished batches are kept."""
+class Memory:
+    """Where finished batches are kept; this one keeps none."""
 
-    def __call__(
-        self, batch: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /
-    ) -> tuple[Tensor, int]:
-        """Return the final latents of a batch and the rows it took, made if they are not there."""
+    def find(self, batch: Batch) -> Finished | None:  # noqa: ARG002
+        """Return what a batch came to, if it is there."""
+        return None
+
+    def keep(self, batch: Batch, made: Finished, seconds: float) -> Finished:  # noqa: ARG002
+        """Keep what a batch came to in so many seconds, and return it."""
+        return made
+
+
+class Workers(Protocol):
+    """Who else makes batches."""
+
+    def make(self, model: Model, settings: SamplingOptions, batches: Sequence[Batch]) -> Iterator[Timed]:
+        """Yield each batch with what it came to and the seconds it took, in any order."""
         ...
 
 
-def forgetting(_: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /) -> tuple[Tensor, int]:
-    """Keep nothing."""
-    return make()
+WORKERS: ContextVar[Workers | None] = ContextVar("WORKERS", default=None)
+"""Who makes the batches of the sweeps of this context; None is this process."""
 
 
 class SweepExecutor:
     """The state of one sweep: what is done, and what it cost in network rows."""
 
     def __init__(
-        self, model: Model, settings: SamplingOptions, batch: int, memory: Memory = forgetting
+        self, model: Model, settings: SamplingOptions, batch: int = 1, memory: Memory | None = None
     ) -> None:
-        self.model, self.settings, self.batch, self.memory = model, settings, batch, memory
+        self.model, self.settings, self.batch, self.memory = model, settings, batch, memory or Memory()
         self.branches = model.branch_names(settings.get("guidance"))
         self.rows = 0
         self.finals: dict[Key, Tensor] = {}
@@ -52,12 +62,26 @@ class SweepExecutor:
     def make(self, runs: Sequence[SweepRun]) -> Tensor:
         """Return the final latents of each run, [run, ...]."""
         plain, changed = partition(runs, self.batch, self.branches)
+        every: list[Batch] = [*plain, *changed]
+        there = {batch: self.memory.find(batch) for batch in every}
+        for batch, found in there.items():
+            if found is not None:
+                self._done(batch, *found)
+        missing = [batch for batch, found in there.items() if found is None]
+        workers = WORKERS.get()
         with torch.no_grad():
-            for one in plain:
-                self._done(one.finished, *self.memory(one, partial(self._plain, one)))
-            for batch in changed:
-                self._done(list(batch.runs), *self.memory(batch, partial(self._changed, batch)))
+            each: Iterable[Timed] = map(self.one, missing)
+            if workers is not None:
+                each = workers.make(self.model, self.settings, missing)
+            for batch, made, seconds in each:
+                self._done(batch, *self.memory.keep(batch, made, seconds))
         return torch.stack([self.finals[key_of(r)] for r in runs])
+
+    def one(self, batch: Batch) -> Timed:
+        """Make one batch; it needs the moments from which it starts, or makes the plain runs again."""
+        start = time.perf_counter()
+        made = self._plain(batch) if isinstance(batch, PlainBatch) else self._changed(batch)
+        return batch, made, time.perf_counter() - start
 
     def _plain(self, batch: PlainBatch) -> tuple[Tensor, int]:
         """Make the runs nothing is done to, and keep the moments from which others start."""
@@ -82,33 +106,32 @@ class SweepExecutor:
             if moment.index in moments[key]:
                 self.starts[key, moment.index] = moment.rows([i])
 
-    def _start(self, run: SweepRun) -> SamplerState:
+    def _start(self, plain: SweepRun, batch: ChangedBatch) -> SamplerState:
         """Return where a run starts, with the plain run's outputs of the branches that stay as they are."""
-        start = self.starts.get((key_of(SweepRun(run.prompt, run.seed)), run.start))
+        start = self.starts.get((key_of(plain), batch.start))
         if start is None:
-            return self.model.start([run.seed], Sampling(**self.settings))
-        touched = {i.when.branch for i in run.interventions}
-        spared = () if None in touched else set(start.known) - touched
-        return replace(start, known={b: start.known[b] for b in self.branches if b in spared})
+            return self.model.start([plain.seed], Sampling(**self.settings))
+        return replace(start, known={b: x for b, x in start.known.items() if b in batch.known})
 
     def _changed(self, batch: ChangedBatch) -> tuple[Tensor, int]:
         for plain in batch.after:
             if plain not in self.made:  # it was kept, but not the moments in it
                 self._plain(plain)
-        prompts: list[str | Prompt] = []
-        seeds: list[int] = []
-        starts: list[SamplerState] = []
+        prompts: list[str | Prompt] = [run.prompt for run in batch.beside]
+        seeds: list[int] = [run.seed for run in batch.beside]
+        starts: list[SamplerState] = [self._start(run, batch) for run in batch.beside]
         interventions: list[Intervention] = []
         firsts: list[int] = []
         for run in batch.runs.values():
-            first, size = len(prompts), 1 + len(run.companions)
+            first, size = len(prompts), 1 + len(run.own)
             firsts.append(first)
-            prompts += [run.prompt, *run.companions]
+            prompts += [run.prompt, *run.own]
             seeds += [run.seed] * size
+            own = [*range(first, first + size), *range(len(run.beside))]
             for i in run.interventions:
-                own = tuple(first + r for r in (range(size) if i.when.rows is None else i.when.rows))
-                interventions.append(replace(i, when=replace(i.when, rows=own)))
-            starts += [self._start(run)] * size
+                its = tuple(own if i.when.rows is None else (own[r] for r in i.when.rows))
+                interventions.append(replace(i, when=replace(i.when, rows=its)))
+            starts += [self._start(run.plain, batch)] * size
         states = self._sample(prompts, seeds, SamplerState.join(starts), interventions)
         state, rows = _last(states)
         return state.latents[firsts], rows
@@ -124,7 +147,8 @@ class SweepExecutor:
             prompts, seeds=seeds, start=start, interventions=interventions, **self.settings
         )
 
-    def _done(self, keys: Sequence[Key], latents: Tensor, rows: int) -> None:
+    def _done(self, batch: Batch, latents: Tensor, rows: int) -> None:
+        keys = batch.finished if isinstance(batch, PlainBatch) else list(batch.runs)
         self.rows += rows
         self.finals.update(zip(keys, latents, strict=True))
         self.report(len(self.finals))

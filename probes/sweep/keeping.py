@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-from torch import Tensor
 
 from ...models.base import Model, Prompt
 from ...models.errors import StateError, UsageError
 from ...models.store.canonical import json_hash
 from ...models.store.identity import digest
+from ...models.store.ledger import Kept
 from ...models.store.store import Store
 from ...models.store.study import Study
-from .partition import ChangedBatch, PlainBatch, SweepRun
+from .batching import Memory
+from .partition import Batch, ChangedBatch, Finished, PlainBatch, SweepRun
 
 
 @dataclass(eq=False)
-class Keeper:
+class Keeper(Memory):
     """Keeps the batches of one sweep.
 
     Args:
@@ -36,7 +36,7 @@ class Keeper:
 
     def __post_init__(self) -> None:
         self.digest = digest(self.base)
-        self._known = dict[PlainBatch | ChangedBatch, dict[str, Any]]()
+        self._known = dict[Batch, dict[str, Any]]()
 
     def keys(self, batches: tuple[Sequence[PlainBatch], Sequence[ChangedBatch]]) -> list[str]:
         """Return the key of every unit of a sweep.
@@ -46,21 +46,27 @@ class Keeper:
         """
         return [Store.key(**self.parts(batch)) for some in batches for batch in some]
 
-    def __call__(
-        self, batch: PlainBatch | ChangedBatch, make: Callable[[], tuple[Tensor, int]], /
-    ) -> tuple[Tensor, int]:
-        """Return a batch's final latents and rows, from the store where they are there."""
+    def find(self, batch: Batch) -> Finished | None:
+        """Return a batch's final latents and rows, if they are in the store."""
+        unit = self._opened.find(self.parts(batch))
+        return None if unit is None else self._finished(unit)
+
+    def keep(self, batch: Batch, made: Finished, seconds: float) -> Finished:
+        """Keep a batch's final latents and rows, and return them."""
+        latents, rows = made
+        unit = ({"latents": latents}, rows)
+        return self._finished(self._opened.put(self.parts(batch), unit, seconds, {"runs": len(batch.runs)}))
+
+    @property
+    def _opened(self) -> Study:
         if self.study is None:
             raise StateError("the store is not open")
+        return self.study
 
-        def made() -> tuple[dict[str, Tensor], int]:
-            latents, rows = make()
-            return {"latents": latents}, rows
-
-        unit = self.study.make(self.parts(batch), made, {"runs": len(batch.runs)})
+    def _finished(self, unit: Kept) -> Finished:
         return unit.tensors["latents"].to(self.model.device), unit.rows
 
-    def parts(self, batch: PlainBatch | ChangedBatch) -> dict[str, Any]:
+    def parts(self, batch: Batch) -> dict[str, Any]:
         """Return all that a batch depends on, the batches that it starts from included; JSON."""
         if batch not in self._known:
             made = self._plain(batch) if isinstance(batch, PlainBatch) else self._changed(batch)
@@ -81,21 +87,27 @@ class Keeper:
 
     def _run(self, run: SweepRun) -> dict[str, Any]:
         reads = [self._read(p) for p in (run.prompt, *run.companions)]
-        for i in run.interventions:
-            if i.spec is None:
-                name = getattr(i.fn, "__qualname__", type(i.fn).__name__)
-                raise UsageError(
-                    f"the intervention {name} at {i.site} is a function, and a store cannot tell whether it "
-                    "is still the same one; give it a spec, whose parameters say all that it depends on: "
-                    f"Intervention(site, fn, when, spec=Spec({name!r}, {{'factor': 2.0}})). "
-                    "Or leave out store"
-                )
-        return {"reads": reads, "seed": run.seed, "does": [list(i.key) for i in run.interventions]}
+        check_specs(run, "a store cannot tell whether it is still the same one", "store")
+        shared = {"shared": True} if run.shared else {}
+        return {"reads": reads, "seed": run.seed, "does": [list(i.key) for i in run.interventions], **shared}
 
     def _read(self, prompt: str | Prompt) -> Any:
         if isinstance(prompt, str):
             return prompt
         return self.texts.get(prompt.digest, prompt.digest)
+
+
+def check_specs(run: SweepRun, why: str, leave_out: str) -> None:
+    """Raise UsageError for interventions of which nobody can tell what they do."""
+    for i in run.interventions:
+        if i.spec is None:
+            name = getattr(i.fn, "__qualname__", type(i.fn).__name__)
+            raise UsageError(
+                f"the intervention {name} at {i.site} is a function, and {why}; give it a spec, whose "
+                "parameters say all that it depends on: "
+                f"Intervention(site, fn, when, spec=Spec({name!r}, {{'factor': 2.0}})). "
+                f"Or leave out {leave_out}"
+            )
 
 
 def texts_of(runs: Sequence[SweepRun], encoded: Sequence[SweepRun]) -> dict[str, Any]:

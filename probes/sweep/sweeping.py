@@ -24,7 +24,7 @@ from ...models.run.context import TEXT
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.store.identity import identity
 from ...models.store.study import Study, studying
-from .batching import Memory, SweepExecutor, forgetting
+from .batching import Memory, SweepExecutor
 from .keeping import Keeper, texts_of
 from .partition import SweepRun, key_of, partition
 
@@ -108,7 +108,7 @@ def _memory(  # noqa: PLR0917  # one sweep
 ) -> Iterator[Memory]:
     """Give what remembers batches: a store, or nothing."""
     if store is None:
-        yield forgetting
+        yield Memory()
         return
     base = identity(model, how, batch)
     keeper = Keeper(model, base, texts_of(runs, encoded))

@@ -130,8 +130,8 @@ def test_a_plan_tells_what_is_kept_and_how_long(tiny):
     assert plan.kept == run.nbytes
     assert plan_study(trace_denoiser, tiny, **call, windows=[[1]]).kept == run.nbytes // 3
     assert plan.seconds(2.0) == plan.rows / 2 and rows_per_second(tiny, samples=2, steps=1) > 0
-    with pytest.raises(UsageError, match="evaluate_edit cannot be counted .*trace_text can"):
-        plan_study(evaluate_edit, tiny)
+    with pytest.raises(UsageError, match="rows_per_second cannot be counted .*trace_text can"):
+        plan_study(rows_per_second, tiny)
 
 
 def test_a_judge_is_what_it_computes_with_wherever_it_lies(tmp_path):

@@ -86,14 +86,19 @@ def test_the_examples_of_a_comparison_can_be_typed():
         BENCH.commands["edits"].make_context("edits", line[3:])
 
 
-def test_the_example_of_a_plan_can_be_typed():
-    command = GROUP.commands["plan"].commands["locate"]
-    (line,) = examples(inspect.getdoc(command.callback))
-    assert line[:3] == ["denoscope", "plan", "locate"]
-    command.make_context("locate", line[3:])
+@pytest.mark.parametrize("name", ["locate", "edit", "explain", "features"])
+def test_the_examples_of_a_plan_can_be_typed(name):
+    command = GROUP.commands["plan"].commands[name]
+    lines = examples(inspect.getdoc(command.callback))
+    assert lines
+    for line in lines:
+        assert line[:3] == ["denoscope", "plan", name]
+        command.make_context(name, line[3:])
     options = {o for p in command.params for o in p.opts}
-    there = {o for p in GROUP.commands["locate"].params for o in p.opts}
-    assert options >= there - {"--output", "-o", "--table"}
+    assert {"--full-size", "--gpu", "--pace", "--json"} <= options
+    if name in ("locate", "explain"):
+        there = {o for p in GROUP.commands[name].params for o in p.opts}
+        assert options >= there - {"--output", "-o", "--table", "--image", "--seed"}
 
 
 def test_a_comparison_tells_programs_and_can_be_quiet():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from denoscope.analysis.mediation.denoiser_tracing import copied_row
+from denoscope.analysis.mediation.choice import Piece
 from denoscope.models.errors import StateError, UsageError
 from denoscope.models.run.context import When
 from denoscope.models.run.sampling import Sampling
@@ -82,7 +82,9 @@ COUNTED = {
     "windows": RUNS[1:],
     "plain, windows": [*RUNS, SweepRun("a dog", 3, (scale(SITE, 2.0, When([2])),))],
     "twice the same": [*RUNS, *RUNS],
-    "companions": [SweepRun("a cat", 0, (copied_row(SITE, 1, 0, When([1, 2])),), ("a dog",))] * 2,
+    "companions": [SweepRun("a cat", 0, (Piece(When([1, 2])).copied(SITE, 1, 0),), ("a dog",))] * 2,
+    "shared": [SweepRun(text, 0, (Piece(When([k, 2])).copied(SITE, 1, 0),), ("a dog",), shared=True)
+               for text in ("a cat", "a cow") for k in (0, 1)],
     "uncond": [SweepRun("a cat", 0, (scale(SITE, 2.0, When([s], branch=b)),))
                for s in (0, 2) for b in ("uncond", None, "cond")],
 }  # fmt: skip
@@ -116,6 +118,7 @@ DIFFERENT = {
     "seed": replace(RUN, seed=1),
     "no companion": replace(RUN, companions=()),
     "companion": replace(RUN, companions=("a cow",)),
+    "shared": replace(RUN, shared=True),
     "factor": replace(RUN, interventions=(scale(SITE, 2.5), copied(OTHER))),
     "site": replace(RUN, interventions=(scale(OTHER, 2.0), copied(OTHER))),
     "window": replace(RUN, interventions=(scale(SITE, 2.0, When([0])), copied(OTHER))),

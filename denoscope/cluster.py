@@ -1,0 +1,43 @@
+"""Sweeps on many devices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from .editing.weights import edits_on
+from .models.arguments import checked
+from .models.errors import StateError, UsageError
+
+
+@checked
+@contextmanager
+def on_ray(address: str | None = None, gpus_per_worker: float = 0) -> Iterator[None]:
+    """Let the sweeps of a block run on a Ray cluster: ``sweep``, and what is made of sweeps.
+
+    A worker is a process that opens the model by its name or folder, puts on it the edits that are on it
+    here, and refuses to work if it then is not the same. Batches, stores and results are those of one
+    process, to the bit where the workers' processors round alike. Metrics and judges run here.
+
+    Args:
+        address: of a running cluster, ``"auto"`` or ``"host:port"``; None is the one that this process is
+            connected to, or that ``RAY_ADDRESS`` names, else one of this machine's cores for the block.
+        gpus_per_worker: how much of a GPU a worker has, 0.5 or 1 for example; 0 is workers on CPUs, each with
+            as many threads as torch uses here.
+
+    Raises:
+        RuntimeError: if Ray is not installed, or none answers; and, in a sweep, if a worker cannot open the
+            model, has another one, or is lost several times.
+        ValueError: for more GPUs than any node has; in a sweep for models that were opened from an object,
+            and for interventions without a spec.
+    """
+    if not 0 <= gpus_per_worker < math.inf:
+        raise UsageError(f"gpus_per_worker is {gpus_per_worker}; it is a number from 0 (CPUs) up")
+    if find_spec("ray") is None:
+        raise StateError("ray is not installed; pip install 'denoscope[ray]', or leave out on_ray")
+    from .probes.sweep.ray import workers_on
+
+    with workers_on(address, gpus_per_worker, edits_on):
+        yield
