@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import analysis, bench, editing, models, probes
+    from .atlas.browsing import browse_features
+    from .bias.studying import study_bias
     from .editing.edit import Edit
     from .explanation.explain import explain
     from .investigation.investigate import investigate
@@ -56,6 +58,7 @@ __all__ = [
     "analysis",
     "attached",
     "bench",
+    "browse_features",
     "editing",
     "explain",
     "intervening",
@@ -64,6 +67,7 @@ __all__ = [
     "models",
     "probes",
     "steered",
+    "study_bias",
     "sweep",
     "trace",
 ]
@@ -84,11 +88,13 @@ _HOMES = {
     "Trace": "probes.trace",
     "When": "models.run.context",
     "attached": "probes.attach",
+    "browse_features": "atlas.browsing",
     "explain": "explanation.explain",
     "intervening": "probes.intervene",
     "investigate": "investigation.investigate",
     "load": "models.load",
     "steered": "steering.steered",
+    "study_bias": "bias.studying",
     "sweep": "probes.sweep",
     "trace": "probes.trace",
 }

@@ -30,6 +30,7 @@ NAMES = [
     "analysis",
     "attached",
     "bench",
+    "browse_features",
     "editing",
     "explain",
     "intervening",
@@ -38,6 +39,7 @@ NAMES = [
     "models",
     "probes",
     "steered",
+    "study_bias",
     "sweep",
     "trace",
 ]

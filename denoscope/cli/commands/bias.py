@@ -1,0 +1,120 @@
+"""``denoscope bias``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ..opening import check_new, open_model
+from ..options import JudgedRuns
+from ..output import Output, command_line, rows, table
+from .features import prompts_for
+
+if TYPE_CHECKING:
+    from ...models.base import Model
+    from ...probes.dictionary import Dictionary
+
+
+def bias(  # noqa: PLR0913  # one option each
+    prompt: Annotated[
+        str,
+        typer.Argument(
+            help="What to generate, in quotes; leave out for a model that reads no text.", show_default=False
+        ),
+    ] = "",
+    *,
+    classes: Annotated[
+        str, typer.Option(help="What is counted: an attribute of the judge, and two of its labels.")
+    ] = "gender=woman,man",
+    about: Annotated[
+        str | None,
+        typer.Option(
+            help="A word of the prompt: features are found with prompts that name a class before it. Needed "
+            "where the prompt paints one class alone.",
+            show_default=False,
+        ),
+    ] = None,
+    dictionary: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of  denoscope features train; if left out a small one is trained on the prompt, at "
+            "the last stream of the denoiser that is coarser than its output.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("bias"),
+    run: JudgedRuns = JudgedRuns(seeds=64, steps=20),
+    to: Output = Output(),
+) -> None:
+    """Measure a bias, find the features it hangs on, and push them until shares are equal; write a page.
+
+    Example:  denoscope bias -m emoji-people --dictionary dictionary.safetensors
+
+    Example:  denoscope bias "a noto emoji of a pilot" --about pilot
+
+    Half of the seeds find features and strength, the others count. Writes bias.html (open it in any browser)
+    and results.zarr (denoscope.bias.BiasStudy.load).
+    """
+    from ...bias.labels import classes_of
+    from ...bias.studying import study_bias
+    from ...investigation.case import seeds_of
+
+    check_new(output)
+    model = open_model(run, to)
+    asked, seeds = classes_of(classes, model, run.judge, run.device), seeds_of(run.chosen)
+    settings: dict[str, Any] = {"steps": run.steps, "guidance": run.guidance}
+    with to.bars() as show:
+        settings["progress"] = show
+        known = _dictionary(model, dictionary, prompt, seeds, settings)
+        made = study_bias(
+            model, known, asked.names, prompt, about=about, seeds=seeds, label=asked.label, judge=asked.judge,
+            **settings,
+        )  # fmt: skip
+        output.mkdir(parents=True, exist_ok=True)
+        made.save(output / "results.zarr")
+        page = made.page(output / "bias.html", command=command_line())
+    if dictionary is None:
+        known.save(output / "dictionary.safetensors")
+    ways, shares = made.to_frame(), made.shares()
+    about_it = {name: made.data.attrs[name] for name in ("towards", "strength")}
+    about_it["reached"] = bool(made.data.attrs["reached"])
+    cells = [
+        (way, name, f"{mean:.0%}", f"{low:.0%} to {high:.0%}")
+        for way, name, mean, low, high in shares.itertuples(index=False)
+    ]
+    said = "" if about_it["reached"] else "\n[yellow]No strength that was tried makes the shares equal.[/]"
+    to.result(
+        {"page": str(page), "results": str(output / "results.zarr"), **about_it, "ways": rows(ways),
+         "shares": rows(shares), "features": rows(made.features())},
+        table(["way", "class", "share", "95% interval"], cells),
+        f"{said}\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
+        written=[page],
+    )  # fmt: skip
+
+
+def _dictionary(
+    model: Model, file: Path | None, prompt: str, seeds: list[int], settings: dict[str, Any]
+) -> Dictionary:
+    """The dictionary of a file, or a small one trained on the samples in which features are found."""
+    from ...probes.dictionary import Dictionary, Learning, train_dictionary
+
+    if file is not None:
+        return Dictionary.load(file)
+    texts = [prompt] * len(seeds) if prompt else prompts_for(model, None, len(seeds))
+    first = len(seeds) // 2
+    return train_dictionary(
+        model, _site(model), texts and texts[:first], seeds=seeds[:first], learning=Learning(updates=1000),
+        **settings,
+    )  # fmt: skip
+
+
+def _site(model: Model) -> str:
+    """The last residual stream that is coarser than the output; the last of all where none is."""
+    streams = [s for s in model.sites("**/resid.post") if not s.component.startswith("text_encoder")]
+    grids = {s: model.layout(s).grid for s in streams}
+    finest = max((g for g in grids.values() if g), default=None)
+    coarse = [s for s in streams if grids[s] and grids[s] != finest]
+    return str((coarse or streams)[-1])

@@ -1,0 +1,147 @@
+"""A bias study: its halves, its ways, its page; and the commands that lead there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import denoscope
+from denoscope.bias import BiasStudy
+from denoscope.bias.labels import classes_of
+from denoscope.models.errors import NotFoundError, UsageError
+from denoscope.models.synthetic.tiny import tiny_ddim
+from denoscope.models.synthetic.tiny_judges import save_tiny_clip
+from denoscope.probes import Dictionary
+from tests.denoscope.cli.calling import call, one_line
+from tests.denoscope.dictionaries import doubled
+from tests.denoscope.report.browsing import Page
+
+SITE, TEXTUAL = "unet/mid.res.1/resid.post", "unet/mid.attn.0.0/cross_attn.out"
+RUN = {"steps": 2, "batch": 16}
+CLASSES = ["light", "dark"]
+
+
+def shade(images):
+    """What a picture shows, by how bright it is; 3 of the first 8 are light."""
+    return ["light" if m > 0.505 else "dark" for m in images.mean((1, 2, 3))]
+
+
+class Eyes:
+    """Looks at single pixels."""
+
+    def similarity(self, images, others):
+        return normalize(images.flatten(1), dim=-1) @ normalize(others.flatten(1), dim=-1).mT
+
+    def features(self, images):
+        return images[:, :, ::2, ::2].flatten(1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return denoscope.load(tiny_ddim())
+
+
+@pytest.fixture(scope="module")
+def dictionary(model):
+    return doubled(model, SITE)
+
+
+@pytest.fixture(scope="module")
+def made(model, dictionary):
+    return denoscope.study_bias(
+        model, dictionary, CLASSES, seeds=range(16), label=shade, judge=Eyes(), features=8, **RUN
+    )
+
+
+def test_what_it_says_is_of_seeds_with_which_nothing_was_found(made, model):
+    data = made.data
+    assert data["seed"].values.tolist() == list(range(8, 16)) and data.attrs["found_on"] == 8
+    assert [str(w) for w in data["way"].values] == ["plain", "features", "as active", "contrast"]
+    plain = denoscope.trace(model, seeds=range(8, 16), steps=2).images
+    shown = torch.from_numpy(data["pictures"].values[0]).movedim(-1, 1) / 255
+    torch.testing.assert_close(shown, plain, atol=0.003, rtol=0)
+    assert data["label"].values[0].tolist() == shade(plain)
+    assert data.attrs["towards"] == "light" and data.attrs["strength"] > 0
+    assert (data["moved"].values[0] == 0).all() and (data["moved"].values[1] > 0).all()
+    assert made.shares()["mean"][0] + made.shares()["mean"][1] == 1.0
+    assert set(made.features()["class"]) <= set(CLASSES) and len(made.to_frame()) == 4
+
+
+def test_it_is_kept_and_its_page_is_whole(made, tmp_path):
+    made.save(tmp_path / "b.zarr")
+    again = BiasStudy.load(tmp_path / "b.zarr")
+    assert again.data.equals(made.data) and repr(again) == repr(made) and "table" in again._repr_html_()
+    text = again.page(tmp_path / "bias.html", command="denoscope bias <b>").read_text()
+    page = Page(text)
+    assert page.tags.count("img") == 4 * 8 and "script" not in page.tags
+    assert all(link.startswith("data:") for link in page.links)
+    words = " ".join(page.words)
+    assert "denoscope bias <b>" in words and "features by plain class contrast" in words
+
+
+def test_a_prompt_that_paints_one_class_is_asked_by_its_word(tiny):
+    words = doubled(tiny, TEXTUAL)
+
+    def red(images):
+        return ["red"] * len(images)
+
+    run = {"seeds": range(8), "label": red, "judge": Eyes(), "steps": 1, "guidance": 1.0, "features": 4}
+    made = denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", about="cat", **run)
+    assert made.data.attrs["towards"] == "dog" and not made.data.attrs["reached"]
+    assert str(made.data["way"].values[-1]) == "words" and "does not make shares equal" in repr(made)
+    with pytest.raises(UsageError, match="'dog' cannot be told") as caught:
+        denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", **run)
+    assert "name the word that it is about" in caught.value.__notes__[0]
+    with pytest.raises(UsageError, match="must be in the prompt"):
+        denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", about="dog", **run)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"classes": ["light"]}, "give two classes"),
+        ({"seeds": range(4)}, "8 seeds or more"),
+        ({"about": "cat"}, "there is no prompt"),
+        ({"features": 0}, "1 feature or more"),
+    ],
+)
+def test_what_cannot_be_studied_is_told(model, dictionary, wrong, message):
+    given = {"classes": CLASSES, "seeds": range(16), "label": shade, "judge": Eyes(), **RUN, **wrong}
+    with pytest.raises(UsageError, match=message):
+        denoscope.study_bias(model, dictionary, **given)
+
+
+def test_classes_are_labels_of_a_judge(emoji):
+    asked = classes_of("gender=woman, man", emoji)
+    assert asked.names == ("woman", "man")
+    assert set(asked.label(torch.zeros(1, 3, 64, 64))) <= {"woman", "man", "person"}
+    with pytest.raises(NotFoundError, match="gender is never 'womn'.*'woman'"):
+        classes_of("gender=womn,man", emoji)
+    for said in ("gender", "gender=woman", "gender=woman,woman"):
+        with pytest.raises(UsageError, match="two of its labels"):
+            classes_of(said, emoji)
+
+
+def test_on_the_command_line(tmp_path):
+    tiny_ddim().save_pretrained(tmp_path / "ddim")
+    run, file = ["-m", tmp_path / "ddim", "--steps", 1], tmp_path / "d.safetensors"
+    train = ["features", "train", SITE, *run, "--seeds", 4, "--updates", 5, "--k", 4, "-o", file]
+    told = json.loads(call(*train, "--json").stdout)
+    assert set(told["held_out"]) >= {"loss", "explained", "dead"} and Dictionary.load(file).width == 64
+    one_line(call(*train), 2, "exists; name a new one")
+    save_tiny_clip(tmp_path / "clip")
+    out = tmp_path / "bias"
+    one_line(call("bias", *run, "--dictionary", file, "-o", out), 2, "no judge ships with")
+    one_line(call("bias", *run, "--judge", tmp_path / "clip", "-o", out), 2, "was given no attributes")
+    assert not out.exists()
+
+
+def test_a_model_that_reads_text_is_trained_on_prompts(folder, tmp_path):
+    run = ["features", "train", TEXTUAL, "-m", folder, "--seeds", 3, "--steps", 1, "--updates", 2, "--k", 2]
+    one_line(call(*run, "-o", tmp_path / "d.safetensors"), 2, "name a file of prompts")
+    (tmp_path / "prompts.txt").write_text("a red cat\n\na dog\n")
+    done = call(*run, "--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "d.safetensors", "-q")
+    assert done.exit_code == 0 and done.stdout.strip() == str(tmp_path / "d.safetensors"), done.output
