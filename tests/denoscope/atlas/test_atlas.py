@@ -20,7 +20,7 @@ SITE = "unet/mid.attn.0/resid.post"
 EVIL = "a red </script><b>{{ 7 * 7 }}"
 TEXTS = [EVIL, "a cat"] * 10
 RUN = {"steps": 2, "guidance": 1.0}
-PROBE = """<script>
+PROBE = """<script>{
 const field = document.getElementById("words"), seen = [];
 for (const said of ["", "feature-none", "3", "a RED"]) {
   field.value = said; field.dispatchEvent(new Event("input"));
@@ -31,7 +31,7 @@ const by = document.getElementById("by"); by.value = "number"; by.dispatchEvent(
 seen.push([...document.querySelectorAll(".feature h2")].map((h) => Number(h.textContent)));
 seen.push(getComputedStyle(document.querySelector(".seen")).backgroundImage.slice(0, 14));
 parent.postMessage(JSON.stringify(seen), "*");
-</script></body>"""
+}</script></body>"""
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,6 @@ def test_on_the_command_line(folder, square, tmp_path):
 def test_a_dictionary_of_other_weights_is_refused(tiny, square):
     with pytest.raises(StateError, match="other weights"):
         denoscope.browse_features(tiny, replace(square, model="0" * 64), TEXTS, seeds=range(20), **RUN)
-    channels = Channels(denoscope.Site("unet/nowhere"), square.channels.axes)
+    channels = Channels(denoscope.Site("unet/mid.attn.7/resid.post"), square.channels.axes)
     with pytest.raises(NotFoundError):
         denoscope.browse_features(tiny, replace(square, channels=channels), TEXTS, seeds=range(20), **RUN)
