@@ -100,7 +100,7 @@ def test_a_browser_searches_the_page(atlas, tmp_path):
     assert not console
     assert seen[0][0] == "3 features" and seen[1] == ["0 features", []]
     assert seen[2] == ["1 feature", ["3"]] and len(seen[3][1]) >= 1
-    assert seen[4] == [3, 8, 20] and seen[5] == 'url("data:image'
+    assert seen[4] == [3, 8, 20] and seen[5] == 'url("data:imag'
 
 
 @pytest.mark.parametrize(
