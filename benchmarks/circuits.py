@@ -23,7 +23,7 @@ from denoscope.probes import Dictionary, Learning, collect_activations, train_di
 
 PAGE = "docs/circuits.md"
 SOURCE, TARGET = "unet/up.0.attn.1/resid.post", "unet/up.1.attn.1/resid.post"
-SAMPLES, STEPS, UPDATES, ROWS = 240, 10, 1500, 512
+SAMPLES, STEPS, UPDATES, ROWS = 160, 10, 1000, 512
 FEATURES = 8
 WORDS = [
     ("a noto emoji of a woman firefighter", "woman"),
@@ -47,7 +47,9 @@ def main() -> None:
     model = denoscope.load("emoji")
     source, target = trained(model, output)
     found = [
-        trace_circuit(model, source, target, prompt, word, seed=SEED, step=step, features=FEATURES, steps=STEPS)
+        trace_circuit(
+            model, source, target, prompt, word, seed=SEED, step=step, features=FEATURES, steps=STEPS
+        )
         for step in AT
         for prompt, word in WORDS
     ]
@@ -89,7 +91,9 @@ def line(found: Circuit) -> tuple[str, ...]:
     for name in ("necessary", "sufficient"):
         of = faithful.loc[name]
         numbers += [f"{of['circuit']:.2f}", f"{of['random']:.2f} ({of['low']:.2f} to {of['high']:.2f})"]
-    edges = [f"{agree.loc[row, column]:.2f}" for row in ("graph", "random") for column in ("pearson", "slope")]
+    edges = [
+        f"{agree.loc[row, column]:.2f}" for row in ("graph", "random") for column in ("pearson", "slope")
+    ]
     carried = f"{about['through_targets']:.2f}"
     gap = f"{np.float64(about['gap']):.0e}"
     return (about["word"], about["prompt"], str(about["step"]), carried, *numbers, *edges, gap)

@@ -15,7 +15,7 @@ from ..analysis.features.scoring import auc_interval
 FEWEST = 4
 """Samples with a word or label, and without it, in each half."""
 NAMED = 3
-"""Names that are said of a feature."""
+"""Names that are said of a feature, at most; of those that it tells at all."""
 COLUMNS = ["feature", "kind", "name", "auc", "low", "high", "tried"]
 
 
@@ -57,7 +57,7 @@ def tells(
     for feature in features:
         x = activity[:, feature]
         scored = {name: auc(x[::2][own[::2]], x[::2][~own[::2]]) for name, own in have.items()}
-        for name in sorted(scored, key=lambda n: -scored[n])[:NAMED]:
+        for name in sorted((n for n in scored if scored[n] > 0.5), key=lambda n: -scored[n])[:NAMED]:
             own, rest = have[name][1::2], x[1::2]
             low, high = auc_interval(rest[own], rest[~own], 300, 0.95, 0)
             lines.append((feature, *name, auc(rest[own], rest[~own]), low, high, len(have)))
