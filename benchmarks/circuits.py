@@ -18,7 +18,6 @@ from word_bias import world
 
 import denoscope
 from denoscope.analysis import Circuit, trace_circuit
-
 from denoscope.probes import Dictionary, Learning, collect_activations, train_dictionary
 
 PAGE = "docs/circuits.md"

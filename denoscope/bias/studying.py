@@ -25,6 +25,7 @@ from ..models.errors import UsageError
 from ..models.images import to_array
 from ..models.progress import Progress, showing
 from ..models.run.settings import SamplingOptions
+from ..models.text.prompt import occurrence
 from ..probes.dictionary import Dictionary
 from .result import BiasStudy
 
@@ -54,8 +55,7 @@ class Asked:
 
     def naming(self, name: str) -> str:
         """The prompt with a class before the word that it is about."""
-        word = str(self.about)
-        return template(self.prompt, word).replace("{}", f"{name} {word.partition(':')[0]}")
+        return naming(self.prompt, str(self.about), name)
 
     def found(self, seeds: Sequence[int]) -> BiasFeatures:
         """Which features tell the classes: of what pictures show, or of prompts that name them."""
@@ -77,6 +77,15 @@ class Asked:
         """What acts on each of n samples to lead them towards a class."""
         edit = found.towards(self.dictionary, name, strength, features=self.features, by=by)
         return [(edit,)] * n
+
+
+def naming(prompt: str, about: str, name: str) -> str:
+    """Return a prompt with a class before the word that it is about.
+
+    >>> naming("a photo of a cook", "cook", "woman")
+    'a photo of a woman cook'
+    """
+    return template(prompt, about).replace("{}", f"{name} {occurrence(about)[0]}")
 
 
 @checked

@@ -11,7 +11,6 @@ from rich.markup import escape
 from ..opening import check_new, open_model
 from ..options import JudgedRuns
 from ..output import Output, command_line, rows, table
-from .features import prompts_for
 
 if TYPE_CHECKING:
     from ...models.base import Model
@@ -59,8 +58,9 @@ def bias(  # noqa: PLR0913  # one option each
     and results.zarr (denoscope.bias.BiasStudy.load).
     """
     from ...bias.labels import classes_of
-    from ...bias.studying import study_bias
+    from ...bias.studying import naming, study_bias
     from ...investigation.case import seeds_of
+    from ...probes.dictionary import Dictionary
 
     check_new(output)
     model = open_model(run, to)
@@ -68,7 +68,11 @@ def bias(  # noqa: PLR0913  # one option each
     settings: dict[str, Any] = {"steps": run.steps, "guidance": run.guidance}
     with to.bars() as show:
         settings["progress"] = show
-        known = _dictionary(model, dictionary, prompt, seeds, settings)
+        if dictionary is not None:
+            known = Dictionary.load(dictionary)
+        else:
+            texts = [naming(prompt, about, name) for name in asked.names] if about else [prompt]
+            known = _trained(model, texts if prompt else None, seeds, settings)
         made = study_bias(
             model, known, asked.names, prompt, about=about, seeds=seeds, label=asked.label, judge=asked.judge,
             **settings,
@@ -95,20 +99,14 @@ def bias(  # noqa: PLR0913  # one option each
     )  # fmt: skip
 
 
-def _dictionary(
-    model: Model, file: Path | None, prompt: str, seeds: list[int], settings: dict[str, Any]
-) -> Dictionary:
-    """The dictionary of a file, or a small one trained on the samples in which features are found."""
-    from ...probes.dictionary import Dictionary, Learning, train_dictionary
+def _trained(model: Model, texts: list[str] | None, seeds: list[int], settings: dict[str, Any]) -> Dictionary:
+    """A small dictionary of the samples in which features are found; texts take turns."""
+    from ...probes.dictionary import Learning, train_dictionary
 
-    if file is not None:
-        return Dictionary.load(file)
-    texts = [prompt] * len(seeds) if prompt else prompts_for(model, None, len(seeds))
-    first = len(seeds) // 2
-    return train_dictionary(
-        model, _site(model), texts and texts[:first], seeds=seeds[:first], learning=Learning(updates=1000),
-        **settings,
-    )  # fmt: skip
+    some = seeds[: len(seeds) // 2]
+    prompts = [texts[i % len(texts)] for i in range(len(some))] if texts else None
+    how = Learning(updates=1000)
+    return train_dictionary(model, _site(model), prompts, seeds=some, learning=how, **settings)
 
 
 def _site(model: Model) -> str:
