@@ -52,7 +52,7 @@ def attributed(asked: Contrast, features: int) -> Attribution:
         features: how many target features, at most.
 
     Raises:
-        UsageError: if the target does not depend on the source.
+        UsageError: if the target does not depend on the source, and if the word changes no feature of either.
     """
     at, source, target = asked.at, asked.source, asked.target
     with constant(list(at.model.components.values())), torch.enable_grad():
@@ -69,6 +69,8 @@ def attributed(asked: Contrast, features: int) -> Attribution:
         pull = target.rows(slopes[0].float())[0] @ target.dictionary.decoder.mT
         carried = (pull * target.change).sum(0)
         chosen = strongest(carried, features)
+        if not chosen or not source.alive:
+            raise UsageError("the word changes no feature of one of the sites; train longer, or name others")
         weights = pull * (target.on > 0)
         read = target.dictionary.encoder
         slope = [

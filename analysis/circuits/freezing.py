@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+ATTENTION = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 GATED = (F.silu, F.gelu)
 PRODUCTS = (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
@@ -51,7 +52,7 @@ class Frozen(TorchFunctionMode):
         if not _depends(*args, *given.values()):
             return func(*args, **given)
         if func is F.scaled_dot_product_attention:
-            call = {**dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)), **given}
+            call = {**dict(zip(ATTENTION, args, strict=False)), **given}
             return func(**{**call, "query": self.held(call["query"]), "key": self.held(call["key"])})
         if func in GATED:
             x, rest = (args[0], args[1:]) if args else (given.pop("input"), ())

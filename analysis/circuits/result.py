@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from ...models.arguments import checked
@@ -97,7 +98,7 @@ class Circuit(Stored):
         return pd.DataFrame(rows.values(), index=list(rows))
 
 
-def _agreement(said: np.ndarray, seen: np.ndarray) -> dict[str, float]:  # type: ignore[type-arg]
+def _agreement(said: NDArray[np.float64], seen: NDArray[np.float64]) -> dict[str, float]:
     varied = len(said) > 2 and np.ptp(said) > 0 and np.ptp(seen) > 0
     nan = float("nan")
     return {

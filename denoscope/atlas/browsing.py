@@ -15,6 +15,7 @@ from ..models.arguments import batches, checked
 from ..models.base import Model, Prompt, check_run
 from ..models.errors import UsageError
 from ..models.images import to_array
+from ..models.judges.labelled import Labelled
 from ..models.progress import Progress, showing
 from ..models.run.sampling import Sampling, SamplingOptions
 from ..models.store.provenance import provenance
@@ -40,7 +41,7 @@ def browse_features(  # noqa: PLR0913  # one experiment, all its settings by nam
     *,
     seeds: Sequence[int],
     features: int | Sequence[int] = 24,
-    judge: Any = None,
+    judge: Labelled | None = None,
     batch: int = 16,
     progress: Progress | None = None,
     **settings: Unpack[SamplingOptions],
@@ -48,8 +49,8 @@ def browse_features(  # noqa: PLR0913  # one experiment, all its settings by nam
     """Sample, and say of features where they are on, what they tell and what editing them does.
 
     For each feature: the pictures in which it is strongest, with a map of its mean strength over the steps;
-    the words of prompts and the labels of a judge that it tells best, chosen on every second sample and
-    measured on the others; its strength at each step; and the picture in which it is strongest again, with
+    the words of prompts and the labels of a judge that it tells best, chosen on one half of the samples and
+    measured on the other; its strength at each step; and the picture in which it is strongest again, with
     the feature off, twice and five times as strong in all steps.
 
     Args:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..analysis.features.gathering import each_batch
 from ..models.base import Model, Prompt
 from ..models.images import to_array
+from ..models.judges.labelled import Labelled
 from ..models.progress import Progress
 from ..models.run.context import When
 from ..models.run.sampling import SamplingOptions
@@ -74,7 +75,7 @@ def gathered(  # noqa: PLR0913  # one run
     prompts: Sequence[str | Prompt],
     seeds: Sequence[int],
     *,
-    judge: Any,
+    judge: Labelled | None,
     batch: int,
     progress: Progress,
     settings: SamplingOptions,
@@ -82,7 +83,7 @@ def gathered(  # noqa: PLR0913  # one run
     """Run samples batch by batch, and encode what passes through the dictionary's site."""
     codes: list[Codes] = []
     pictures: list[NDArray[np.uint8]] = []
-    said: dict[str, list[str]] = {name: [] for name in getattr(judge, "vocabulary", {})}
+    said: dict[str, list[str]] = {name: [] for name in (judge.vocabulary if judge else ())}
     site, *others = reversed(dictionary.channels.sites)
 
     def keep(run: Trace) -> None:
@@ -93,9 +94,10 @@ def gathered(  # noqa: PLR0913  # one run
         codes.append(dictionary.encode(x, run.kept_steps))
         images = run.images.float()
         pictures.append(to_array(images).values)
-        for name, found in said.items():
-            best = judge.probabilities(images, name).argmax(1).tolist()
-            found += [judge.labels(name)[i] for i in best]
+        if judge is not None:
+            for name, found in said.items():
+                best = judge.probabilities(images, name).argmax(1).tolist()
+                found += [judge.labels(name)[i] for i in best]
 
     sites: Any = dictionary.channels.sites
     run = each_batch(

@@ -74,13 +74,13 @@ def test_what_a_feature_tells_is_measured_on_samples_that_did_not_choose_it():
     rng = np.random.default_rng(0)
     prompts = ["a red cat" if i % 4 < 2 else "a dog" for i in range(160)]
     have = named(prompts, {"shade": ["dark", "light"] * 80, "rare": ["x"] * 159 + ["y"]})
-    assert ("word", "a") not in have and ("rare", "y") not in have and ("shade", "dark") not in have
+    assert ("word", "a") not in have and ("rare", "y") not in have and ("shade", "dark") in have
     noise = {("noise", str(i)): rng.random(160) < 0.5 for i in range(40)}
     told = np.array([float("red" in p) for p in prompts]) + 0.1 * rng.random(160)
     frame = tells(np.stack([told, rng.random(160)], 1), [0, 1], have | noise)
     first, other = (frame[frame["feature"] == f].iloc[0] for f in (0, 1))
-    assert first["name"] in ("cat", "red") and first["auc"] == 1.0 and first["tried"] == 43
-    assert other["low"] < 0.5 < other["high"]  # the best of 43 for pure chance
+    assert first["name"] in ("cat", "red") and first["auc"] == 1.0 and first["tried"] == 45
+    assert other["low"] < 0.5 < other["high"]  # the best of 45 for pure chance
 
 
 def test_it_is_kept_and_shows_itself(atlas, tmp_path):
