@@ -111,7 +111,7 @@ def _as_steering(edit: DictionaryEdit) -> Intervention:
     if change.how != "add" or change.dictionary.channels.kernel == "map":
         raise UsageError(
             f"the edit of features at {edit.site} depends on which are on, and no weight does that; freeze "
-            "takes dictionary.edit(..., add=..., branch=None), and what dictionary.direction(f).ablate returns"
+            "takes dictionary.edit(..., add=..., branch=None) and dictionary.direction(f).ablate(...)"
         )
     added = torch.tensor(change.by) @ change.dictionary.decoder[list(change.features)]
     return Direction(edit.site, added).steer(1.0, edit.when)

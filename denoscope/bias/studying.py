@@ -32,6 +32,8 @@ from .result import BiasStudy
 FEWEST = 8
 MOST = 2.0
 """The largest strength that is tried: features of the wanted class three times as strong, others off."""
+KINDS = {"features": "attribution", "as active": "matched", "contrast": "contrast"}
+"""Ways by which features are chosen."""
 SHOWN = 10
 """Features of each class in the table."""
 
@@ -171,7 +173,8 @@ def _rarer(asked: Asked, found: BiasFeatures, seeds: Sequence[int]) -> str:
 def _strength(asked: Asked, found: BiasFeatures, rare: str, seeds: Sequence[int]) -> tuple[float, bool]:
     """The strength that makes shares equal, and whether one does; the largest one if none does."""
     n = len(seeds)
-    asked.push(found, rare, MOST, "attribution", n)  # what is wrong with the push itself is told here
+    for by in KINDS.values():  # what is wrong with a push itself is told here
+        asked.push(found, rare, MOST, by, n)
 
     def push(strength: float) -> Acting:
         return asked.push(found, rare, strength, "attribution", n)
@@ -194,8 +197,7 @@ def _tried(
         pictures.append(to_array(images).values)  # each way is labelled once, in order
         return asked.label(images)
 
-    kinds = {"features": "attribution", "as active": "matched", "contrast": "contrast"}
-    ways: dict[str, Way] = {way: asked.push(found, rare, strength, by, n) for way, by in kinds.items()}
+    ways: dict[str, Way] = {way: asked.push(found, rare, strength, by, n) for way, by in KINDS.items()}
     target = dict.fromkeys(asked.classes, 0.5)
     if asked.about is not None:
         ways["words"] = [asked.naming(name) for name in stratified(target, n)]

@@ -12,7 +12,7 @@ import denoscope
 from denoscope import Direction, Intervention, When
 from denoscope.editing import freeze
 from denoscope.models.synthetic.tiny import tiny_sd
-from tests.denoscope.dictionaries import doubled
+from tests.dictionaries import doubled
 
 ALWAYS = When(branch=None)
 SITES = (

@@ -15,7 +15,7 @@ from denoscope.analysis.circuits.freezing import Frozen
 from denoscope.models.errors import NotFoundError, UsageError
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes import Channels
-from tests.denoscope.dictionaries import doubled
+from tests.dictionaries import doubled
 
 BEFORE, AFTER = "unet/up.0.attn.1/resid.post", "unet/up.0.upsample/out"
 EARLY, LATE = "unet/mid.res.0/resid.post", "unet/mid.res.1/resid.post"

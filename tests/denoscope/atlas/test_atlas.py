@@ -13,7 +13,7 @@ from denoscope.atlas.telling import named, tells
 from denoscope.models.errors import NotFoundError, StateError, UsageError
 from denoscope.probes import Channels
 from tests.denoscope.cli.calling import call, one_line
-from tests.denoscope.dictionaries import doubled
+from tests.dictionaries import doubled
 from tests.denoscope.report.browsing import Page, browse
 
 SITE = "unet/mid.attn.0/resid.post"

@@ -16,7 +16,7 @@ from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.models.synthetic.tiny_judges import save_tiny_clip
 from denoscope.probes import Dictionary
 from tests.denoscope.cli.calling import call, one_line
-from tests.denoscope.dictionaries import doubled
+from tests.dictionaries import doubled
 from tests.denoscope.report.browsing import Page
 
 SITE, TEXTUAL = "unet/mid.res.1/resid.post", "unet/mid.attn.0.0/cross_attn.out"
