@@ -13,8 +13,8 @@ from denoscope.atlas.telling import named, tells
 from denoscope.models.errors import NotFoundError, StateError, UsageError
 from denoscope.probes import Channels
 from tests.denoscope.cli.calling import call, one_line
-from tests.dictionaries import doubled
 from tests.denoscope.report.browsing import Page, browse
+from tests.dictionaries import doubled
 
 SITE = "unet/mid.attn.0/resid.post"
 EVIL = "a red </script><b>{{ 7 * 7 }}"

@@ -16,8 +16,8 @@ from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.models.synthetic.tiny_judges import save_tiny_clip
 from denoscope.probes import Dictionary
 from tests.denoscope.cli.calling import call, one_line
-from tests.dictionaries import doubled
 from tests.denoscope.report.browsing import Page
+from tests.dictionaries import doubled
 
 SITE, TEXTUAL = "unet/mid.res.1/resid.post", "unet/mid.attn.0.0/cross_attn.out"
 RUN = {"steps": 2, "batch": 16}
