@@ -90,7 +90,7 @@ def test_features_that_are_added_freeze_and_others_are_refused(model: Any) -> No
     plain, hooked = painted(model), painted(model, act)
     with freeze(model, act).applied(model):
         frozen = painted(model)
-    assert (frozen - hooked).abs().max() < 1e-5 * (hooked - plain).abs().max()
+    assert (frozen - hooked).abs().max() < 1e-3 * (hooked - plain).abs().max()  # features are in float32
     for other in ({"scale": 0.0}, {"set": 1.0}):
         with pytest.raises(ValueError, match="depends on which are on, and no weight does that"):
             freeze(model, features.edit(3, branch=None, **other))

@@ -80,7 +80,7 @@ def test_what_a_feature_tells_is_measured_on_samples_that_did_not_choose_it():
     frame = tells(np.stack([told, rng.random(160)], 1), [0, 1], have | noise)
     first, other = (frame[frame["feature"] == f].iloc[0] for f in (0, 1))
     assert first["name"] in ("cat", "red") and first["auc"] == 1.0 and first["tried"] == 45
-    assert other["low"] < 0.5 < other["high"]  # the best of 45 for pure chance
+    assert other["auc"] < 0.7  # the best of 45 for pure chance
 
 
 def test_it_is_kept_and_shows_itself(atlas, tmp_path):
