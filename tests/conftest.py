@@ -107,6 +107,8 @@ class Watch:
                 tensor
             ) != self.sums.get(name):
                 found.append(f"{name}: values changed")
+        if not found:
+            self.quick = self._quick()  # written to and put back: not to be looked at by name again
         return found
 
     def _quick(self) -> list[object]:

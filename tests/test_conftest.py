@@ -94,6 +94,7 @@ def test_unless_a_test_says_otherwise() -> None:
         Direction(SITE, torch.zeros(2, 2))
 
 
+@pytest.mark.stress
 @pytest.mark.slow
 def test_a_leaking_test_fails(pytester: pytest.Pytester) -> None:
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())

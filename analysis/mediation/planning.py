@@ -12,6 +12,7 @@ import torch
 from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
+from ...models.guidance.cfg import CFG
 from ...models.guidance.value import Guidance
 from ...models.run.context import When
 from ...models.run.sampling import Sampling
@@ -111,11 +112,18 @@ def planned(tracing: Tracing) -> StudyPlan:
         units=len(of.clean) * len(seeds),
         runs=runs * len(seeds),
         rows=rows * len(seeds),
-        exact=type(guidance).active is Guidance.active,
+        exact=_every_branch(guidance),
         reference_rows=tracing.reference_rows,
         samples=most,
         kept=_kept(tracing),
     )  # fmt: skip
+
+
+def _every_branch(guidance: Guidance) -> bool:
+    """Whether all branches are computed at every step."""
+    if isinstance(guidance, CFG):
+        return guidance.steps is None
+    return type(guidance).active is Guidance.active
 
 
 def _kept(tracing: Tracing) -> int:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from ..analysis.metrics import Classifier, Metric, judge_log_odds, text_fit
 from ..models.base import Model
-from ..models.errors import NotFoundError, UsageError
+from ..models.errors import UsageError
 from ..models.judges.choosing import any_judge
-from ..models.judges.labelled import Labelled
-from ..models.suggest import near
+from ..models.judges.labelled import Labelled, position
 from ..models.zoo import ZOO
 
 
@@ -47,9 +46,7 @@ def measures_of(
             raise UsageError(
                 f"{one!r} asks for an attribute, and this judge reads texts: --measure 'a {label}'"
             )
-        labels = who.labels(attribute)
-        if label not in labels:
-            raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
+        position(who, attribute, label)  # an unknown one is told before anything is painted
         found[one] = judge_log_odds(who, attribute, label)
     return found
 

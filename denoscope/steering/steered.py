@@ -95,4 +95,5 @@ def _painted(model: Model, latents: Tensor, batch: int) -> np.ndarray[Any, np.dt
     flat = latents.flatten(0, 2)
     images = torch.cat([model.decode(flat[some]).float().cpu() for some in batches(len(flat), batch)])
     levels = (images.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1)
-    return levels.unflatten(0, latents.shape[:3]).numpy()
+    made: np.ndarray[Any, np.dtype[np.uint8]] = levels.unflatten(0, latents.shape[:3]).numpy()
+    return made

@@ -10,7 +10,7 @@ import traitlets
 from .page import STYLE, script
 
 
-class Slider(anywidget.AnyWidget):
+class Slider(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]  # untyped where it is missing
     """A slider over strengths; ``shown`` is what the script reads, and ``strength`` the one that it is at."""
 
     _esm = script()

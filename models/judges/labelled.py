@@ -46,7 +46,17 @@ class Labelled:
         Raises:
             LookupError: for an attribute or label that the judge does not know.
         """
-        labels = self.labels(attribute)
-        if label not in labels:
-            raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
-        return self.probabilities(images, attribute)[:, labels.index(label)]
+        which = position(self, attribute, label)  # first, for it costs nothing
+        return self.probabilities(images, attribute)[:, which]
+
+
+def position(judge: Labelled, attribute: str, label: str) -> int:
+    """Return where a label stands among those of its attribute.
+
+    Raises:
+        LookupError: for an attribute or label that the judge does not know.
+    """
+    labels = judge.labels(attribute)
+    if label not in labels:
+        raise NotFoundError(f"{attribute} is never {label!r}; {near(label, labels)}")
+    return labels.index(label)

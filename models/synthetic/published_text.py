@@ -40,7 +40,7 @@ class _Maskless:
         return super().forward(input_ids, **options)  # type: ignore[misc]  # of the encoder it stands before
 
 
-class _MasklessT5(_Maskless, transformers.T5EncoderModel):
+class _MasklessT5(_Maskless, transformers.T5EncoderModel):  # type: ignore[misc]  # untyped to mypy
     pass
 
 
@@ -59,7 +59,7 @@ def t5() -> transformers.T5EncoderModel:
     )
 
 
-class _MasklessGemma(_Maskless, transformers.Gemma2Model):
+class _MasklessGemma(_Maskless, transformers.Gemma2Model):  # type: ignore[misc]  # untyped to mypy
     pass
 
 

@@ -80,6 +80,6 @@ def fit_linear_ag(
 
 def _fit(x: Tensor, y: Tensor) -> Tensor:
     """Least squares of y [row] on x [row, feature], without a constant."""
-    length = x.norm(dim=0).clamp(min=torch.finfo(x.dtype).tiny)
+    length: Tensor = x.norm(dim=0).clamp(min=torch.finfo(x.dtype).tiny)
     found: Tensor = torch.linalg.lstsq(x / length, y[:, None], rcond=RCOND, driver="gelsd").solution[:, 0]
     return found / length

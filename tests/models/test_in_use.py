@@ -83,7 +83,9 @@ def test_sliced_attention_is_seen_from_outside_alone():
     assert word_maps(model, ["a cat"], seeds=[0], steps=1).maps.max() > 0
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["whole", "block"])
+@pytest.mark.parametrize(
+    "whole", [pytest.param(True, marks=pytest.mark.stress), False], ids=["whole", "block"]
+)
 def test_compiled_denoisers_sample_but_are_not_hooked(whole):
     pipe, plain = tiny_sd(), load(tiny_sd())
     (pipe.unet if whole else pipe.unet.mid_block).compile(backend="eager")

@@ -129,6 +129,7 @@ def test_the_error_of_a_velocity_falls_with_the_number_of_steps(scheduler):
     assert errors[0] > 1.5 * errors[1] > 2 * errors[2] and errors[2] < 0.1
 
 
+@pytest.mark.stress
 @torch.no_grad()
 def test_the_error_on_the_embedded_model_falls_and_pictures_come_back(emoji):
     prompts = ["a noto emoji of a dog"]

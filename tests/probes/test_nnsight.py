@@ -141,6 +141,7 @@ def test_the_example_of_the_page_runs_from_a_file(tmp_path):
 # there and back ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.stress
 def test_site_and_envoy_are_two_names_of_one_module(model, seen):
     for site in carried(model):
         envoy = seen.site(site)

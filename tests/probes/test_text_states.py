@@ -54,6 +54,7 @@ def test_inputs_of_a_layer_are_those_of_each_text_with_the_encoders_own_tokens(
     assert differ.abs().max() > 1e-3
 
 
+@pytest.mark.stress
 def test_more_texts_than_one_batch_holds(tiny: Any) -> None:
     texts = [f"a {a}{b}" for a in "bcdfghkl" for b in "aeiouvwxy"]
     assert len(texts) > 64

@@ -88,6 +88,7 @@ def test_a_picture_is_as_if_alone_and_prompts_may_come_in_any_order(tiny: Any, r
     assert given.chosen == plain.chosen and given.data.attrs["level_weights"] == "given"
 
 
+@pytest.mark.stress
 def test_pruning_spares_rows_and_keeps_the_choice() -> None:
     model = clouds()
     x, how = model.denoiser.draw(25, 2), {"levels": 4, "draws": 6, "weights": "nats", "batch": 256}
@@ -140,6 +141,7 @@ def test_pruning_keeps_its_rate_where_nothing_tells_prompts_apart() -> None:
     assert sum(lost) / n <= rate
 
 
+@pytest.mark.stress
 def test_shared_noise_is_why_it_works() -> None:
     model = clouds()
     x = model.denoiser.draw(60, 3)

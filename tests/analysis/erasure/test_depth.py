@@ -115,6 +115,7 @@ def test_without_anything_gone_there_is_no_depth(tiny: Any, gone: Any) -> None:
     assert np.isnan(found["depth"]) and found["state"] == "undefined: no cut carries it"
 
 
+@pytest.mark.stress
 def test_what_a_second_full_model_does_too_is_no_loss(tiny: Any, gone: Any) -> None:
     found = row(measured(tiny, gone.applied, gone.applied, second=gone.applied))
     assert np.isnan(found["depth"]) and found["cuts"] == 0

@@ -55,6 +55,7 @@ def test_given_more_it_is_the_conditional_one(exact: Analytic) -> None:
     assert found.to_frame()["given"].tolist() == ["red"] * 3
 
 
+@pytest.mark.stress
 def test_the_orthogonal_estimate_is_right_in_the_mean_over_pictures() -> None:
     """Of one picture it is another number; the mean over pictures of the prompt is the information."""
     model, circle, n = Analytic(two_by_two(1.0)), {"shape": "circle"}, 200

@@ -147,6 +147,7 @@ def test_a_model_and_itself_are_alike_and_share_nothing(tiny: Any) -> None:
     assert float(found.total()["mean"]) == 0
 
 
+@pytest.mark.stress
 def test_windows_prompts_and_seeds_stand_for_themselves(tiny: Any, tmp_path: Path) -> None:
     edit = changed(tiny, CROSS, 5.0)
     how = {**HOW, "seeds": [0, 3], "guidance": 1.0}

@@ -47,7 +47,9 @@ def switched(model: Any, first: str, then: str, k: int, seed: int, **settings: A
     return state.latents[0]
 
 
-@pytest.mark.parametrize("family", [None, tiny_sdxl, tiny_pixart_alpha])
+@pytest.mark.parametrize(
+    "family", [None, pytest.param(tiny_sdxl, marks=pytest.mark.stress), tiny_pixart_alpha]
+)
 def test_every_switch_is_the_run_made_by_hand(tiny: Any, family: Any) -> None:
     model = load(family()) if family else tiny
     settings: dict[str, Any] = {"guidance": 3.0, "negative": "blue"}
@@ -87,6 +89,7 @@ def test_the_ends_are_the_plain_runs_to_the_bit(tiny: Any) -> None:
     assert torch.equal(removal[0], plain[0]) and torch.equal(removal[-1], plain[1])
 
 
+@pytest.mark.stress
 def test_the_same_prompt_twice_is_flat_and_has_no_time(tiny: Any) -> None:
     found = decided(tiny, A, A, seeds=[0, 1], metric=height, steps=3)
     assert float(np.ptp(found.data["score"].values, axis=(0, 1)).max()) == 0
@@ -192,6 +195,7 @@ def test_the_monotone_fit_crosses_where_scikit_learn_s_does(seed: int) -> None:
     assert _half(np.arange(11.0), falling) == pytest.approx(5)  # monotone already: its own fit
 
 
+@pytest.mark.stress
 def test_pairs_of_one_concept_share_a_curve(tiny: Any) -> None:
     pairs = ["a cat", "a dog"], ["a red cat", "a red dog"]
     found = decided(

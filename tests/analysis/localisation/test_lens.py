@@ -21,7 +21,7 @@ TEXTS = ["a red cat", "a dog"]
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("family", "encoders"),
-    [(None, 1), (tiny_sdxl, 2), (tiny_sd3, 3), (tiny_pixart_alpha, 1)],
+    [(None, 1), (tiny_sdxl, 2), pytest.param(tiny_sd3, 3, marks=pytest.mark.stress), (tiny_pixart_alpha, 1)],
 )
 def test_the_layer_that_is_read_is_the_plain_run_to_the_bit(tiny: Any, family: Any, encoders: int) -> None:
     model = load(family()) if family else tiny

@@ -25,7 +25,10 @@ def height(outcome: Outcome) -> Tensor:
     return outcome.latents.flatten(1).float() @ weights
 
 
-@pytest.mark.parametrize("family", [None, tiny_sdxl, tiny_pixart_alpha, tiny_sd3, tiny_flux])
+LONG = [pytest.param(family, marks=pytest.mark.stress) for family in (tiny_sdxl, tiny_flux)]
+
+
+@pytest.mark.parametrize("family", [None, tiny_pixart_alpha, tiny_sd3, *LONG])
 def test_all_layers_are_the_other_prompt(tiny: Any, family: Any) -> None:
     model = load(family()) if family else tiny
     pooled = family in (tiny_sdxl, tiny_sd3, tiny_flux)
@@ -47,6 +50,7 @@ def test_the_published_windows(tiny: Any) -> None:
     np.testing.assert_allclose(paper, want, rtol=ROUNDING, atol=ROUNDING)
 
 
+@pytest.mark.stress
 def test_batches_equal_single_runs_and_only_the_steps_asked_for_change(tiny: Any) -> None:
     ask: dict[str, Any] = {"seeds": [0, 1], "metric": height, "steps": 3, "widest": 2}
     one, many = (locogen(tiny, [C], [OTHER], batch=b, **ask).values for b in (1, 16))

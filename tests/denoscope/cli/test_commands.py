@@ -148,7 +148,7 @@ def test_evaluate_asks_the_judge_of_the_embedded_model(tmp_path):
     assert list(summary.columns) == ["kind", "measure", "state", "mean", "low", "high"]
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_robustness_tries_an_edit_and_writes_its_table(tmp_path):
     file, table = tmp_path / "e.safetensors", tmp_path / "sheet.csv"
     assert call("edit", "firefighter", "cook", "-o", file).exit_code == 0

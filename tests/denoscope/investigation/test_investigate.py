@@ -72,7 +72,7 @@ def test_the_edit_is_made_where_restoring_comes_nearest_to_the_clean_run(finishe
 
 @pytest.mark.parametrize(
     "stage",
-    [long("pictures"), "text encoder", long("denoiser"), "checking"],
+    [long("pictures"), "text encoder", long("denoiser"), long("checking")],
 )
 def test_a_stopped_run_goes_on_where_it_stopped_and_gives_the_same(stage, case, finished, tmp_path):
     first, second = Watcher(stage), Watcher()
@@ -98,6 +98,7 @@ def test_a_finished_run_is_not_made_again(case, finished, tmp_path):
     )
 
 
+@pytest.mark.stress
 def test_a_damaged_stage_is_made_again(case, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         investigate(case, tmp_path, progress=Watcher("denoiser"))
@@ -127,6 +128,7 @@ def test_fresh_takes_away_the_old_run_and_nothing_else(case, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["settings"]["prompt"] == "a big cat"
 
 
+@pytest.mark.stress
 def test_nothing_is_left_on_the_model_after_a_stop(case, tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "denoscope.investigation.case.load", lambda _: tiny
@@ -203,7 +205,7 @@ def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp
     ("silent", "heard", "words"),
     [
         long("text_encoder", "text_encoder_2", "the second text encoder"),
-        ("text_encoder_2", "text_encoder", "the text encoder"),
+        long("text_encoder_2", "text_encoder", "the text encoder"),
     ],
 )
 def test_the_encoder_that_carries_the_word_is_found(silent, heard, words, tmp_path, monkeypatch):

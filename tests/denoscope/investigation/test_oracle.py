@@ -109,7 +109,7 @@ def test_what_cannot_be_painted_stops_at_once_with_its_pictures_and_anyway_goes_
     assert denoscope.investigate(case, tmp_path / "run", anyway=True).page.is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_the_embedded_model_paints_a_cook_and_no_dinosaur(tmp_path):
     case = Case("a noto emoji of a dog", "dog", "cat", steps=8)
     assert cannot_paint(stage.oracle(prepare(case), silent)) == []

@@ -25,6 +25,7 @@ def test_every_block_is_drawn(name):
     assert drawn == len({(s.component, s.block) for s in model.sites()})
 
 
+@pytest.mark.stress
 def test_alike_blocks_stand_together():
     rows = {row.name: row for row in rows_of(full_size("flux-dev"), "transformer")}
     assert list(rows) == ["in", "block.0-18 (19)", "single.0-37 (38)", "out"]
@@ -33,6 +34,7 @@ def test_alike_blocks_stand_together():
     assert "text_encoder_2  T5EncoderModel" in words(diagram(full_size("flux-dev")))
 
 
+@pytest.mark.stress
 def test_boxes_of_one_column_do_not_overlap():
     svg = ET.fromstring(diagram(full_size("sdxl")))
     boxes = [r.attrib for r in svg.iter("{http://www.w3.org/2000/svg}rect") if "rx" in r.attrib]

@@ -68,7 +68,9 @@ def test_diffusers_reads_the_edit_to_rounding(family: str, tmp_path: Path) -> No
     compare(make, edit, path)
 
 
-@pytest.mark.parametrize(("family", "only"), [("sd", ""), ("sdxl", ""), ("flux", "attn")])
+@pytest.mark.parametrize(
+    ("family", "only"), [("sd", ""), pytest.param("sdxl", "", marks=pytest.mark.stress), ("flux", "attn")]
+)
 def test_kohyas_format_through_diffusers_converter(family: str, only: str, tmp_path: Path) -> None:
     make, parts = FAMILIES[family]
     model, path = load(make()), tmp_path / "kohya.safetensors"

@@ -158,7 +158,7 @@ def test_two_encoders_and_t5_are_edited() -> None:
         assert len(edit.deltas) == len(opened(name).text_encoders)
 
 
-@pytest.mark.parametrize("method", [refact, memit])
+@pytest.mark.parametrize("method", [refact, pytest.param(memit, marks=pytest.mark.stress)])
 def test_on_the_real_model_a_firefighter_becomes_a_cook(emoji: Any, method: Any) -> None:
     """In pictures of a wording that was not edited; a neighbour stays what it is."""
     judge, edit = load_judge("emoji"), method(emoji, {"firefighter": "cook"})

@@ -81,7 +81,13 @@ def test_one_chunk_is_told_the_words_it_holds(tiny):
     assert found[0][2][0].find("cat") == [3]
 
 
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.encoders and n != "ldm"])
+LARGE = ("sana", "pixart-alpha-1024")  # their pipelines paint pictures of 1024 pixels
+THEIRS = [n for n, f in FAMILIES.items() if f.encoders and n != "ldm"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.stress) if n in LARGE else n for n in THEIRS]
+)
 def test_in_a_users_own_call_they_are_told_too(name):
     model, found = opened(name), []
     encoder = FAMILIES[name].encoders[-1]

@@ -81,6 +81,7 @@ def work(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.stress
 def test_assembles_a_plain_pipeline_in_half_precision_and_evaluates_it(work, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "STEPS", 2)
     out = tmp_path / "emoji"

@@ -30,6 +30,7 @@ assert not [name for name in sys.modules if name.startswith("denoscope")]
 """
 
 
+@pytest.mark.stress
 def test_exported_models_paint_the_same_in_diffusers_alone(tmp_path):
     names = ("emoji-dit", "emoji-people")
     folders = {name: zoo.export(name, tmp_path / name) for name in names}

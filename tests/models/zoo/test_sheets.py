@@ -7,7 +7,7 @@ from denoscope.models.zoo.sheets import packed, unpacked
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-@pytest.mark.parametrize(("number", "channels"), [(1, 3), (25, 4), (27, 3)])
+@pytest.mark.parametrize(("number", "channels"), [(1, 3), (5, 4), (27, 3)])
 def test_pictures_come_back_to_the_bit(kind, number, channels):
     pictures = torch.randint(0, 256, (number, channels, 64, 64), dtype=torch.uint8)
     if channels == 4:
