@@ -69,14 +69,7 @@ def browse_features(  # noqa: PLR0913  # one experiment, all its settings by nam
         LookupError: if the model does not have the dictionary's site.
     """
     texts = [""] * len(seeds) if prompts is None else list(prompts)
-    check_run(len(texts), seeds)
-    check_each_once("samples", [f"{seed} {text}" for seed, text in zip(seeds, texts, strict=True)])
-    if len(seeds) < FEWEST or not dictionary.channels.has_steps:
-        raise UsageError(
-            f"{len(seeds)} samples, dictionary of {dictionary.site}; give {FEWEST} seeds or more, and a "
-            "dictionary of a site that runs at each step"
-        )
-    dictionary.check(model)
+    _check(model, dictionary, texts, seeds)
     how = Sampling(**settings)
     model = model.sized(how.size)
     wanted = _wanted(features, dictionary.width)
@@ -111,6 +104,17 @@ def browse_features(  # noqa: PLR0913  # one experiment, all its settings by nam
     about = provenance(model, **how.described(model), method="browse_features", site=str(dictionary.site),
                        dictionary=repr(dictionary), width=dictionary.width)  # fmt: skip
     return Atlas(xr.Dataset(shown, coords, attrs=about))
+
+
+def _check(model: Model, dictionary: Dictionary, texts: Sequence[str], seeds: Sequence[int]) -> None:
+    check_run(len(texts), seeds)
+    check_each_once("samples", [f"{seed} {text}" for seed, text in zip(seeds, texts, strict=True)])
+    if len(seeds) < FEWEST or not dictionary.channels.has_steps:
+        raise UsageError(
+            f"{len(seeds)} samples, dictionary of {dictionary.site}; give {FEWEST} seeds or more, and a "
+            "dictionary of a site that runs at each step"
+        )
+    dictionary.check(model)
 
 
 def _wanted(features: int | Sequence[int], width: int) -> list[int]:

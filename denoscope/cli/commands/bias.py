@@ -13,37 +13,43 @@ from ..options import JudgedRuns
 from ..output import Output, command_line, rows, table
 
 if TYPE_CHECKING:
+    from ...bias.result import BiasStudy
     from ...models.base import Model
     from ...probes.dictionary import Dictionary
 
+SubjectArg = Annotated[
+    str,
+    typer.Argument(
+        help="What to generate, in quotes; leave out for a model that reads no text.", show_default=False
+    ),
+]
+ClassesOpt = Annotated[
+    str, typer.Option(help="What is counted: an attribute of the judge, and two of its labels.")
+]
+WordOpt = Annotated[
+    str | None,
+    typer.Option(
+        help="A word of the prompt: features are found with prompts that name a class before it. Needed "
+        "where the prompt paints one class alone.",
+        show_default=False,
+    ),
+]
+DictionaryOpt = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file of  denoscope features train; if left out a small one is trained on the prompt, at "
+        "the last stream of the denoiser that is coarser than its output.",
+        show_default=False,
+    ),
+]
 
-def bias(  # noqa: PLR0913  # one option each
-    prompt: Annotated[
-        str,
-        typer.Argument(
-            help="What to generate, in quotes; leave out for a model that reads no text.", show_default=False
-        ),
-    ] = "",
+
+def bias(
+    prompt: SubjectArg = "",
     *,
-    classes: Annotated[
-        str, typer.Option(help="What is counted: an attribute of the judge, and two of its labels.")
-    ] = "gender=woman,man",
-    about: Annotated[
-        str | None,
-        typer.Option(
-            help="A word of the prompt: features are found with prompts that name a class before it. Needed "
-            "where the prompt paints one class alone.",
-            show_default=False,
-        ),
-    ] = None,
-    dictionary: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file of  denoscope features train; if left out a small one is trained on the prompt, at "
-            "the last stream of the denoiser that is coarser than its output.",
-            show_default=False,
-        ),
-    ] = None,
+    classes: ClassesOpt = "gender=woman,man",
+    about: WordOpt = None,
+    dictionary: DictionaryOpt = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("bias"),
     run: JudgedRuns = JudgedRuns(seeds=64, steps=20),
     to: Output = Output(),
@@ -63,14 +69,13 @@ def bias(  # noqa: PLR0913  # one option each
     from ...probes.dictionary import Dictionary
 
     check_new(output)
+    known = None if dictionary is None else Dictionary.load(dictionary)
     model = open_model(run, to)
     asked, seeds = classes_of(classes, model, run.judge, run.device), seeds_of(run.chosen)
     settings: dict[str, Any] = {"steps": run.steps, "guidance": run.guidance}
     with to.bars() as show:
         settings["progress"] = show
-        if dictionary is not None:
-            known = Dictionary.load(dictionary)
-        else:
+        if known is None:
             texts = [naming(prompt, about, name) for name in asked.names] if about else [prompt]
             known = _trained(model, texts if prompt else None, seeds, settings)
         made = study_bias(
@@ -82,16 +87,20 @@ def bias(  # noqa: PLR0913  # one option each
         page = made.page(output / "bias.html", command=command_line())
     if dictionary is None:
         known.save(output / "dictionary.safetensors")
-    ways, shares = made.to_frame(), made.shares()
-    about_it = {name: made.data.attrs[name] for name in ("towards", "strength")}
-    about_it["reached"] = bool(made.data.attrs["reached"])
+    _tell(made, page, output / "results.zarr", to)
+
+
+def _tell(made: BiasStudy, page: Path, results: Path, to: Output) -> None:
+    """Say what came out."""
+    shares, about = made.shares(), {name: made.data.attrs[name] for name in ("towards", "strength")}
+    about["reached"] = bool(made.data.attrs["reached"])
     cells = [
         (way, name, f"{mean:.0%}", f"{low:.0%} to {high:.0%}")
         for way, name, mean, low, high in shares.itertuples(index=False)
     ]
-    said = "" if about_it["reached"] else "\n[yellow]No strength that was tried makes the shares equal.[/]"
+    said = "" if about["reached"] else "\n[yellow]No strength that was tried makes the shares equal.[/]"
     to.result(
-        {"page": str(page), "results": str(output / "results.zarr"), **about_it, "ways": rows(ways),
+        {"page": str(page), "results": str(results), **about, "ways": rows(made.to_frame()),
          "shares": rows(shares), "features": rows(made.features())},
         table(["way", "class", "share", "95% interval"], cells),
         f"{said}\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",

@@ -14,6 +14,7 @@ from ..output import Output, command_line, rows, table
 
 if TYPE_CHECKING:
     from ...models.base import Model
+    from ...probes.dictionary import Dictionary
 
 PromptsOpt = Annotated[
     Path | None,
@@ -25,21 +26,23 @@ PromptsOpt = Annotated[
 ]
 
 
+SiteArg = Annotated[
+    str, typer.Argument(help="Whose channels ('denoscope sites' lists them).", show_default=False)
+]
+WidthOpt = Annotated[
+    int | None, typer.Option(help="How many; four for each channel if left out.", show_default=False)
+]
+FileOpt = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+
+
 def train(  # noqa: PLR0913  # one option each
-    site: Annotated[
-        str,
-        typer.Argument(help="Whose channels ('denoscope sites' lists them).", show_default=False),
-    ],
+    site: SiteArg,
     *,
     prompts: PromptsOpt = None,
-    features: Annotated[
-        int | None, typer.Option(help="How many; four for each channel if left out.", show_default=False)
-    ] = None,
+    features: WidthOpt = None,
     k: Annotated[int, typer.Option("--k", help="How many are on in one place.")] = 16,
     updates: Annotated[int, typer.Option(help="Of the training.")] = 4000,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path(
-        "dictionary.safetensors"
-    ),
+    output: FileOpt = Path("dictionary.safetensors"),
     run: Runs = Runs(seeds=256, steps=20),
     to: Output = Output(),
 ) -> None:
@@ -61,22 +64,22 @@ def train(  # noqa: PLR0913  # one option each
     model, seeds = open_model(run, to), seeds_of(run.chosen)
     texts = prompts_for(model, prompts, len(seeds))
     store = output.with_suffix(".store")
-    settings: Any = {
-        "steps": run.steps,
-        "guidance": run.guidance,
-        "features": features,
-        "k": k,
-        "store": store,
-    }
+    settings: Any = {"steps": run.steps, "guidance": run.guidance, "features": features, "k": k}
     try:
         with to.bars() as show:
             made = train_dictionary(
-                model, site, texts, seeds=seeds, learning=Learning(updates=updates), progress=show, **settings
-            )
+                model, site, texts, seeds=seeds, store=store, learning=Learning(updates=updates),
+                progress=show, **settings,
+            )  # fmt: skip
     except KeyboardInterrupt as stopped:
         stopped.add_note("The same command goes on where it stopped.")
         raise
     made.save(output)
+    _curve(made, output, store, to)
+
+
+def _curve(made: Dictionary, output: Path, store: Path, to: Output) -> None:
+    """Say how the training went."""
     frame = made.to_frame()
     cells = [
         (f"{r.update:.0f}", *(f"{x:.3f}" for x in (r.loss, r.explained, r.explained_by_channel)),
@@ -84,12 +87,8 @@ def train(  # noqa: PLR0913  # one option each
         for r in frame.itertuples()
     ]  # fmt: skip
     held = made.record["held_out"]
-    last = (
-        "end",
-        *(f"{held[n]:.3f}" for n in frame.columns[1:4]),
-        f"{held['l0']:.1f}",
-        f"{held['dead']:.1%}",
-    )
+    ends = [f"{held[n]:.3f}" for n in frame.columns[1:4]]
+    last = ("end", *ends, f"{held['l0']:.1f}", f"{held['dead']:.1%}")
     to.result(
         {"dictionary": str(output), "store": str(store), "held_out": held, "curve": rows(frame)},
         table(["update", "loss", "explained", "by channel", "on in a row", "dead"], [*cells, last]),
