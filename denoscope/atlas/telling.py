@@ -23,7 +23,8 @@ COLUMNS = ["feature", "kind", "name", "auc", "low", "high", "tried"]
 
 def half(samples: int) -> Mask:
     """Return which samples choose names, [sample]: half of them, drawn, as prompts may take turns."""
-    return np.random.default_rng(0).permutation(samples) % 2 == 0
+    drawn: Mask = np.random.default_rng(0).permutation(samples) % 2 == 0
+    return drawn
 
 
 def named(prompts: Sequence[str], said: Mapping[str, Sequence[str]]) -> dict[tuple[str, str], Mask]:

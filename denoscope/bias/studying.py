@@ -155,7 +155,7 @@ def study_bias(  # noqa: PLR0913  # one experiment, all its settings by name
         rare = _rarer(asked, found, first)
         strength, reached = _strength(asked, found, rare, first)
         data = _tried(asked, found, rare, strength, seeds=second, judge=judge)
-    told = {"classes": list(names), "prompt": prompt, "about": about or "", "towards": rare}
+    told: dict[str, Any] = {"classes": list(names), "prompt": prompt, "about": about or "", "towards": rare}
     told |= {"strength": strength, "reached": int(reached), "found_on": len(first)}
     return BiasStudy(data.assign_attrs(**told, site=str(dictionary.site), dictionary=repr(dictionary)))
 
