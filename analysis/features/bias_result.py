@@ -173,10 +173,10 @@ class BiasFeatures(Stored):
         self.check(dictionary)
         own = self.top(name, features, by)
         others = [f for c in self.classes if c != name for f in self.top(c, features, by)]
-        if not own or not np.isfinite(strength):
-            raise UsageError(
-                f"{name!r} has {len(own)} features and strength is {strength}; a push needs both"
-            )
+        if not np.isfinite(strength):
+            raise UsageError(f"strength is {strength}; give a finite number")
+        if not own:
+            raise UsageError(f"{_without(name, by)} (the dictionary has {dictionary.width} features)")
         chosen, by_each = amounts(own, others, float(strength), how, self.data["level"].values)
         return dictionary.edit(chosen, **{how: by_each}, steps=steps, branch=branch)
 
@@ -228,3 +228,10 @@ class BiasFeatures(Stored):
                 f"{dictionary} is not the dictionary whose features were asked at {self.data.attrs['site']}; "
                 "give that one, or ask this one by bias_features"
             )
+
+
+def _without(name: str, by: By) -> str:
+    """Why a class has no features."""
+    if by == "matched":
+        return "a control needs features that were not chosen, and none is left; ask for fewer features"
+    return f"no feature speaks for {name!r} by {by}; give more seeds, or a wider dictionary"

@@ -11,6 +11,7 @@ import denoscope
 from denoscope.atlas import Atlas
 from denoscope.atlas.telling import named, tells
 from denoscope.models.errors import NotFoundError, StateError, UsageError
+from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.probes import Channels
 from tests.denoscope.cli.calling import call, one_line
 from tests.denoscope.report.browsing import Page, browse
@@ -18,7 +19,7 @@ from tests.dictionaries import doubled
 
 SITE = "unet/mid.attn.0/resid.post"
 EVIL = "a red </script><b>{{ 7 * 7 }}"
-TEXTS = [EVIL, "a cat"] * 10
+TEXTS = [EVIL, "a cat"] * 8
 RUN = {"steps": 2, "guidance": 1.0}
 PROBE = """<script>{
 const field = document.getElementById("words"), seen = [];
@@ -41,11 +42,11 @@ def square(tiny):
 
 @pytest.fixture(scope="module")
 def atlas(tiny, square):
-    return denoscope.browse_features(tiny, square, TEXTS, seeds=range(20), features=[3, 8, 20], **RUN)
+    return denoscope.browse_features(tiny, square, TEXTS, seeds=range(16), features=[3, 8, 20], **RUN)
 
 
 def test_numbers_are_those_of_the_activations(tiny, atlas):
-    run = denoscope.trace(tiny, TEXTS, seeds=range(20), sites=[SITE], **RUN)
+    run = denoscope.trace(tiny, TEXTS, seeds=range(16), sites=[SITE], **RUN)
     x = run[SITE][:, :, 3].clamp_min(0)  # [step, sample, y, x]
     own = atlas.data.sel(feature=3)
     np.testing.assert_allclose(own["activity"], x.mean((0, 2, 3)), atol=1e-5)
@@ -109,22 +110,21 @@ def test_a_browser_searches_the_page(atlas, tmp_path):
         ({"seeds": range(4), "prompts": TEXTS[:4]}, UsageError, "give 12 seeds or more"),
         ({"features": 0}, UsageError, "features is 0; the dictionary has 32"),
         ({"features": [32]}, UsageError, r"\[32\] are not among them"),
-        ({"seeds": [0] * 20, "prompts": ["a cat"] * 20}, UsageError, "0 a cat"),
+        ({"seeds": [0] * 16, "prompts": ["a cat"] * 16}, UsageError, "0 a cat"),
     ],
 )
 def test_what_cannot_be_browsed_is_told(tiny, square, wrong, error, message):
-    given = {"prompts": TEXTS, "seeds": range(20), **RUN, **wrong}
+    given = {"prompts": TEXTS, "seeds": range(16), **RUN, **wrong}
     with pytest.raises(error, match=message):
         denoscope.browse_features(tiny, square, **given)
 
 
-def test_on_the_command_line(folder, square, tmp_path):
-    square.save(tmp_path / "d.safetensors")
-    (tmp_path / "prompts.txt").write_text("a red cat\na dog\n")
-    run = ["features", "browse", tmp_path / "d.safetensors", "-m", folder, "--seeds", 12, "--steps", 1]
+def test_on_the_command_line(tmp_path):
+    tiny_ddim().save_pretrained(tmp_path / "ddim")
+    doubled(denoscope.load(tmp_path / "ddim"), "unet/mid.res.1/resid.post").save(tmp_path / "d.safetensors")
+    run = ["features", "browse", tmp_path / "d.safetensors", "-m", tmp_path / "ddim", "--seeds", 12]
     out = tmp_path / "out"
-    one_line(call(*run, "-o", out), 2, "name a file of prompts")
-    run += ["--prompts", tmp_path / "prompts.txt", "-o", out]
+    run += ["--steps", 1, "-o", out]
     one_line(call(*run, "--features", "many"), 2, "write how many, 24, or which: 7,12,40")
     done = call(*run, "--features", "3,8", "--json")
     assert done.exit_code == 0 and '"feature": 8' in done.stdout, done.output
@@ -133,7 +133,7 @@ def test_on_the_command_line(folder, square, tmp_path):
 
 def test_a_dictionary_of_other_weights_is_refused(tiny, square):
     with pytest.raises(StateError, match="other weights"):
-        denoscope.browse_features(tiny, replace(square, model="0" * 64), TEXTS, seeds=range(20), **RUN)
+        denoscope.browse_features(tiny, replace(square, model="0" * 64), TEXTS, seeds=range(16), **RUN)
     channels = Channels(denoscope.Site("unet/mid.attn.7/resid.post"), square.channels.axes)
     with pytest.raises(NotFoundError):
-        denoscope.browse_features(tiny, replace(square, channels=channels), TEXTS, seeds=range(20), **RUN)
+        denoscope.browse_features(tiny, replace(square, channels=channels), TEXTS, seeds=range(16), **RUN)
