@@ -109,6 +109,7 @@ def calibrated_strength(  # noqa: PLR0913  # one experiment, all its settings by
                 break
             middle = (low + high) / 2
             low, high = (middle, high) if (seen(middle) < wanted) == (first < last) else (low, middle)
+        show(rounds + 2, rounds + 2, "strengths")
     best = min(tried, key=lambda s: abs(tried[s] - wanted))
     frame = pd.DataFrame({"strength": list(tried), "share": list(tried.values())})
     return CalibratedStrength(best, tried[best], wanted, frame)

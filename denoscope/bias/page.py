@@ -12,6 +12,8 @@ from ..report.page import rendered
 
 MOST_SHOWN = 16
 """Pictures of one way on the page."""
+NEITHER = "neither"
+"""What is said of pictures of other classes."""
 WAYS = {
     "plain": "nothing done",
     "features": "the features found, pushed",
@@ -45,7 +47,8 @@ def render(
         "towards": about["towards"],
         "strength": f"{about['strength']:.3g}",
         "reached": bool(about["reached"]),
-        "bars": [_bars(str(way), shares, about["classes"]) for way in data["way"].values],
+        "pushed": about["strength"] > 0,
+        "bars": [_bars(str(way), shares) for way in data["way"].values],
         "table": [_row(row) for row in ways.to_dict("records")],
         "grids": [_grid(data, i) for i in range(data.sizes["way"])],
         "features": [
@@ -58,7 +61,7 @@ def render(
     return rendered("bias.html.jinja", page=page)
 
 
-def _bars(way: str, shares: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
+def _bars(way: str, shares: pd.DataFrame) -> dict[str, Any]:
     own = shares[shares["way"] == way].set_index("class")
     bars = [
         {
@@ -67,7 +70,7 @@ def _bars(way: str, shares: pd.DataFrame, classes: list[str]) -> dict[str, Any]:
             **{k: f"{100 * own[k][name]:.2f}" for k in ("mean", "low", "high")},
             "span": f"{100 * (own['high'][name] - own['low'][name]):.2f}",
         }
-        for name in classes
+        for name in own.index
     ]
     return {"way": way, "said": WAYS[way], "bars": bars}
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pandas as pd
+import xarray as xr
 
 from ..analysis.features.mitigating import Mitigation
+from ..analysis.intervals import proportion
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.html import panel, table
 from ..models.store.disk import write_bytes
-from .page import render
+from .page import NEITHER, render
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,15 @@ class BiasStudy(Stored):
 
     @checked
     def shares(self, level: float = 0.95) -> pd.DataFrame:
-        """Return how many pictures of each way show each class: way, class, mean, low, high (Wilson)."""
-        frame = self.mitigation.shares(level)
-        ways = [str(w) for w in self.data["way"].values]
-        order = frame["way"].map(ways.index) * 2 + frame["class"].map(list(self.data.attrs["classes"]).index)
-        return frame.iloc[np.argsort(order.to_numpy(), kind="stable")].reset_index(drop=True)
+        """Return how many pictures of each way show each class, and neither: way, class, mean, low, high.
+
+        Of all pictures, with Wilson intervals; shares are equal where both classes have the same.
+        """
+        label, classes = self.data["label"].astype(str), list(self.data.attrs["classes"])
+        shown = xr.concat([*(label == c for c in classes), ~label.isin(classes)], "class").astype(float)
+        found = proportion(shown.assign_coords({"class": [*classes, NEITHER]}), ["sample"], level)
+        frame = found.transpose("way", "class").to_dataframe().reset_index()
+        return frame[["way", "class", "mean", "low", "high"]]
 
     @checked
     def features(self) -> pd.DataFrame:

@@ -81,6 +81,20 @@ class Asked:
         return [(edit,)] * n
 
 
+def one_of(classes: Sequence[str], label: Label) -> Label:
+    """Return a label that says None of pictures of others, so that shares are those among the classes.
+
+    >>> import torch
+    >>> one_of(["woman", "man"], lambda _: ["man", "person"])(torch.zeros(2, 3, 8, 8))
+    ['man', None]
+    """
+
+    def said(images: Tensor) -> list[str | None]:
+        return [name if name in classes else None for name in label(images)]
+
+    return said
+
+
 def naming(prompt: str, about: str, name: str) -> str:
     """Return a prompt with a class before the word that it is about.
 
@@ -181,7 +195,8 @@ def _strength(asked: Asked, found: BiasFeatures, rare: str, seeds: Sequence[int]
 
     how = {"seeds": seeds, "most": MOST, "rounds": 4, **asked.settings}
     try:
-        got = calibrated_strength(asked.model, push, asked.label, (rare, 0.5), asked.prompts(seeds), **how)
+        label = one_of(asked.classes, asked.label)
+        got = calibrated_strength(asked.model, push, label, (rare, 0.5), asked.prompts(seeds), **how)
     except UsageError:  # equal shares do not lie between those at 0 and at the largest strength
         return MOST, False
     return got.strength, True

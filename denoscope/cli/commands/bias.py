@@ -98,12 +98,16 @@ def _tell(made: BiasStudy, page: Path, results: Path, to: Output) -> None:
         (way, name, f"{mean:.0%}", f"{low:.0%} to {high:.0%}")
         for way, name, mean, low, high in shares.itertuples(index=False)
     ]
-    said = "" if about["reached"] else "\n[yellow]No strength that was tried makes the shares equal.[/]"
+    said = f"[dim]strength {about['strength']:.3g} towards {escape(about['towards'])}[/]"
+    if not about["reached"]:
+        said += "\n[yellow]No strength makes shares equal on the half that chose it; this is the largest.[/]"
+    elif not about["strength"]:
+        said += "\n[yellow]On the half that chose it shares are equal already, so nothing is pushed.[/]"
     to.result(
         {"page": str(page), "results": str(results), **about, "ways": rows(made.to_frame()),
          "shares": rows(shares), "features": rows(made.features())},
         table(["way", "class", "share", "95% interval"], cells),
-        f"{said}\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
+        f"{said}\n\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
         written=[page],
     )  # fmt: skip
 
