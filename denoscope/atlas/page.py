@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..analysis import plots
 from ..report.page import rendered
 
-HEAT = (255, 107, 20)
-"""Colour of maps."""
+HEAT = (64, 40, 255)
+"""Colour of maps: blue, as faces are yellow, brown and orange."""
 WIDE, HIGH = 120, 28
 """Of a profile over steps, in pixels."""
 NAMES = {0.0: "off", 2.0: "× 2", 5.0: "× 5"}
