@@ -79,6 +79,9 @@ class BiasFeatures(Stored):
     def top(self, name: str, features: int = 30, by: By = "attribution") -> list[int]:
         """Return the features of a class, most telling first; each feature is of one class at most.
 
+        In a pair a score is positive, too, where the class has less of a feature than the other and that
+        speaks for it. Such a feature is the other's: pushing it would lead the wrong way.
+
         Args:
             name: the class.
             features: how many, at most; those that speak against every class are none.
@@ -98,7 +101,8 @@ class BiasFeatures(Stored):
             return matched(taken, self.data["activity"].mean("sample").values)[name]
         scores = self._scores(by)
         own = self.classes.index(name)
-        mine = (scores.argmax(0) == own) & (scores[own] > 0)
+        whose = self._scores("contrast") if self.data.attrs["baseline"] == "pair" else scores
+        mine = (whose.argmax(0) == own) & (whose[own] > 0) & (scores[own] > 0)
         order = np.argsort(-scores[own], kind="stable")
         return [int(f) for f in order if mine[f]][:features]
 

@@ -228,8 +228,8 @@ def _tried(
 
 def _told(found: BiasFeatures) -> dict[str, Any]:
     """What classifiers tell at each step, and the best features of each class."""
-    accuracy, frame = found.accuracy(), found.to_frame()
-    best = frame.groupby("class", sort=False).head(SHOWN)
+    accuracy, frame = found.accuracy(), found.to_frame().set_index(["class", "feature"])
+    best = frame.loc[[(c, f) for c in found.classes for f in found.top(c, SHOWN)]].reset_index()
     columns = {name: ("line", best[name].to_numpy()) for name in ("feature", "score", "auc")}
     columns["class_of"] = ("line", best["class"].to_numpy().astype(str))
     steps = {

@@ -19,7 +19,7 @@ from tests.dictionaries import doubled
 
 BEFORE, AFTER = "unet/up.0.attn.1/resid.post", "unet/up.0.upsample/out"
 EARLY, LATE = "unet/mid.res.0/resid.post", "unet/mid.res.1/resid.post"
-ASKED = {"prompt": "a red cat", "word": "red", "seed": 0, "step": 1, "steps": 3, "guidance": 3.0}
+ASKED = {"prompt": "a red cat", "word": "red", "seed": 0, "step": 1, "steps": 2, "guidance": 3.0}
 WIRES = {7: (3, 1.0), 2: (5, -2.0), 11: (11, 0.5)}
 """Target channel -> source channel and weight; all other weights between the two sites are 0."""
 
@@ -116,7 +116,7 @@ def test_it_is_kept_and_shows_itself(planted, tmp_path):
     ("wrong", "error", "message"),
     [
         ({"word": "blue"}, NotFoundError, "blue"),
-        ({"step": 3}, UsageError, "steps are 0 to 2"),
+        ({"step": 2}, UsageError, "steps are 0 to 1"),
         ({"features": 0}, UsageError, "features 1 up"),
         ({"source": LATE, "target": EARLY}, UsageError, "does not depend on"),
     ],
