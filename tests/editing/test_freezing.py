@@ -42,7 +42,7 @@ def along(model: Any, site: str, seed: int = 0) -> Direction:
 
 def painted(model: Any, *interventions: Intervention) -> Tensor:
     return denoscope.trace(
-        model, ["a cat"], seeds=[0], steps=3, guidance=4.0, interventions=interventions
+        model, ["a cat"], seeds=[0], steps=2, guidance=4.0, interventions=interventions
     ).latents
 
 

@@ -58,7 +58,7 @@ def bias(
 
     Example:  denoscope bias -m emoji-people --dictionary dictionary.safetensors
 
-    Example:  denoscope bias "a noto emoji of a pilot" --about pilot
+    Example:  denoscope bias "a noto emoji of a judge" --about judge
 
     Half of the seeds find features and strength, the others count. Writes bias.html (open it in any browser)
     and results.zarr (denoscope.bias.BiasStudy.load).

@@ -82,6 +82,7 @@ def test_planted_connections_are_found_and_no_others(planted):
     assert told["pearson"] > 0.98 and told["slope"] == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.stress
 def test_all_features_together_are_all_that_passes(wired):
     every = {**ASKED, "features": 32}
     whole = trace_circuit(wired, doubled(wired, BEFORE), doubled(wired, AFTER), **every)

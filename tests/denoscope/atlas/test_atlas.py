@@ -42,7 +42,7 @@ def square(tiny):
 
 @pytest.fixture(scope="module")
 def atlas(tiny, square):
-    return denoscope.browse_features(tiny, square, TEXTS, seeds=range(16), features=[3, 8, 20], **RUN)
+    return denoscope.browse_features(tiny, square, TEXTS, seeds=range(16), features=[3, 8], **RUN)
 
 
 def test_numbers_are_those_of_the_activations(tiny, atlas):
@@ -88,20 +88,23 @@ def test_it_is_kept_and_shows_itself(atlas, tmp_path):
     atlas.save(tmp_path / "a.zarr")
     again = Atlas.load(tmp_path / "a.zarr")
     assert again.data.equals(atlas.data) and repr(again) == repr(atlas)
-    assert again.to_frame()["feature"].tolist() == [3, 8, 20] and "table" in again._repr_html_()
+    assert again.to_frame()["feature"].tolist() == [3, 8] and "table" in again._repr_html_()
 
 
-def test_a_browser_searches_the_page(atlas, tmp_path):
-    text = atlas.page(tmp_path / "f.html", command="denoscope features <b>").read_text()
-    page = Page(text)
-    assert all(link.startswith("data:") for link in page.links) and page.tags.count("article") == 3
+def test_the_page_is_whole_and_escapes_what_it_is_given(atlas, tmp_path):
+    page = Page(atlas.page(tmp_path / "f.html", command="denoscope features <b>").read_text())
+    assert all(link.startswith("data:") for link in page.links) and page.tags.count("article") == 2
     words = " ".join(page.words)
-    assert "denoscope features <b>" in words and page.tags.count("script") == 1
-    seen, console = browse(text, PROBE, tmp_path, 900)
+    assert "denoscope features <b>" in words and page.tags.count("script") == 1 and "49" not in words
+
+
+@pytest.mark.stress
+def test_a_browser_searches_the_page(atlas, tmp_path):
+    seen, console = browse(atlas.page(tmp_path / "f.html").read_text(), PROBE, tmp_path, 900)
     assert not console
-    assert seen[0][0] == "3 features" and seen[1] == ["0 features", []]
+    assert seen[0][0] == "2 features" and seen[1] == ["0 features", []]
     assert seen[2] == ["1 feature", ["3"]] and len(seen[3][1]) >= 1
-    assert seen[4] == [3, 8, 20] and seen[5] == 'url("data:imag'
+    assert seen[4] == [3, 8] and seen[5] == 'url("data:imag'
 
 
 @pytest.mark.parametrize(

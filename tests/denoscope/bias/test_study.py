@@ -71,7 +71,8 @@ def test_what_it_says_is_of_seeds_with_which_nothing_was_found(made, model):
     assert data["label"].values[0].tolist() == shade(plain)
     assert data.attrs["towards"] == "light" and data.attrs["strength"] > 0
     assert (data["moved"].values[0] == 0).all() and (data["moved"].values[1] > 0).all()
-    assert made.shares()["mean"][0] + made.shares()["mean"][1] == 1.0
+    assert made.shares()["class"].tolist() == [*CLASSES, "neither"] * 4
+    assert made.shares().groupby("way")["mean"].sum().tolist() == pytest.approx([1.0] * 4)
     assert set(made.features()["class"]) <= set(CLASSES) and len(made.to_frame()) == 4
 
 
