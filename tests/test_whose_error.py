@@ -48,6 +48,7 @@ from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import Trace, trace
 from tests.conftest import Watch
+from tests.dictionaries import doubled
 
 import denoscope  # isort: skip
 
@@ -954,7 +955,8 @@ class World:
             "browse_features": (denoscope.browse_features, {
                 **few, "prompts": ["a cat"] * 12, "seeds": range(12), "features": 2, "judge": None}),
             "study_bias": (denoscope.study_bias, {
-                **few, "classes": ["red", "dog"], "prompt": "a cat", "about": "cat", "seeds": range(8),
+                **few, "dictionary": doubled(self.model, SITE), "classes": ["red", "dog"],
+                "prompt": "a cat", "about": "cat", "seeds": range(8),
                 "label": lambda x: (["red", "dog"] * 8)[: len(x)], "judge": self.judge, "features": 2}),
         }  # fmt: skip
 

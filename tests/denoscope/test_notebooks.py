@@ -9,7 +9,14 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.py"))
-FIGURES = {"01_first_look.py": 4, "02_edit_three_ways.py": 4, "03_what_each_word_does.py": 4}
+FIGURES = {
+    "01_first_look.py": 4,
+    "02_edit_three_ways.py": 4,
+    "03_what_each_word_does.py": 4,
+    "04_a_bias_found.py": 1,
+}
+LONG = {"04_a_bias_found.py": pytest.mark.stress}
+CASES = [pytest.param(path, id=path.stem, marks=LONG.get(path.name, ())) for path in NOTEBOOKS]
 
 
 def test_there_are_notebooks():
@@ -18,7 +25,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the notebook's machinery, in another process
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CASES)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("DENOSCOPE_QUICK", "1")
     notebook = jupytext.read(path)
