@@ -97,12 +97,13 @@ study.to_frame()
 
 # %% [markdown]
 # ## What are these features?
-# Where the first of each class are on, and what off, twice and five times as strong do to a picture.
+# How often the first of each class are on, how far a picture moves with each off, twice and five times as
+# strong, and the word or label that it tells best, on samples that did not choose it. The page has pictures.
 
 # %%
 first = study.features().groupby("class")["feature"].head(2).tolist()
 atlas = denoscope.browse_features(
-    model, dictionary, (texts * 6)[:12], seeds=range(2000, 2012), features=first, judge=asked.judge, **HOW
+    model, dictionary, (texts * 4)[:16], seeds=range(2000, 2016), features=first, judge=asked.judge, **HOW
 )
 atlas.to_frame()
 

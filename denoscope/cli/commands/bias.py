@@ -71,6 +71,7 @@ def bias(
     check_new(output)
     known = None if dictionary is None else Dictionary.load(dictionary)
     model = open_model(run, to)
+    _check(model, prompt)
     asked, seeds = classes_of(classes, model, run.judge, run.device), seeds_of(run.chosen)
     settings: dict[str, Any] = {"steps": run.steps, "guidance": run.guidance}
     with to.bars() as show:
@@ -88,6 +89,16 @@ def bias(
     if dictionary is None:
         known.save(output / "dictionary.safetensors")
     _tell(made, page, output / "results.zarr", to)
+
+
+def _check(model: Model, prompt: str) -> None:
+    """Raise ValueError for a prompt that the model does not read, and for none where it reads one."""
+    from ...models.errors import UsageError
+
+    if model.conditional and not prompt:
+        raise UsageError(f"{model.name} reads text; write what to generate, in quotes")
+    if prompt and not model.conditional:
+        raise UsageError(f"{model.name} reads no text; leave out {prompt!r}")
 
 
 def _tell(made: BiasStudy, page: Path, results: Path, to: Output) -> None:

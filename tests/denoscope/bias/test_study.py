@@ -141,6 +141,7 @@ def test_on_the_command_line(tmp_path):
     save_tiny_clip(tmp_path / "clip")
     out = tmp_path / "bias"
     one_line(call("bias", *run, "--dictionary", file, "-o", out), 2, "no judge ships with")
+    one_line(call("bias", "a cat", *run, "-o", out), 2, "reads no text; leave out 'a cat'")
     one_line(call("bias", *run, "--judge", tmp_path / "clip", "-o", out), 2, "was given no attributes")
     assert not out.exists()
 
