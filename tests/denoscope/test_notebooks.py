@@ -13,9 +13,9 @@ FIGURES = {
     "01_first_look.py": 4,
     "02_edit_three_ways.py": 4,
     "03_what_each_word_does.py": 4,
-    "04_a_bias_found.py": 1,
+    "05_a_bias_found.py": 1,
 }
-LONG = {"04_a_bias_found.py": pytest.mark.stress}
+LONG = {"05_a_bias_found.py": pytest.mark.stress}
 CASES = [pytest.param(path, id=path.stem, marks=LONG.get(path.name, ())) for path in NOTEBOOKS]
 
 
