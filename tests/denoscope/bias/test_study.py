@@ -88,21 +88,28 @@ def test_it_is_kept_and_its_page_is_whole(made, tmp_path):
     assert "denoscope bias <b>" in words and "features by plain class contrast" in words
 
 
+def red(images):
+    """Pictures of one class alone."""
+    return ["red"] * len(images)
+
+
+FEW = {"seeds": range(8), "label": red, "judge": Eyes(), "steps": 1, "guidance": 1.0, "features": 4}
+
+
+@pytest.mark.stress
 def test_a_prompt_that_paints_one_class_is_asked_by_its_word(tiny):
-    words = doubled(tiny, TEXTUAL)
-
-    def red(images):
-        return ["red"] * len(images)
-
-    run = {"seeds": range(8), "label": red, "judge": Eyes(), "steps": 1, "guidance": 1.0, "features": 4}
-    made = denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", about="cat", **run)
+    made = denoscope.study_bias(tiny, doubled(tiny, TEXTUAL), ["red", "dog"], "a cat", about="cat", **FEW)
     assert made.data.attrs["towards"] == "dog" and not made.data.attrs["reached"]
     assert str(made.data["way"].values[-1]) == "words" and "does not make shares equal" in repr(made)
+
+
+def test_a_prompt_that_paints_one_class_alone_is_told(tiny):
+    words = doubled(tiny, TEXTUAL)
     with pytest.raises(UsageError, match="'dog' cannot be told") as caught:
-        denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", **run)
+        denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", **FEW)
     assert "name the word that it is about" in caught.value.__notes__[0]
     with pytest.raises(UsageError, match="must be in the prompt"):
-        denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", about="dog", **run)
+        denoscope.study_bias(tiny, words, ["red", "dog"], "a cat", about="dog", **FEW)
 
 
 @pytest.mark.parametrize(
