@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import analysis, bench, editing, models, probes
+    from .atlas.browsing import browse_features
+    from .bias.studying import study_bias
     from .cluster import on_ray
     from .editing.edit import Edit
     from .explanation.explain import explain
@@ -57,6 +59,7 @@ __all__ = [
     "analysis",
     "attached",
     "bench",
+    "browse_features",
     "editing",
     "explain",
     "intervening",
@@ -66,6 +69,7 @@ __all__ = [
     "on_ray",
     "probes",
     "steered",
+    "study_bias",
     "sweep",
     "trace",
 ]
@@ -86,12 +90,14 @@ _HOMES = {
     "Trace": "probes.trace",
     "When": "models.run.context",
     "attached": "probes.attach",
+    "browse_features": "atlas.browsing",
     "explain": "explanation.explain",
     "intervening": "probes.intervene",
     "investigate": "investigation.investigate",
     "load": "models.load",
     "on_ray": "cluster",
     "steered": "steering.steered",
+    "study_bias": "bias.studying",
     "sweep": "probes.sweep",
     "trace": "probes.trace",
 }

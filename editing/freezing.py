@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..models.arguments import checked
 from ..models.base import Model
 from ..models.errors import UsageError
 from ..models.run.context import When
+from ..probes.dictionary import DictionaryEdit
+from ..probes.direction import Direction
 from ..probes.intervene import Intervention
 from .edit import Edit
 from .lowrank import Delta, LowRank
@@ -30,7 +33,8 @@ def freeze(model: Model, interventions: Intervention | Sequence[Intervention]) -
 
     Args:
         model: an opened model.
-        interventions: of ``steer`` or ``ablate``, one for each site at most.
+        interventions: of ``steer`` or ``ablate``, or a dictionary's ``edit(..., add=...)``; one for each site
+            at most. Features that are scaled or set depend on what is on, and are refused.
 
     Raises:
         ValueError: for other interventions, those of some steps, branches, samples or tokens alone, gated
@@ -63,6 +67,9 @@ def freeze(model: Model, interventions: Intervention | Sequence[Intervention]) -
 
 
 def _frozen(model: Model, intervention: Intervention) -> dict[str, Delta]:
+    if isinstance(intervention, DictionaryEdit):
+        intervention.fn.dictionary.check(model)
+        intervention = _as_steering(intervention)
     site, spec = intervention.site, intervention.spec
     if spec is None or spec.kind not in {"steer", "ablate"}:
         raise UsageError(
@@ -96,6 +103,18 @@ def _frozen(model: Model, intervention: Intervention) -> dict[str, Delta]:
             raise UsageError(f"the layer at {site} has no bias that could hold the steering")
         return {weights["bias"]: spec.parameters["alpha"] * vector}
     return _projected(layer, vector / vector.norm(), weights)
+
+
+def _as_steering(edit: DictionaryEdit) -> Intervention:
+    """What adds so much of some features everywhere, as the steering that does the same."""
+    change = edit.fn
+    if change.how != "add" or change.dictionary.channels.kernel == "map":
+        raise UsageError(
+            f"the edit of features at {edit.site} depends on which are on, and no weight does that; freeze "
+            "takes dictionary.edit(..., add=..., branch=None) and dictionary.direction(f).ablate(...)"
+        )
+    added = torch.tensor(change.by) @ change.dictionary.decoder[list(change.features)]
+    return Direction(edit.site, added).steer(1.0, edit.when)
 
 
 def _projected(layer: nn.Linear | nn.Conv2d, unit: Tensor, names: Mapping[str, str]) -> dict[str, Delta]:

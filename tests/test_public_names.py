@@ -30,6 +30,7 @@ NAMES = [
     "analysis",
     "attached",
     "bench",
+    "browse_features",
     "editing",
     "explain",
     "intervening",
@@ -39,6 +40,7 @@ NAMES = [
     "on_ray",
     "probes",
     "steered",
+    "study_bias",
     "sweep",
     "trace",
 ]

@@ -48,6 +48,7 @@ from denoscope.probes.observe import Observer
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import Trace, trace
 from tests.conftest import Watch
+from tests.dictionaries import doubled
 
 import denoscope  # isort: skip
 
@@ -56,6 +57,7 @@ pytestmark = [pytest.mark.misshapen, pytest.mark.filterwarnings("ignore")]
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 SITE = "unet/mid.attn.0.0/cross_attn.out"
+LATE = "unet/up.0.attn.1/resid.post"
 PROBS = "unet/mid.attn.0.0/cross_attn.probs"
 LAYER = "text_encoder/layer.0/self_attn.out"
 FEW = editing.EditSettings(templates=("a {}",), tokens="subject", held_tokens="subject")
@@ -90,6 +92,7 @@ EXCEPTIONS = {
     "BiasFeatures": OURS,
     "FeatureScores": OURS,
     "Mitigation": OURS,
+    "Circuit": OURS,
     "Discrepancy": OURS,
     "CalibratedStrength": OURS,
     "Asymmetric.active": FAMILY,
@@ -944,6 +947,27 @@ class World:
                 "store": None, "progress": None}),
         }  # fmt: skip
 
+    def featured(self, early: Any) -> dict[str, Call]:
+        """Valid calls of what looks at features one by one, and at bias and circuits by them."""
+        late = probes.train_dictionary(self.model, LATE, ["a cat"], seeds=[0], features=6, k=6, steps=1,
+                                       learning=probes.Learning(updates=1, rows=8))  # fmt: skip
+        asked = {"model": self.model, "source": early, "target": late, "prompt": "a red cat", "word": "red",
+                 "seed": 0, "step": 0, "features": 2, "steps": 1, "guidance": 1.0}  # fmt: skip
+        found = analysis.trace_circuit(**asked)
+        found.save("circuit.zarr")
+        few = {"model": self.model, "dictionary": early, "batch": 8, "progress": None, "steps": 1}
+        return {
+            "trace_circuit": (analysis.trace_circuit, asked),
+            "Circuit.save": (found.save, {"path": "circuit.zarr"}),
+            "Circuit.load": (analysis.Circuit.load, {"path": "circuit.zarr"}),
+            "browse_features": (denoscope.browse_features, {
+                **few, "prompts": ["a cat"] * 12, "seeds": range(12), "features": 2, "judge": None}),
+            "study_bias": (denoscope.study_bias, {
+                **few, "dictionary": doubled(self.model, SITE), "classes": ["red", "dog"],
+                "prompt": "a cat", "about": "cat", "seeds": range(8),
+                "label": lambda x: (["red", "dog"] * 8)[: len(x)], "judge": self.judge, "features": 2}),
+        }  # fmt: skip
+
     def fair(self) -> dict[str, Call]:
         """Valid calls of what finds a bias, and takes it out."""
         model, few = self.model, {"prompts": ["a cat"] * 3, "seeds": [0, 1, 2], "batch": 4, "progress": None}
@@ -1014,6 +1038,7 @@ class World:
                 "labels": ["red", "blue"], "target": half, **drawn}),
             "fairness_discrepancy rows": (analysis.fairness_discrepancy, {
                 "labels": torch.tensor([[0.5, 0.5]])}),
+            **self.featured(d),
             "bias_score": (analysis.bias_score, {
                 "labels": {"a cat": ["red", "blue"]}, "classes": ["red", "blue"], **drawn}),
             "stratified": (analysis.stratified, {"target": half, "samples": 4, "seed": 0}),

@@ -79,6 +79,9 @@ class BiasFeatures(Stored):
     def top(self, name: str, features: int = 30, by: By = "attribution") -> list[int]:
         """Return the features of a class, most telling first; each feature is of one class at most.
 
+        In a pair a score is positive, too, where the class has less of a feature than the other and that
+        speaks for it. Such a feature is the other's: pushing it would lead the wrong way.
+
         Args:
             name: the class.
             features: how many, at most; those that speak against every class are none.
@@ -98,7 +101,8 @@ class BiasFeatures(Stored):
             return matched(taken, self.data["activity"].mean("sample").values)[name]
         scores = self._scores(by)
         own = self.classes.index(name)
-        mine = (scores.argmax(0) == own) & (scores[own] > 0)
+        whose = self._scores("contrast") if self.data.attrs["baseline"] == "pair" else scores
+        mine = (whose.argmax(0) == own) & (whose[own] > 0) & (scores[own] > 0)
         order = np.argsort(-scores[own], kind="stable")
         return [int(f) for f in order if mine[f]][:features]
 
@@ -173,10 +177,10 @@ class BiasFeatures(Stored):
         self.check(dictionary)
         own = self.top(name, features, by)
         others = [f for c in self.classes if c != name for f in self.top(c, features, by)]
-        if not own or not np.isfinite(strength):
-            raise UsageError(
-                f"{name!r} has {len(own)} features and strength is {strength}; a push needs both"
-            )
+        if not np.isfinite(strength):
+            raise UsageError(f"strength is {strength}; give a finite number")
+        if not own:
+            raise UsageError(f"{_without(name, by)} (the dictionary has {dictionary.width} features)")
         chosen, by_each = amounts(own, others, float(strength), how, self.data["level"].values)
         return dictionary.edit(chosen, **{how: by_each}, steps=steps, branch=branch)
 
@@ -228,3 +232,10 @@ class BiasFeatures(Stored):
                 f"{dictionary} is not the dictionary whose features were asked at {self.data.attrs['site']}; "
                 "give that one, or ask this one by bias_features"
             )
+
+
+def _without(name: str, by: By) -> str:
+    """Why a class has no features."""
+    if by == "matched":
+        return "a control needs features that were not chosen, and none is left; ask for fewer features"
+    return f"no feature speaks for {name!r} by {by}; give more seeds, or a wider dictionary"

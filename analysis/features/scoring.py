@@ -62,7 +62,7 @@ class FeatureScores(Stored):
         rows = []
         for i, x in enumerate(self.data["activity"].values):
             positive, negative = x[own], x[~own]
-            low, high = _resampled(positive, negative, n_resamples, level, seed)
+            low, high = auc_interval(positive, negative, n_resamples, level, seed)
             rows.append((auc(positive, negative), low, high, *(float(moves[k][i]) for k in moves)))
         names = [f"{what}{of}" for what in ("tells", "moves") for of in ("", "_low", "_high")]
         frame = pd.DataFrame(rows, columns=names)
@@ -71,7 +71,8 @@ class FeatureScores(Stored):
         return frame
 
 
-def _resampled(a: Array, b: Array, n: int, level: float, seed: int) -> tuple[float, float]:
+def auc_interval(a: Array, b: Array, n: int, level: float, seed: int) -> tuple[float, float]:
+    """Return bounds of the AUC of two groups of samples, each drawn anew n times."""
     source = np.random.default_rng(seed)
     found = [auc(source.choice(a, len(a)), source.choice(b, len(b))) for _ in range(n)]
     low, high = quantiles(np.array(found), level)

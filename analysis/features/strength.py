@@ -100,6 +100,7 @@ def calibrated_strength(  # noqa: PLR0913  # one experiment, all its settings by
         low, high = 0.0, most
         first, last = seen(low), seen(high)
         if not min(first, last) <= wanted <= max(first, last):
+            show(rounds + 2, rounds + 2, "strengths")
             raise UsageError(
                 f"{name!r} has a share of {first:.3f} at strength 0 and {last:.3f} at {most:g}, and "
                 f"{wanted:g} does not lie between; push the other way, or further"
@@ -109,6 +110,7 @@ def calibrated_strength(  # noqa: PLR0913  # one experiment, all its settings by
                 break
             middle = (low + high) / 2
             low, high = (middle, high) if (seen(middle) < wanted) == (first < last) else (low, middle)
+        show(rounds + 2, rounds + 2, "strengths")
     best = min(tried, key=lambda s: abs(tried[s] - wanted))
     frame = pd.DataFrame({"strength": list(tried), "share": list(tried.values())})
     return CalibratedStrength(best, tried[best], wanted, frame)

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from .commands import bench, direction, plan
+from .commands import bench, direction, features, plan
+from .commands.bias import bias
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -73,7 +74,7 @@ def _grouped() -> None:
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "The whole loop": (demo, investigate),
     "Look": (generate, explain, sites, trace),
-    "Find": (locate,),
+    "Find": (locate, bias),
     "Change": (edit, export, steer),
     "Check": (evaluate, robustness),
     "Keep": (studies,),
@@ -88,6 +89,13 @@ directions = typer.Typer(
 directions.command()(expanded(direction.fit))
 directions.command()(expanded(direction.show))
 app.add_typer(directions, name="direction", rich_help_panel="Find")
+
+featured = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Train a sparse dictionary of a site; look at it."
+)
+featured.command()(expanded(features.train))
+featured.command()(expanded(features.browse))
+app.add_typer(featured, name="features", rich_help_panel="Find")
 
 compared = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Compare methods on many concepts."

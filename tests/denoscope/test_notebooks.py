@@ -14,7 +14,10 @@ FIGURES = {
     "02_edit_three_ways.py": 4,
     "03_what_each_word_does.py": 4,
     "04_a_direction.py": 3,
+    "05_a_bias_found.py": 1,
 }
+LONG = {"05_a_bias_found.py": pytest.mark.stress}
+CASES = [pytest.param(path, id=path.stem, marks=LONG.get(path.name, ())) for path in NOTEBOOKS]
 
 
 def test_there_are_notebooks():
@@ -23,7 +26,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the notebook's machinery, in another process
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CASES)
 def test_a_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("DENOSCOPE_QUICK", "1")
     notebook = jupytext.read(path)

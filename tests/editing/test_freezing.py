@@ -12,6 +12,7 @@ import denoscope
 from denoscope import Direction, Intervention, When
 from denoscope.editing import freeze
 from denoscope.models.synthetic.tiny import tiny_sd
+from tests.dictionaries import doubled
 
 ALWAYS = When(branch=None)
 SITES = (
@@ -41,7 +42,7 @@ def along(model: Any, site: str, seed: int = 0) -> Direction:
 
 def painted(model: Any, *interventions: Intervention) -> Tensor:
     return denoscope.trace(
-        model, ["a cat"], seeds=[0], steps=3, guidance=4.0, interventions=interventions
+        model, ["a cat"], seeds=[0], steps=2, guidance=4.0, interventions=interventions
     ).latents
 
 
@@ -81,3 +82,15 @@ def test_what_weights_cannot_do_is_refused(model: Any) -> None:
         freeze(model, [d.steer(1.0, ALWAYS), d.ablate(ALWAYS)])
     with pytest.raises(ValueError, match="interventions is empty"):
         freeze(model, [])
+
+
+def test_features_that_are_added_freeze_and_others_are_refused(model: Any) -> None:
+    features = doubled(model, SITES[0])
+    act = features.edit([3, 20], add=[2.0, 1.0], branch=None)
+    plain, hooked = painted(model), painted(model, act)
+    with freeze(model, act).applied(model):
+        frozen = painted(model)
+    assert (frozen - hooked).abs().max() < 1e-3 * (hooked - plain).abs().max()  # features are in float32
+    for other in ({"scale": 0.0}, {"set": 1.0}):
+        with pytest.raises(ValueError, match="depends on which are on, and no weight does that"):
+            freeze(model, features.edit(3, branch=None, **other))

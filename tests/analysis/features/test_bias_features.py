@@ -150,6 +150,10 @@ def test_pairs_that_do_not_differ_owe_nothing_to_any_feature(tiny):
     other = bias_features(tiny, d, {"a": prompts, "b": ["a cook", "a mat", "a blue cat"]}, **how)
     assert float(abs(other.data["score"]).max()) > 0
     assert other.data.sizes["sample"] == 6 and other.data.attrs["baseline"] == "pair"
+    # what speaks for a class because it has less of it is pushed towards the other
+    for i, name in enumerate(other.classes):
+        features = other.top(name)
+        assert features and (other.data["contrast"].values[i, features] > 0).all()
 
 
 def test_features_are_scored_twice(model, found, dictionary):

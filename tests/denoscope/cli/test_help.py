@@ -15,8 +15,8 @@ import denoscope
 from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
-COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "edit", "export",
-            "steer", "evaluate", "robustness", "studies"]  # fmt: skip
+COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "bias", "edit",
+            "export", "steer", "evaluate", "robustness", "studies"]  # fmt: skip
 PANELS = ["The whole loop", "Look", "Find", "Change", "Check", "Keep"]
 GROUP = typer.main.get_command(app)
 BENCH = GROUP.commands["bench"]
@@ -31,7 +31,7 @@ def examples(text):
 
 
 def test_the_commands_are_these_in_the_order_of_use():
-    assert list(GROUP.commands) == [*COMMANDS, "direction", "bench", "plan"]
+    assert list(GROUP.commands) == [*COMMANDS, "direction", "features", "bench", "plan"]
     assert list(BENCH.commands) == ["edits"]
     said = call("--help")
     assert said.exit_code == 0
@@ -84,6 +84,16 @@ def test_the_examples_of_a_comparison_can_be_typed():
         assert (*before, group, command) == ("denoscope", "bench", "edits")
     for line in found:
         BENCH.commands["edits"].make_context("edits", line[3:])
+
+
+@pytest.mark.parametrize("name", ["train", "browse"])
+def test_the_examples_about_features_can_be_typed(name):
+    command = GROUP.commands["features"].commands[name]
+    found = examples(inspect.getdoc(command.callback))
+    assert len(found) == 2
+    for line in found:
+        assert line[:3] == ["denoscope", "features", name]
+        command.make_context(name, line[3:])
 
 
 @pytest.mark.parametrize("name", ["locate", "edit", "explain", "features"])
