@@ -162,6 +162,8 @@ def _parts(name: str, value: Any, kind: Any) -> Iterator[Part] | None:
 
 def _numbered(value: Any, inner: tuple[Any, ...]) -> Iterator[tuple[int, Any]]:
     values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
+    if inner[-1] is ...:  # the first speaks for all: a text has a hundred tokens
+        values = values[:1]
     return iter(()) if inner[0] is Any else iter(enumerate(values))
 
 

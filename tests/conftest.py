@@ -170,11 +170,11 @@ class Watch:
         self.quick = self._quick()
         self.before = self._flags()
         self.versions = {name: t._version for name, t in self._tensors()}
-        self.sums = {name: _checksum(t) for name, t in self._tensors()}
+        self.sums = self._sums()
 
     def changes(self, thorough: bool = True) -> list[str]:
         """Return what has changed, in words; empty if nothing has."""
-        if not thorough and self._quick() == self.quick:
+        if self._quick() == self.quick and (not thorough or self._sums() == self.sums):
             return []
         now = self._flags()
         names = [k for k in {**self.before, **now} if self.before.get(k) != now.get(k)]
@@ -187,6 +187,9 @@ class Watch:
         if not found:
             self.quick = self._quick()  # written to and put back: not to be looked at by name again
         return found
+
+    def _sums(self) -> dict[str, int]:
+        return {name: _checksum(t) for name, t in self._tensors()}
 
     def _quick(self) -> list[object]:
         """All that is compared, without names: after each of thousands of tests, time counts."""
