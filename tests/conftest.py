@@ -117,8 +117,15 @@ class Finder(MetaPathFinder):
 sys.meta_path.insert(0, Finder())
 
 
+LONGEST = {"test_docs.py", "test_notebooks.py", "test_whose_error.py"}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out stress tests, unless -m speaks of them; in addopts, a user's own -m would bring them back."""
+    """The longest files first, lest one worker runs them alone at the end; stress tests out.
+
+    Unless -m speaks of them; in addopts, a user's own -m would bring them back.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if "stress" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("stress")]
