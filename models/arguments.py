@@ -62,7 +62,8 @@ def checked(function: F) -> F:
 
 def check_fields(value: Any) -> None:
     """Compare the fields of a dataclass with their annotations; the first line of its ``__post_init__``."""
-    for name, hint, as_they_are in _fields(type(value)):
+    owner: Any = type(value)
+    for name, hint, as_they_are in _fields(owner):
         given = getattr(value, name)
         if type(given) in as_they_are:  # most are: values are made by the thousand
             continue
