@@ -6,9 +6,10 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 PIP_ARGS ?= --quiet --disable-pip-version-check
+INSTALL_ARGS ?=
 
 PY := $(VENV)/bin/python
-PIP = -m pip install $(PIP_ARGS) --no-build-isolation -c constraints.txt
+PIP = -m pip install $(PIP_ARGS) $(INSTALL_ARGS) --no-build-isolation -c constraints.txt
 READY := $(VENV)/.ready
 FINDINGS := mediation carriers word_places information word_experiments classification two_denoisers localising truth \
   quickfix_settings quickfix_keep own_words edits dictionaries circuits directions bias_features guidance page_picture
@@ -26,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "denoscope needs Python 3.11 or newer; name one: make PYTHON=python3.12"; exit 1; }
 	@test -x $(PY) || { echo "Making an environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing denoscope and what it needs (the first time this takes some minutes)"
-	@$(PY) -m pip install $(PIP_ARGS) -c constraints.txt setuptools
+	@$(PY) -m pip install $(PIP_ARGS) $(INSTALL_ARGS) -c constraints.txt setuptools
 	@$(PY) $(PIP) -e '.[dev]'
 	@touch $@
 
@@ -34,7 +35,7 @@ demo: $(READY)  ## the main job on the embedded model; says where its page is
 	@$(VENV)/bin/denoscope demo $(DEMO_ARGS)
 
 test: $(READY)  ## all tests, the layer test and the examples in docs/ and docstrings included
-	@$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 stress: $(READY)  ## tests that are too long for every change: many kills, full-size solves, simulations
 	@$(PY) -m pytest -m stress $(PYTEST_ARGS)
@@ -71,7 +72,7 @@ wheel: $(READY)  ## a wheel in dist/, also installed into an empty environment
 	@$(PY) -m pip wheel $(PIP_ARGS) --no-build-isolation --no-deps --wheel-dir dist .
 	@test -x $(WHEEL_VENV)/bin/python || $(PYTHON) -m venv $(WHEEL_VENV)
 	@$(WHEEL_VENV)/bin/python -m pip uninstall --quiet --yes denoscope 2>/dev/null
-	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) -c constraints.txt dist/denoscope-*.whl
+	@$(WHEEL_VENV)/bin/python -m pip install $(PIP_ARGS) $(INSTALL_ARGS) -c constraints.txt dist/denoscope-*.whl
 
 wheel-demo: wheel  ## the demo from the installed wheel, outside the checkout, and what it has to have found
 	@folder=$$(mktemp -d) && cd $$folder && \

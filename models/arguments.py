@@ -63,12 +63,13 @@ def checked(function: F) -> F:
 def check_fields(value: Any) -> None:
     """Compare the fields of a dataclass with their annotations; the first line of its ``__post_init__``."""
     owner: Any = type(value)
-    hints = _hints(owner)
-    for field in dataclasses.fields(value):
-        given = getattr(value, field.name)
-        plain = read(field.name, given, hints[field.name])
+    for name, hint, as_they_are in _fields(owner):
+        given = getattr(value, name)
+        if type(given) in as_they_are:  # most are: values are made by the thousand
+            continue
+        plain = read(name, given, hint)
         if plain is not given:
-            object.__setattr__(value, field.name, plain)
+            object.__setattr__(value, name, plain)
 
 
 def read(name: str, value: Any, hint: Any) -> Any:
@@ -77,6 +78,8 @@ def read(name: str, value: Any, hint: Any) -> Any:
     Raises:
         TypeError: if it is something else; the message repeats it, and says what to give.
     """
+    if type(value) in _as_they_are(hint):
+        return value
     if _fits(value, hint):
         return _plain(value, hint)
     for kind in _kinds(hint):
@@ -105,7 +108,19 @@ def _plain(value: Any, hint: Any) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    return any(_is(value, kind) for kind in _kinds(hint))
+    return type(value) in _as_they_are(hint) or any(_is(value, kind) for kind in _kinds(hint))
+
+
+@functools.cache
+def _as_they_are(hint: Any) -> frozenset[type]:
+    """Types whose values fit, and are plain already: the answer for most, without looking further."""
+    kinds = _kinds(hint)
+    exact = {k for k in kinds if isinstance(k, type) and get_origin(k) is None}
+    if Integral in kinds and Real not in kinds:
+        exact.add(int)
+    if Real in kinds:
+        exact.add(float)
+    return frozenset(exact - {Integral, Real, object, list, tuple})
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -148,6 +163,8 @@ def _parts(name: str, value: Any, kind: Any) -> Iterator[Part] | None:
 
 def _numbered(value: Any, inner: tuple[Any, ...]) -> Iterator[tuple[int, Any]]:
     values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
+    if inner[-1] is ...:  # the first speaks for all: a text has a hundred tokens
+        values = values[:1]
     return iter(()) if inner[0] is Any else iter(enumerate(values))
 
 
@@ -173,6 +190,13 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     ):
         return (object,)  # Any, type variables, and protocols that cannot be asked
     return (_NUMBERS.get(hint, hint),)
+
+
+@functools.cache
+def _fields(owner: Any) -> list[tuple[str, Any, frozenset[type]]]:
+    """The fields of a dataclass: name, annotation, types that need no further look."""
+    hints = _hints(owner)
+    return [(f.name, hints[f.name], _as_they_are(hints[f.name])) for f in dataclasses.fields(owner)]
 
 
 @functools.cache

@@ -26,6 +26,8 @@ class Structure(ABC):
     pipe: Any
     name: str
     live: Live
+    _config: Any = None
+    _names: tuple[str, ...] = ()
     joint_order: tuple[str, str] = ("img", "txt")
     """Where joint attention has the picture's tokens and the text's."""
 
@@ -35,8 +37,13 @@ class Structure(ABC):
         """Shape of one sample's latents."""
 
     def _parts(self) -> Mapping[str, Any]:
-        parts: Mapping[str, Any] = self.pipe.components
-        return parts
+        """The pipeline's components as they are now; diffusers reads their names off a signature."""
+        config = getattr(self.pipe, "config", None)
+        if config is None or config is not self._config:  # a new one wherever parts are registered
+            parts: Mapping[str, Any] = self.pipe.components
+            self._config, self._names = config, tuple(parts)
+            return parts
+        return {name: getattr(self.pipe, name) for name in self._names}
 
     def _resolve(self) -> dict[Site, Place]:
         return resolve(self.components)

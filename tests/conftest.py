@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import gc
+import inspect
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import is_dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a missing file is a failing test, never a download
@@ -18,7 +27,7 @@ import hypothesis  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from beartype import beartype  # noqa: E402
+from beartype import BeartypeConf, beartype  # noqa: E402
 from torch import nn  # noqa: E402
 
 # With 2 cores, torch's default threads made the same tests 20 times slower.
@@ -29,31 +38,106 @@ hypothesis.settings.register_profile("many", max_examples=300, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 
-def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the array annotations of a function at every call; plain ones are mypy's business."""
-    hints = getattr(function, "__annotations__", {})
-    arrays = {k: h for k, h in hints.items() if any(f"{kind}[" in str(h) for kind in ARRAYS)}
-    if not arrays:
-        return function
-    function.__annotations__ = arrays
-    return beartype(function)
+ARRAYS = {"Float", "Int", "Bool", "Shaped"}
 
 
-ARRAYS = ("Float", "Int", "Bool", "Shaped")
-# jaxtyping takes the checker by its dotted name
-sys.modules["array_checks"] = ModuleType("array_checks")
-sys.modules["array_checks"].check_arrays = check_arrays  # type: ignore[attr-defined]
-jaxtyping.install_import_hook("denoscope", "array_checks.check_arrays")
+def _is_array(word: str, names: dict[str, Any]) -> bool:
+    value = names.get(word)
+    return word in ARRAYS or (isinstance(value, type) and issubclass(value, jaxtyping.AbstractArray))
+
+
+def array_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations that speak of arrays; not those that only a type checker can read."""
+    found, names = {}, function.__globals__
+    for name, hint in function.__annotations__.items():
+        yields = name == "return" and inspect.isgeneratorfunction(function)
+        if not yields and any(_is_array(word, names) for word in re.findall(r"\w+", str(hint))):
+            with suppress(NameError):
+                found[name] = eval(hint, names) if isinstance(hint, str) else hint
+    return found
+
+
+def check_arrays(what: Any) -> Any:
+    """Check the array annotations of a function, or of a dataclass, at every call; plain ones are mypy's.
+
+    A function without any stays as it is: wrappers around all of them took half of the time of all tests.
+    """
+    if isinstance(what, type):
+        if "__init__" in vars(what) and is_dataclass(what):
+            what.__init__ = check_arrays(what.__init__)
+        return what
+    hints = array_hints(what)
+    if not hints:
+        return what
+    copy = FunctionType(what.__code__, what.__globals__, what.__name__, what.__defaults__, what.__closure__)
+    copy.__kwdefaults__, copy.__annotations__, copy.__qualname__ = (
+        what.__kwdefaults__,
+        hints,
+        what.__qualname__,
+    )
+    checking = beartype(conf=BeartypeConf(violation_type=TypeError))(copy)
+
+    @functools.wraps(what)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return what(*args, **kwargs)
+        with jaxtyping.jaxtyped("context"):  # one letter is one size, in all arrays of a call
+            return checking(*args, **kwargs)
+
+    return checked
+
+
+class ArraysChecked(SourceFileLoader):
+    """Reads a module so that its functions check their arrays; kept out of the bytecode that others read."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        tree = ast.parse(self.get_data(self.path), self.path)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                last = len(node.decorator_list) if isinstance(node, ast.FunctionDef) else 0
+                decorator = ast.copy_location(ast.Name("__check_arrays__", ast.Load()), node)
+                node.decorator_list.insert(last, decorator)
+        return compile(tree, self.path, "exec", dont_inherit=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__check_arrays__"] = check_arrays
+        super().exec_module(module)
+
+
+class Finder(MetaPathFinder):
+    """Has the modules of denoscope read by that loader."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(fullname, path) if fullname.split(".")[0] == "denoscope" else None
+        if spec is not None and type(spec.loader) is SourceFileLoader:
+            spec.loader = ArraysChecked(spec.loader.name, spec.loader.path)
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+
+
+LONGEST = {"test_docs.py", "test_notebooks.py", "test_whose_error.py"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out stress tests, unless -m speaks of them; in addopts, a user's own -m would bring them back."""
+    """The longest files first, lest one worker runs them alone at the end; stress tests out.
+
+    Unless -m speaks of them; in addopts, a user's own -m would bring them back.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     if "stress" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("stress")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: half a million objects, which stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -93,11 +177,11 @@ class Watch:
         self.quick = self._quick()
         self.before = self._flags()
         self.versions = {name: t._version for name, t in self._tensors()}
-        self.sums = {name: _checksum(t) for name, t in self._tensors()}
+        self.sums = self._sums()
 
     def changes(self, thorough: bool = True) -> list[str]:
         """Return what has changed, in words; empty if nothing has."""
-        if not thorough and self._quick() == self.quick:
+        if self._quick() == self.quick and (not thorough or self._sums() == self.sums):
             return []
         now = self._flags()
         names = [k for k in {**self.before, **now} if self.before.get(k) != now.get(k)]
@@ -110,6 +194,9 @@ class Watch:
         if not found:
             self.quick = self._quick()  # written to and put back: not to be looked at by name again
         return found
+
+    def _sums(self) -> dict[str, int]:
+        return {name: _checksum(t) for name, t in self._tensors()}
 
     def _quick(self) -> list[object]:
         """All that is compared, without names: after each of thousands of tests, time counts."""

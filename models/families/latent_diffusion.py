@@ -25,7 +25,7 @@ class LatentDiffusion(StableDiffusion):
 
     def _parts(self) -> Mapping[str, Any]:
         renamed = {"bert": "text_encoder", "vqvae": "vae"}
-        return {renamed.get(name, name): part for name, part in self.pipe.components.items()}
+        return {renamed.get(name, name): part for name, part in super()._parts().items()}
 
     @checked
     def layers_read(self, clip_skip: int | None = None) -> Mapping[str, int]:  # noqa: ARG002 - no choice here

@@ -20,6 +20,14 @@ from .mode import evaluating
 Modules: TypeAlias = tuple[list[str], list[nn.Module | None]]
 
 
+def modules_in(network: nn.Module) -> list[nn.Module]:
+    """Return a network and all modules in it; several times faster than ``network.modules()``."""
+    found = [network]
+    for module in found:  # which grows meanwhile
+        found += [child for child in module._modules.values() if child is not None]
+    return found
+
+
 def structure_of(components: Mapping[str, nn.Module]) -> Modules:
     """Return the names and modules of some components, level by level; equal as long as they are the same.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import StateError, UsageError
+from .live import modules_in
 
 if TYPE_CHECKING:
     from ..adapter import Adapter
@@ -18,12 +19,13 @@ def check_hooks_act(model: Adapter, components: Iterable[str]) -> None:
     """Raise StateError if hooks in some components would be skipped silently."""
     parts: Mapping[str, nn.Module] = model.components
     for name in set(components) & set(parts):
-        if any(map(_compiled, parts[name].modules())):
+        modules = modules_in(parts[name])
+        if any(map(_compiled, modules)):
             raise StateError(
                 f"{name} was compiled; hooks inside it would be skipped silently. "
                 "Open the uncompiled model (torch.compile keeps it as module._orig_mod)"
             )
-        if torch.is_grad_enabled() and any(_computed_again(m) for m in parts[name].modules()):
+        if torch.is_grad_enabled() and any(map(_computed_again, modules)):
             raise StateError(
                 f"{name} has gradient checkpointing, which computes it again in backward(), when "
                 f"interventions may be gone; pipe.{name}.disable_gradient_checkpointing(), and "
@@ -37,7 +39,7 @@ def refuse_memory(name: str, network: nn.Module) -> None:
     They skip blocks, and only the pipeline itself says when a run begins and ends: our calls would be wrong,
     and so would the pipeline's next.
     """
-    for module in network.modules():
+    for module in modules_in(network):
         kept = [n for n, hook in _diffusers_hooks(module).items() if hook._is_stateful]
         if kept:
             raise StateError(
@@ -55,7 +57,7 @@ def refuse_absent(name: str, module: nn.Module) -> None:
             "(enable_sequential_cpu_offload), so they can neither be checked nor edited; "
             "use pipe.enable_model_cpu_offload(), which moves whole components"
         )
-    for child in module.modules():
+    for child in modules_in(module):
         hook = _diffusers_hooks(child).get("group_offloading")
         if getattr(getattr(hook, "config", None), "offload_to_disk_path", None) is not None:
             raise UsageError(
