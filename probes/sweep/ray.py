@@ -230,7 +230,7 @@ def _check_answers(address: str) -> None:
 
 
 def _nodes() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    found: list[dict[str, Any]] = ray.nodes()
     return found
 
 
