@@ -8,6 +8,7 @@ of docs/guidance.md. Some three minutes of one core. ``measure`` is the cost of 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,7 +18,7 @@ from pages import bounds, table, write
 from torch import Tensor
 
 import denoscope
-from denoscope.analysis.intervals import interval
+from denoscope.analysis.intervals import interval, proportion
 from denoscope.analysis.metrics import clip_score
 from denoscope.guidance import (
     CFG,
@@ -102,10 +103,14 @@ def ways(model: denoscope.Model) -> dict[str, tuple[float | Guidance, str]]:
     }  # fmt: skip
 
 
-def told(values: Tensor) -> str:
-    """Mean over jobs and seeds, with its interval."""
+def told(values: Tensor, most: float = math.inf) -> str:
+    """Mean over jobs and seeds, with its interval, cut at 0 and at the most that there can be.
+
+    Of yes and no it is the interval of a share.
+    """
     crossed = xr.DataArray(values.view(len(JOBS), -1).double().numpy(), dims=("prompt", "seed"))
-    found = interval(crossed, ["prompt", "seed"])
+    made = proportion if values.dtype == torch.bool else interval
+    found = made(crossed, ["prompt", "seed"]).clip(0, most)
     return bounds({k: float(found[k]) for k in ("mean", "low", "high")})
 
 
@@ -120,7 +125,7 @@ def line(name: str, run: denoscope.Trace, plain: denoscope.Trace) -> Sequence[st
     log = run.guidance
     rows = sum(log.rows) / len(run.latents) if log else 0
     apart = (run.latents - plain.latents).square().flatten(1).mean(1).sqrt()
-    return (name, f"{rows:.1f}", told(apart), told(right.float()), told(skin[0]), told(skin[1]))
+    return (name, f"{rows:.1f}", told(apart), told(right), *(told(x, 1.0) for x in skin))
 
 
 def guided(model: denoscope.Model) -> str:
