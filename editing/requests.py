@@ -87,6 +87,7 @@ def texts_of(pairs: Sequence[PromptPair]) -> list[str]:
     return list(dict.fromkeys(text for p in pairs for text in (p.source, p.target)))
 
 
+@checked
 def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tuple[list[int], list[int]]:
     """Return the tokens of both texts that give rows: the slot's last one, or all from there on.
 
@@ -95,7 +96,6 @@ def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tup
 
     Raises:
         LookupError: if no token stands for the slot, or the tokenizer does not know its word.
-        ValueError: for another choice of tokens.
 
     >>> pair = PromptPair("cats", "dogs", "cat", "dog", 0)
     >>> one = Words("cats", ("<s>", "cats", "</s>"), ((0, 0), (0, 4), (0, 0)))
@@ -103,7 +103,6 @@ def slots(source: Words, target: Words, pair: PromptPair, tokens: Tokens) -> tup
     >>> slots(one, two, pair, "subject"), slots(one, two, pair, "subject+end")
     (([1], [2]), ([1, 2], [2, 3]))
     """
-    check_choice("tokens", tokens, ("subject", "subject+end"))
     if not pair.meant:
         last, gap = max(source.at(pair.at, pair.at + len(pair.said))), gap_of(target, pair.at)
         if tokens == "subject":
@@ -171,12 +170,6 @@ def rows(
 def kept_rows(states: Mapping[str, TokenStates], keep: Sequence[str]) -> Tensor | None:
     """Return the states of all tokens of the texts that must be read as before, in float64; None for none."""
     return torch.cat([states[text].values for text in keep]).double() if keep else None
-
-
-def check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    """Raise ValueError if a setting is none of its choices."""
-    if value not in known:
-        raise UsageError(f"{name} is {value!r}; it is {' or '.join(map(repr, known))}")
 
 
 def _check_requests(requests: Mapping[str, str]) -> None:

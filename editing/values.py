@@ -24,7 +24,7 @@ from ..models.places.hooks import hooked
 from ..models.progress import Progress, part, showing
 from ..models.site import Site
 from .lookup import Lookup
-from .requests import Tokens, check_choice
+from .requests import Tokens
 
 Objective = Literal["states", "contrast"]
 
@@ -59,8 +59,6 @@ class Search:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choice("objective", self.objective, ("states", "contrast"))
-        check_choice("tokens", self.tokens, ("subject", "subject+end"))
         good = {
             "steps": 1 <= self.steps <= 100_000,
             "rate": 0 < self.rate < float("inf"),

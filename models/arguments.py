@@ -38,11 +38,12 @@ _WORDS = {
 def checked(function: F) -> F:
     """Make a public function refuse what its annotations do not allow, before it does anything.
 
-    Shapes, ranges and choices are its own business, and what they allow: numpy's numbers are numbers, arrays
-    of one axis are lists, and a text is no list of texts. Keywords that it does not have stay Python's.
+    Shapes and ranges are its own business. numpy's numbers are numbers, arrays of one axis are lists, and a
+    text is no list of texts. Keywords that it does not have stay Python's.
 
     Raises (where it is called):
         TypeError: the message repeats the value, and says what to give.
+        ValueError: for a text that is none of the choices of a Literal.
     """
     signature = inspect.signature(function)
 
@@ -77,6 +78,7 @@ def read(name: str, value: Any, hint: Any) -> Any:
 
     Raises:
         TypeError: if it is something else; the message repeats it, and says what to give.
+        ValueError: if it is a text, and none of those that it may be.
     """
     if type(value) in _as_they_are(hint):
         return value
@@ -85,6 +87,8 @@ def read(name: str, value: Any, hint: Any) -> Any:
     for kind in _kinds(hint):
         for part in _parts(name, value, kind) or ():
             read(*part)  # the one that is wrong is named
+    if isinstance(value, str) and any(str in _form(k)[1] for k in _kinds(hint) if _form(k)[0] is Literal):
+        raise UsageError(f"{name} is {value!r}; it is {_wanted(hint)}")
     raise WrongTypeError(_said(name, value, hint))
 
 
@@ -129,7 +133,7 @@ def _is(value: Any, kind: Any) -> bool:
     if origin is None:
         return isinstance(value, kind) or (kind is Integral and _is_whole(value))
     if origin is Literal:
-        return isinstance(value, inner)
+        return isinstance(value, inner) and (not isinstance(value, str) or value in get_args(kind))
     if origin is abc.Callable:
         return callable(value)
     parts = _parts("", value, kind)
@@ -231,11 +235,14 @@ def _said(name: str, value: Any, hint: Any) -> str:
         return f"{name} is the single string {value!r}; give a list: [{value!r}]"
     if lists and isinstance(value, Real):
         return f"{name} is the single number {value}; give a list: [{value}]"
-    wanted = " or ".join(dict.fromkeys(map(_words, kinds)))
     names = {getattr(k, "__name__", "") for k in kinds}
     opened = "(pipe)" if hasattr(value, "components") else "('emoji')"
     fix = f": open one by denoscope.load{opened}" if names & {"Model", "Adapter"} else ""
-    return f"{name} is {_shown(value)}; it is {wanted}{fix}"
+    return f"{name} is {_shown(value)}; it is {_wanted(hint)}{fix}"
+
+
+def _wanted(hint: Any) -> str:
+    return " or ".join(dict.fromkeys(map(_words, _kinds(hint))))
 
 
 def _shown(value: Any) -> str:
@@ -250,7 +257,7 @@ def _words(kind: Any) -> str:
     """A kind in words."""
     origin, inner = get_origin(kind), [k for k in get_args(kind) if k is not ...]
     if origin is Literal:
-        return " or ".join(map(repr, inner))
+        return " or ".join(filter(None, (", ".join(map(repr, inner[:-1])), repr(inner[-1]))))
     if origin is abc.Callable:
         return "a function"
     each = [" or ".join(dict.fromkeys(map(_words, _kinds(k)))) for k in inner]

@@ -14,8 +14,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import hypothesis
 import numpy as np
@@ -31,6 +31,7 @@ from denoscope.editing import ridge
 from denoscope.guidance import CFG, Asymmetric
 from denoscope.investigation import Case
 from denoscope.models import judges, zoo
+from denoscope.models.arguments import _hints
 from denoscope.models.check import check_model
 from denoscope.models.errors import DenoscopeError
 from denoscope.models.load import load
@@ -1279,6 +1280,27 @@ def wander(walk: Walk, data: st.DataObject) -> None:
 @hypothesis.given(data=st.data())
 def test_a_wrong_argument_is_told_and_leaves_no_trace(walk: Walk, data: st.DataObject) -> None:
     wander(walk, data)
+
+
+def test_a_text_that_is_no_choice_is_told(world: World) -> None:
+    """A misspelt choice is never taken for another one."""
+    tried = 0
+    for name, (function, given) in world.calls.items():
+        for key, hint in _hints(inspect.unwrap(function)).items():
+            if choices(hint):
+                tried += 1
+                with pytest.raises(DenoscopeError, match="nonesuch"):
+                    function(**{**given, key: "nonesuch"})
+                    pytest.fail(f"{name} takes {key}='nonesuch'")
+    assert tried > 60
+
+
+def choices(hint: Any) -> list[str]:
+    """The texts that an annotation allows."""
+    if get_origin(hint) is Literal:
+        return [c for c in get_args(hint) if isinstance(c, str)]
+    union = get_origin(hint) in (Union, UnionType)
+    return [c for some in get_args(hint) for c in choices(some)] if union else []
 
 
 @pytest.mark.stress

@@ -40,8 +40,6 @@ class EvaluationPrompt:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.kind not in KINDS:
-            raise UsageError(f"kind is {self.kind!r}; it is one of {', '.join(KINDS)}")
         if self.template.count("{}") != 1:
             raise UsageError(f"the template {self.template!r} needs exactly one {{}} where the word goes")
         if (self.kind == "specificity") != (self.target == self.word):

@@ -141,9 +141,6 @@ def lens(  # noqa: PLR0913  # one experiment, all its settings by name
             runs that cannot be made.
         LookupError: for an encoder that the model does not have.
     """
-    _check_choice("norm", norm, ("as read", "final", "none"))
-    _check_choice("tokens", tokens, ("all", "words", "padding"))
-    _check_choice("pooled", pooled, ("final", "same layer", "empty"))
     check_each_once("prompts", prompts)
     check_each_once("seeds", seeds)
     how: SamplingOptions = {
@@ -163,11 +160,6 @@ def lens(  # noqa: PLR0913  # one experiment, all its settings by name
     coords = {"site": list(map(str, work.sites)), "prompt": list(prompts), "seed": list(seeds)}
     values = xr.DataArray(scores[1:], coords, ("site", "prompt", "seed"), attrs=about)
     return Lens(Scores(values), latents[1:], model.decode)
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"{name} is {value!r}; it is {' or '.join(map(repr, known))}")
 
 
 class _Layers:

@@ -176,8 +176,6 @@ def check_words(
     """Raise ValueError for what makes no experiment."""
     for name, given in (("subjects", subjects), ("seeds", seeds), ("pictures", pictures)):
         check_each_once(name, given)
-    if wrong := [p for p in pictures if p not in PICTURES]:
-        raise UsageError(f"pictures hold {wrong[0]!r}; they are 'neutral' and 'named'")
     if any(template.count(place) != 1 for place in ("{attribute}", "{subject}")):
         raise UsageError(f"the template {template!r} needs {{attribute}} and {{subject}} once: {TEMPLATE!r}")
     try:

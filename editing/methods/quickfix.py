@@ -32,7 +32,6 @@ from ..requests import (
     TEMPLATES,
     PromptPair,
     Tokens,
-    check_choice,
     kept_rows,
     prompt_pairs,
     rows,
@@ -98,8 +97,6 @@ def quickfix(
     pairs = prompt_pairs(requests, templates)
     if not 0 < ridge_scale < float("inf"):
         raise UsageError(f"ridge_scale is {ridge_scale}; it is a number above 0, 1 by default")
-    check_choice("tokens", tokens, ("subject", "subject+end"))
-    check_choice("bias", bias, ("subtract", "reference"))
     sites = text_sites(model, site, "layer.0/self_attn.out")
     layers = {s: linear(model, s, _KINDS, "quickfix") for s in sites}
     read = reached(model, sites, pairs[0].source, every=site is not None)

@@ -36,7 +36,6 @@ from ...probes.trace import expand
 from ..edit import Edit
 from ..layers import weight_name
 from ..lowrank import LowRank
-from ..requests import check_choice
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out")
 
@@ -74,7 +73,6 @@ class SliderFit:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_choice("space", self.space, ("x0", "eps"))
         for name in ("rank", "steps", "draws", "sampling_steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; at least 1")

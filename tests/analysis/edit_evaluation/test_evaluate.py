@@ -216,7 +216,7 @@ def test_progress_counts_every_distinct_run_once(model: Any) -> None:
     [
         (
             lambda: EvaluationPrompt("efficiency", "a {}", "cat", "dog"),
-            "kind is 'efficiency'; it is one of efficacy",
+            "kind is 'efficiency'; it is 'efficacy', ",
         ),
         (lambda: EvaluationPrompt("efficacy", "a cat", "cat", "dog"), "'a cat' needs exactly one {}"),
         (lambda: EvaluationPrompt("efficacy", "a {}", "cat"), "an edited word shows something else"),

@@ -63,7 +63,7 @@ def test_the_norm_is_left_out_or_added(tiny: Any) -> None:
 
 def test_mistakes_are_told(tiny: Any) -> None:
     for name, known in (("norm", "'as read'"), ("tokens", "'all'"), ("pooled", "'final'")):
-        with pytest.raises(ValueError, match=f"{name} is 'nonsense'; it is {known} or"):
+        with pytest.raises(ValueError, match=f"{name} is 'nonsense'; it is {known}, "):
             lens(tiny, TEXTS, seeds=[0], metric=latent_distance(), steps=1, **{name: "nonsense"})
     with pytest.raises(LookupError, match="no text encoder 'text_encoder_9'; it has text_encoder"):
         lens(tiny, TEXTS, seeds=[0], metric=latent_distance(), encoder="text_encoder_9", steps=1)

@@ -123,7 +123,7 @@ def test_wrong_arguments_are_told(biased: Analytic, found: WordBias, counts: Cou
     wrong(UsageError, "needs {attribute} and {subject} once", template="a {subject}")
     wrong(UsageError, "has other places", template="{attribute} {subject} {where}")
     wrong(UsageError, "stands in 2 places", template="pilot {attribute} {subject}")
-    wrong(UsageError, "they are 'neutral' and 'named'", pictures=["real"])
+    wrong(UsageError, r"pictures\[0\] is 'real'; it is 'neutral' or 'named'", pictures=["real"])
     same = count_labels(biased, {s: s for s in SHARES}, gender, ["woman", "man"], seeds=[3], steps=1)
     with pytest.raises(UsageError, match=r"measured and counted on the same seeds, \[3\].*range\(8, 9\)"):
         found.correlations(same)

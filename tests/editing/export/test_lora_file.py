@@ -225,7 +225,7 @@ def test_wrong_arguments_are_told(tiny: Any, tmp_path: Path) -> None:
         export.lora(tiny, edit, tmp_path / "a.safetensors", rank=0)
     with pytest.raises(ValueError, match=r"a.bin'; LoRAs end with .safetensors"):
         export.lora(tiny, edit, tmp_path / "a.bin")
-    with pytest.raises(ValueError, match=r"format is 'peft'; give 'diffusers' or 'kohya'"):
+    with pytest.raises(ValueError, match=r"format is 'peft'; it is 'diffusers' or 'kohya'"):
         export.lora(tiny, edit, tmp_path / "a.safetensors", format="peft")  # type: ignore[arg-type]
     with pytest.raises(OSError, match="nowhere"):
         export.lora(tiny, edit, tmp_path / "nowhere" / "a.safetensors")

@@ -226,7 +226,7 @@ def test_long_prompts_that_cannot_be_are_refused(tiny):
         list(opened("sdxl").sample(["a"], seeds=[0], steps=1, long_prompts="chunks"))
     with pytest.raises(ValueError, match="2 chunks of .* hold 60"):
         tiny.encode([LONG], long_prompts=2)
-    with pytest.raises(ValueError, match="'error', 'chunks' or a number"):
+    with pytest.raises(ValueError, match="'error' or 'chunks' or a whole number"):
         tiny.encode(["a"], long_prompts="cut")
     with pytest.raises(ValueError, match="set long_prompts='chunks'"):
         list(tiny.sample(tiny.encode([LONG], long_prompts=3), seeds=[0], steps=1, guidance=4.0))
