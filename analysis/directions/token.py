@@ -144,9 +144,10 @@ def states(prompt: Prompt, kinds: Sequence[str], subject: str) -> Tensor:
 
 
 def _check_differ(vectors: dict[Site, Tensor], chosen: Sequence[Rows]) -> None:
+    if not vectors:
+        raise UsageError(f"the model reads no pooled text, and rows is {list(chosen)}; give another, or None")
     if not any(bool(v.any()) for v in vectors.values()):
         raise UsageError(
-            f"the texts do not differ at rows {list(chosen)}: where a text encoder reads from left to "
-            "right, a "
-            "subject's tokens know nothing of words after it; put the attribute before it, or give rows=None"
+            f"the texts do not differ at rows {list(chosen)}: where a text encoder reads from left to right, "
+            "a subject's tokens know nothing of words after it; put the attribute before it, or give no rows"
         )

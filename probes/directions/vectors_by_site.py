@@ -98,7 +98,10 @@ class VectorsBySite:
         Raises:
             ValueError: if nothing of it does, and as ``dot``.
         """
-        return self.dot(other) / other.norm() ** 2 * other
+        along = self.dot(other)
+        if along == 0:
+            raise UsageError(f"nothing of {self!r} lies along {other!r}: they stand at right angles")
+        return along / other.norm() ** 2 * other
 
     @checked
     def orthogonal(self, *others: Self) -> Self:

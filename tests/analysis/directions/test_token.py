@@ -87,6 +87,8 @@ def test_what_is_no_contrast_is_refused(tiny):
         token_direction(tiny, ["a red cat"], ["a cat"], "dog")
     with pytest.raises(ValueError, match="reads from left to right"):  # the attribute stands after the noun
         token_direction(tiny, ["a cat, red"], ["a cat, blue"], "cat", rows=["subject"])
+    with pytest.raises(ValueError, match=r"reads no pooled text, and rows is \['pooled'\]"):
+        token_direction(tiny, ["a red cat"], ["a blue cat"], "cat", rows=["pooled"])
 
 
 def test_both_spaces_differ_by_the_noise_level(tiny):

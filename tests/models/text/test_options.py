@@ -21,7 +21,9 @@ def test_only_what_differs_from_the_defaults_is_chosen():
 
 @pytest.mark.parametrize("wrong", [1.5, None])
 def test_numbers_of_chunks_are_whole(wrong):
-    with pytest.raises(TypeError, match=f"long_prompts is {wrong}; it is 'error' or 'chunks' or a whole number"):
+    with pytest.raises(
+        TypeError, match=f"long_prompts is {wrong}; it is 'error' or 'chunks' or a whole number"
+    ):
         chosen_options(reads, "m", {"long_prompts": wrong})
 
 

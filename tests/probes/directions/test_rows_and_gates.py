@@ -155,6 +155,8 @@ def test_steps_are_short_for_when(tiny):
 def test_projections_add_up():
     a, b, c = (Direction({PICTURE: vector(16, seed=i), TEXT: vector(8, seed=i + 9)}) for i in range(3))
     left, along = a.orthogonal(b), a.project(b)
+    with pytest.raises(ValueError, match=r"nothing of .* lies along .*: they stand at right angles"):
+        left.orthogonal(b).project(Direction("unet/out/eps", torch.ones(4)))
     assert left.dot(b) == pytest.approx(0, abs=1e-5) and abs(along.cosine(b)) == pytest.approx(1)
     for site in a.sites:
         torch.testing.assert_close((left + along)[site].vector, a[site].vector, atol=1e-5, rtol=1e-5)
