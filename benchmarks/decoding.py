@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from measure import Row, race
+from measure import Row, peak, race
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -81,8 +80,7 @@ def _once(how: str) -> None:
     given = made(ROWS)
     if how != "none":
         step(how, *given)
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
+    print(json.dumps({"peak": peak()}))
 
 
 if __name__ == "__main__":

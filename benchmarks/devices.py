@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from unittest import mock
 
 import pages
 import torch
+from measure import peak
 
 import denoscope
 from denoscope.analysis import Swap, metrics, plan_study, trace_denoiser
@@ -88,11 +88,6 @@ def way(name: str) -> dict[str, float]:
     else:
         rows = trace_denoiser(model, [PROMPT], WORD, **call).rows
     return {"peak": peak() - before, "kept": kept, "rows": rows, "seconds": time.process_time() - start}
-
-
-def peak() -> float:
-    """Most bytes that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
 def child(name: str) -> dict[str, float]:

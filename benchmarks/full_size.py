@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 import warnings
 
+import measure
 import torch
 
 import denoscope
@@ -61,7 +61,7 @@ def peak(device: str) -> float:
     """Most bytes that this process has held so far."""
     if device.startswith("cuda"):
         return float(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+    return measure.peak()
 
 
 def child(name: str, device: str, traced: bool) -> dict[str, float]:

@@ -6,9 +6,11 @@ busy one the neighbours do not count.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -59,6 +61,18 @@ class Pair:
     def seconds(self) -> tuple[float, float]:
         """Median seconds of each."""
         return median(self.ours), median(self.theirs)
+
+
+def peak() -> float:
+    """Return the most bytes that this program has held.
+
+    Linux tells it of the program alone; ``ru_maxrss`` also counts what the parent held when it started us.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text().splitlines()
+        return 1024.0 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def clock(fn: Callable[[], Any]) -> float:

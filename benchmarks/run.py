@@ -66,9 +66,9 @@ def main() -> None:
     for name in names:
         with console.status(f"measuring {name} ..."):
             found[name] = PARTS[name]()
-    found = {name: found[name] for name in PARTS if name in found}
+        found = {name: found[name] for name in PARTS if name in found}
+        _write(found)  # now, lest it be lost with what comes after
     console.print(_table([row for name in names for row in found[name]]))
-    _write(found)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ bare pipeline, divided by the bytes the trace holds at its end.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from measure import Row, race
+from measure import Row, peak, race
 
 import denoscope
 
@@ -98,11 +97,6 @@ def _child(mode: str) -> dict[str, Any]:
     )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def peak() -> int:
-    """Most bytes that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _run_once(mode: str) -> None:
