@@ -1,10 +1,21 @@
-"""A dictionary that is known without a training."""
+"""A dictionary that is known without a training, and a judge without a network."""
 
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import normalize
 
 from denoscope.probes import Channels, Dictionary
+
+
+class Eyes:
+    """Looks at single pixels."""
+
+    def similarity(self, images, others):
+        return normalize(images.flatten(1), dim=-1) @ normalize(others.flatten(1), dim=-1).mT
+
+    def features(self, images):
+        return images[:, :, ::2, ::2].flatten(1)
 
 
 def doubled(model, site):

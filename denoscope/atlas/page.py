@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..analysis import plots
-from ..report.page import rendered
+from ..report.page import made_by, rendered
 
 HEAT = (64, 40, 255)
 """Colour of maps: blue, as faces are yellow, brown and orange."""
@@ -42,7 +42,12 @@ def render(data: xr.Dataset, tells: pd.DataFrame, command: str) -> str:
         "cards": [_card(data, tells, i) for i in range(data.sizes["feature"])],
         "size": (WIDE, HIGH),
         "steps": [int(s) for s in data["step"].values[[0, -1]]],
-        "provenance": _provenance(about, command),
+        "provenance": made_by(
+            command or "denoscope.browse_features",
+            about,
+            dictionary=about["dictionary"],
+            guidance=about["guidance"],
+        ),
     }
     return rendered("atlas.html.jinja", page=page)
 
@@ -107,16 +112,3 @@ def points(profile: NDArray[np.floating[Any]]) -> str:
     x = np.linspace(0, WIDE, len(profile)) if len(profile) > 1 else np.array([WIDE / 2])
     y = HIGH - 1 - (HIGH - 2) * profile / (profile.max() or 1.0)
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-
-
-def _provenance(about: dict[str, Any], command: str) -> list[tuple[str, str]]:
-    told = {
-        "made by": command or "denoscope.browse_features",
-        "dictionary": about["dictionary"],
-        "guidance": about["guidance"],
-        "weights (sha256)": about["weights"],
-        "scheduler": about["scheduler"],
-        "number format": about["dtype"],
-        **about["versions"],
-    }
-    return [(key, str(value)) for key, value in told.items()]

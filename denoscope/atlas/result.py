@@ -11,7 +11,7 @@ import pandas as pd
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.html import panel, table
-from ..models.store.disk import write_bytes
+from ..report.page import written
 from .page import render
 from .telling import COLUMNS
 
@@ -76,7 +76,4 @@ class Atlas(Stored):
         Raises:
             OSError: if it cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, render(self.data, self.tells(), command).encode())
-        return path
+        return written(path, render(self.data, self.tells(), command))

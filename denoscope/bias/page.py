@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from ..analysis import plots
-from ..report.page import rendered
+from ..report.page import made_by, rendered
 
 MOST_SHOWN = 16
 """Pictures of one way on the page."""
@@ -56,7 +56,12 @@ def render(
             for r in features.to_dict("records")
         ],
         "told": _best(data),
-        "provenance": _provenance(about, command),
+        "provenance": made_by(
+            command or "denoscope.study_bias",
+            about,
+            dictionary=about["dictionary"],
+            guidance=about["guidance"],
+        ),
     }  # fmt: skip
     return rendered("bias.html.jinja", page=page)
 
@@ -102,16 +107,3 @@ def _best(data: xr.Dataset) -> str:
         f"at step {int(data['step'][at])} in {float(data['told_mean'][at]):.0%} of cases ({low:.0%} to "
         f"{high:.0%}); with shuffled labels {float(data['told_shuffled'][at]):.0%}"
     )
-
-
-def _provenance(about: dict[str, Any], command: str) -> list[tuple[str, str]]:
-    told = {
-        "made by": command or "denoscope.study_bias",
-        "dictionary": about["dictionary"],
-        "guidance": about["guidance"],
-        "weights (sha256)": about["weights"],
-        "scheduler": about["scheduler"],
-        "number format": about["dtype"],
-        **about["versions"],
-    }
-    return [(key, str(value)) for key, value in told.items()]

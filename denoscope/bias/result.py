@@ -14,7 +14,7 @@ from ..analysis.intervals import proportion
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.html import panel, table
-from ..models.store.disk import write_bytes
+from ..report.page import written
 from .page import NEITHER, render
 
 
@@ -85,8 +85,5 @@ class BiasStudy(Stored):
         Raises:
             OSError: if it cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         frames = (self.to_frame(), self.shares(), self.features())
-        write_bytes(path, render(self.data, *frames, command).encode())
-        return path
+        return written(path, render(self.data, *frames, command))

@@ -94,6 +94,7 @@ def calibrate(model: Model) -> dict[str, Any]:
     """
     from ..analysis.mediation.planning import rows_per_second
     from ..models.run.cost import row_cost
+    from ..models.store.disk import write_bytes
 
     rows, cost = rows_per_second(model, samples=SAMPLES), row_cost(model)
     found = {
@@ -105,9 +106,7 @@ def calibrate(model: Model) -> dict[str, Any]:
     }
     path = kept_in()
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(f".{os.getpid()}")
-    new.write_text(json.dumps({**_kept(), _key(model): found}, indent=1), encoding="utf-8")
-    new.replace(path)
+    write_bytes(path, json.dumps({**_kept(), _key(model): found}, indent=1).encode())
     return {**found, "kept": str(path)}
 
 

@@ -17,8 +17,8 @@ from ..models.arguments import checked
 from ..models.drawn import Figure, figure
 from ..models.errors import NotFoundError, UsageError
 from ..models.html import panel, pictures, table
-from ..models.store.disk import write_bytes
 from ..models.suggest import near
+from ..report.page import written
 from .kinds import DEFAULT_MAP, KINDS, PARTS
 from .page import render
 
@@ -163,11 +163,8 @@ class Explanation(Stored):
             OSError: if it cannot be written.
         """
         self._maps(first)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = render(self.data, self.to_frame(), self.pairs_to_frame(), first, command)
-        write_bytes(path, text.encode())
-        return path
+        return written(path, text)
 
     def _maps(self, kind: str) -> Any:
         if kind not in KINDS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
@@ -15,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ..analysis import plots
 from ..editing.edit import Edit
 from ..models.errors import UsageError
+from ..models.store.disk import write_bytes
 from .results import Results, Section
 from .sections import change, check, closing, denoiser_cause, detour, look, opening, text_cause, words
 
@@ -63,6 +65,37 @@ def rendered(template: str, **given: Any) -> str:
     loader = PackageLoader("denoscope.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     return environment.get_template(template).render(**given)
+
+
+def written(path: str | Path, text: str) -> Path:
+    """Write a page, whole or not at all, with the folders that lead to it; return its path.
+
+    Raises:
+        OSError: if it cannot be written; an older file stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())
+    return path
+
+
+def made_by(command: str, about: Mapping[str, Any], **told: Any) -> list[tuple[str, str]]:
+    """Return the table of where a result comes from.
+
+    Args:
+        command: how it was made.
+        about: its provenance.
+        told: what else the page says of it, first.
+    """
+    rows = {
+        "made by": command,
+        **told,
+        "weights (sha256)": about["weights"],
+        "scheduler": about["scheduler"],
+        "number format": about["dtype"],
+        **about["versions"],
+    }
+    return [(key, str(value)) for key, value in rows.items()]
 
 
 def joined(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ..analysis import plots
-from ..report.page import rendered
+from ..report.page import made_by, rendered
 
 STYLE = """
 .steered .pictures { display: flex; flex-wrap: wrap; gap: .6rem; }
@@ -76,21 +76,15 @@ def render(data: xr.Dataset, frame: pd.DataFrame, command: str) -> str:
     """
     about, values = data.attrs, shown(data, frame)
     facts = [f"model {about['model']}", f"{about['steps']} steps", f"guidance {about['guidance']:g}"]
-    provenance = {
-        "made by": command or "denoscope.steered",
-        "direction": about["direction"],
-        "subject": ", ".join(filter(None, about["subject"])) or "none",
-        "weights (sha256)": about["weights"],
-        "scheduler": about["scheduler"],
-        "number format": about["dtype"],
-        **about["versions"],
-    }
+    subject = ", ".join(filter(None, about["subject"])) or "none"
     page = {
         "prompts": [str(p) for p in data["prompt"].values],
         "facts": facts,
         "shown": values,
         "table": list(zip(values["labels"], values["told"], values["sources"], strict=True)),
-        "provenance": [(key, str(value)) for key, value in provenance.items()],
+        "provenance": made_by(
+            command or "denoscope.steered", about, direction=about["direction"], subject=subject
+        ),
         "style": STYLE,
         "script": script(),
     }

@@ -16,7 +16,7 @@ from ..models.arguments import checked
 from ..models.drawn import Figure, figure
 from ..models.errors import StateError
 from ..models.html import panel, pictures, table
-from ..models.store.disk import write_bytes
+from ..report.page import written
 from .page import render, shown
 
 MOVED = "moved"
@@ -78,10 +78,7 @@ class Steered(Stored):
         Raises:
             OSError: if it cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, render(self.data, self.to_frame(), command).encode())
-        return path
+        return written(path, render(self.data, self.to_frame(), command))
 
     def widget(self) -> Any:
         """Return the slider as a widget for notebooks: the same script as the page's.

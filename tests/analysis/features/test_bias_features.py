@@ -26,6 +26,7 @@ from denoscope.analysis.metrics import latent_distance
 from denoscope.guidance import Guidance, GuidanceBranch
 from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.probes import Learning, train_dictionary
+from tests.dictionaries import Eyes
 
 SITE, TEXTUAL = "unet/mid.res.1/resid.post", "unet/mid.attn.0.0/cross_attn.out"
 N, STEPS, WINDOW = 48, 4, (2, 3)
@@ -58,16 +59,6 @@ def truth(images):
 def shade(images):
     """What a picture shows, by how bright it is."""
     return ["light" if m > 0.5 else "dark" for m in images.mean((1, 2, 3))]
-
-
-class Eyes:
-    """Looks at single pixels."""
-
-    def similarity(self, images, others):
-        return normalize(images.flatten(1), dim=-1) @ normalize(others.flatten(1), dim=-1).mT
-
-    def features(self, images):
-        return images[:, :, ::2, ::2].flatten(1)
 
 
 @pytest.fixture(scope="module")

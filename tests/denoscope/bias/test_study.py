@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 import denoscope
 from denoscope.bias import BiasStudy
@@ -18,7 +17,7 @@ from denoscope.models.synthetic.tiny_judges import save_tiny_clip
 from denoscope.probes import Dictionary
 from tests.denoscope.cli.calling import call, one_line
 from tests.denoscope.report.browsing import Page
-from tests.dictionaries import doubled
+from tests.dictionaries import Eyes, doubled
 
 SITE, TEXTUAL = "unet/mid.res.1/resid.post", "unet/mid.attn.0.0/cross_attn.out"
 RUN = {"steps": 1, "batch": 16}
@@ -32,16 +31,6 @@ SEEDS = [0, 2, 1, 3, 4, 5, 11, 6, 7, 8]
 def shade(images):
     """What a picture shows, by how bright it is."""
     return ["light" if m > 0.495 else "dark" for m in images.mean((1, 2, 3))]
-
-
-class Eyes:
-    """Looks at single pixels."""
-
-    def similarity(self, images, others):
-        return normalize(images.flatten(1), dim=-1) @ normalize(others.flatten(1), dim=-1).mT
-
-    def features(self, images):
-        return images[:, :, ::2, ::2].flatten(1)
 
 
 @pytest.fixture(scope="module")
