@@ -40,6 +40,7 @@ def token_direction(
     rows: Sequence[Rows] | None = None,
     method: Literal["contrast"] | Learned = "contrast",
     neutral: Sequence[str] | None = None,
+    negative_subject: str | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Direction:
     """Return a direction of the encoded text, of all text encoders together, from pairs of texts.
@@ -58,6 +59,8 @@ def token_direction(
             are, by contrast, and the subject alone if it is learned, as published.
         method: "contrast", or the settings of a fit: ``Learned(steps=200)``.
         neutral: for a fit, the texts whose pictures are to change, one for each pair; None is ``negative``.
+        negative_subject: by contrast, what stands in the subject's place in the negative texts where it is
+            another word, as from a firefighter to a cook; one, or one for each pair.
         progress: called with (done, total, what).
 
     Returns:
@@ -75,25 +78,36 @@ def token_direction(
     """
     check_pairs(positive, negative, neutral)
     chosen = _chosen(rows, method)
-    subjects = [subject] * len(positive) if isinstance(subject, str) else list(subject)
-    if len(subjects) != len(positive):
-        raise UsageError(f"{len(subjects)} subjects for {len(positive)} pairs; give one, or one a pair")
+    subjects = _each(subject, len(positive))
+    theirs = subjects if negative_subject is None else _each(negative_subject, len(positive))
     about = {
         "rows": list(chosen),
         "pairs": [list(pair) for pair in zip(positive, negative, strict=True)],
         "subject": subjects,
         "method": "contrast" if method == "contrast" else "learned",
+        **({} if negative_subject is None else {"negative_subject": theirs}),
     }
     if isinstance(method, Learned):
+        if negative_subject is not None:
+            raise UsageError(
+                "a fit changes one subject, so negative_subject has no place in it; leave it out"
+            )
         examples = Examples(list(neutral or negative), list(positive), list(negative))
         vectors, told = learn(model, examples, subjects, method, chosen, progress=progress)
     else:
-        vectors, told = _contrast(model, positive, negative, subjects, chosen), {}
+        vectors, told = _contrast(model, (positive, negative), (subjects, theirs), chosen), {}
     kinds = tuple(k for k in KINDS if k in chosen)
     _check_differ(vectors, chosen)
     left = {site: v for site, v in vectors.items() if bool(v.any())}
     found = provenance(model, **about, **told)
     return Direction(left, rows=TokenRows(kinds) if kinds else None, about=found)
+
+
+def _each(subject: str | Sequence[str], n: int) -> list[str]:
+    subjects = [subject] * n if isinstance(subject, str) else list(subject)
+    if len(subjects) != n:
+        raise UsageError(f"{len(subjects)} subjects for {n} pairs; give one, or one a pair")
+    return subjects
 
 
 def _chosen(rows: Sequence[Rows] | None, method: object) -> tuple[Rows, ...]:
@@ -105,19 +119,19 @@ def _chosen(rows: Sequence[Rows] | None, method: object) -> tuple[Rows, ...]:
 
 def _contrast(
     model: Model,
-    positive: Sequence[str],
-    negative: Sequence[str],
-    subjects: Sequence[str],
+    texts: tuple[Sequence[str], Sequence[str]],
+    subjects: tuple[Sequence[str], Sequence[str]],
     chosen: Sequence[Rows],
 ) -> dict[Site, Tensor]:
-    """The mean difference of texts, by site."""
+    """The mean difference of texts, positive less negative, by site."""
+    positive, negative = texts
     read = encoded(model, [*positive, *negative])
     part, kinds = model.input_site.component, [k for k in KINDS if k in chosen]
     found = {}
     if kinds:
         each = [
-            states(read[p], kinds, s) - states(read[n], kinds, s)
-            for p, n, s in zip(positive, negative, subjects, strict=True)
+            states(read[p], kinds, own) - states(read[n], kinds, their)
+            for p, n, own, their in zip(positive, negative, *subjects, strict=True)
         ]
         found[Site(f"{part}/in/text")] = torch.stack(each).nanmean(0).nan_to_num()
     a, b = ([read[t].pooled for t in texts] for texts in (positive, negative))

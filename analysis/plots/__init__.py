@@ -17,7 +17,7 @@ from .offline import plotly_js
 from .pictures import png as picture_address
 from .points import fall_lines, trade_off
 from .static import static_matrix, static_panels
-from .strips import before_after, picture_grid, sampling_strip
+from .strips import before_after, picture_grid, picture_rows, sampling_strip
 from .timing import when_and_where
 from .words import matrix_of, pair_matrix, word_panels
 
@@ -35,6 +35,7 @@ __all__ = [
     "pair_matrix",
     "picture_address",
     "picture_grid",
+    "picture_rows",
     "plotly_js",
     "sampling_strip",
     "static_matrix",

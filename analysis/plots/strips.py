@@ -118,6 +118,30 @@ def picture_grid(
     return figure
 
 
+def picture_rows(pictures: Pictures, rows: Sequence[str], names: Sequence[str]) -> go.Figure:
+    """Pictures in rows that have names: one for each change, say, with a column for each seed.
+
+    Args:
+        pictures: [sample, y, x, channel], row by row, each as long as the others.
+        rows: the rows' names, written above each.
+        names: what each picture is, for the hover.
+
+    Raises:
+        ValueError: if the pictures do not make such rows.
+    """
+    shown = pictures_of(pictures)
+    across = len(shown) // max(1, len(rows))
+    if not rows or across * len(rows) != len(shown) or len(names) != len(shown):
+        raise UsageError(f"{len(shown)} pictures and {len(names)} names do not make {len(rows)} rows")
+    titles = [row if i == 0 else "" for row in rows for i in range(across)]
+    figure = panels(len(rows), across, titles, size=shown.shape[1:3])
+    for i, pixels in enumerate(shown.values):
+        _show(figure, pixels, html.escape(names[i]), i // across + 1, i % across + 1)
+    for i, title in enumerate(figure.layout.annotations):
+        title.update(font={"size": 11}, xanchor="left", x=figure.layout[f"xaxis{i * across + 1}"].domain[0])
+    return figure
+
+
 def _show(figure: go.Figure, pixels: np.ndarray[Any, Any], hover: str, row: int, column: int) -> None:
     image = go.Image(source=png(pixels), hovertemplate=f"{hover}<extra></extra>", zsmooth="fast")
     figure.add_trace(image, row=row, col=column)

@@ -7,6 +7,7 @@ A command takes a group as one argument, ``run: Runs = Runs(steps=20)``, whose v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,50 @@ AboutOpt = Annotated[
 ChangeOpt = Annotated[
     str, typer.Option("--change-to", help="What it shall mean instead.", show_default=False)
 ]
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What a change is for; one of them."""
+
+    change_to: Annotated[
+        str, typer.Option("--change-to", help="What the word shall mean instead.", show_default=False)
+    ] = ""
+    remove: Annotated[bool, typer.Option("--remove", help="It shall not be painted.")] = False
+    balance: Annotated[
+        str,
+        typer.Option(
+            "--balance",
+            help="Two attributes that shall come equally often, gender=woman,man; give 16 seeds or more.",
+            show_default=False,
+        ),
+    ] = ""
+    steer: Annotated[
+        str,
+        typer.Option(
+            "--steer", help="An attribute that it shall have: woman, or woman,man.", show_default=False
+        ),
+    ] = ""
+    analyses: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            help="Which analyses look for changes, with commas between them: mediation, information, "
+            "features, directions; if left out all but features, which need a dictionary.",
+            show_default=False,
+        ),
+    ] = None
+    dictionary: Annotated[
+        Path | None,
+        typer.Option(help="A file of  denoscope features train, for the features.", show_default=False),
+    ] = None
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The settings of a Case."""
+        asked = None if self.analyses is None else tuple(a.strip() for a in self.analyses.split(","))
+        goals = {name: getattr(self, name) for name in ("change_to", "remove", "balance", "steer")}
+        return {**goals, "analyses": asked, "dictionary": self.dictionary}
 
 
 @dataclass(frozen=True)

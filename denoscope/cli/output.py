@@ -84,6 +84,18 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
+def percent(row: Mapping[str, Any], name: str) -> str:
+    """Return a share with its interval, ``name``, ``name_low`` and ``name_high`` of a row; empty for NaN.
+
+    >>> percent({"x": 0.5, "x_low": 0.25, "x_high": 0.75}, "x")
+    '50% (25% to 75%)'
+    """
+    mean, low, high = (row[f"{name}{side}"] for side in ("", "_low", "_high"))
+    if math.isnan(mean):
+        return ""
+    return f"{mean:.0%}" if math.isnan(low) else f"{mean:.0%} ({low:.0%} to {high:.0%})"
+
+
 def table(columns: Iterable[str], cells: Iterable[Iterable[Any]]) -> Table:
     """Return a table whose first column is names, and whose others are numbers."""
     made = Table(box=None, header_style="bold", pad_edge=False)

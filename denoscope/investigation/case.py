@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -19,7 +20,9 @@ from ..models.load import load
 from ..models.opening.placing import placing
 from ..models.run.sampling import Sampling
 from ..models.zoo import ZOO
-from .wording import OTHERS, Wording, fit, same, wording
+from .changes.analyses import ANALYSES, check_analyses
+from .goal import Goal, goal_of
+from .wording import OTHERS, Wording, fit, wording
 
 METHOD = "quickfix"
 """Of editing, where no benchmark says which is best."""
@@ -32,7 +35,10 @@ class Case:
     Args:
         prompt: a text that contains ``about``.
         about: the word (or run of words) whose cause is looked for; ``"cook:2"`` is the second cook in it.
-        change_to: what it shall mean after the edit.
+        change_to: what it shall mean after the change; or one of the other goals:
+        remove: whether it shall be gone;
+        balance: two attributes that shall come equally often, ``"gender=woman,man"``;
+        steer: an attribute that it shall have, ``"woman"``.
         model: a name from the zoo, a folder, or a hub id.
         seeds: how many starting noises (0, 1, ...), or which.
         steps: sampling steps.
@@ -44,11 +50,14 @@ class Case:
             that the benchmark that ships found best (``denoscope.bench.best``).
         judge: says what pictures show: a folder or hub id of a CLIP, a SigLIP or an image classifier; a
             judge; or a function of pictures and texts. None is the one that ships with the model, if any.
+        analyses: which look for changes, of "mediation", "information", "features" and "directions"; None is
+            all but features, which need a dictionary.
+        dictionary: a file of ``denoscope features train``, for the features.
     """
 
     prompt: str
     about: str
-    change_to: str
+    change_to: str = ""
     model: str = "emoji"
     seeds: int | Sequence[int] = 4
     steps: int = 10
@@ -58,9 +67,34 @@ class Case:
     dtype: str = "float32"
     method: str | None = None
     judge: Any = None
+    remove: bool = False
+    balance: str = ""
+    steer: str = ""
+    analyses: Sequence[str] | None = None
+    dictionary: str | Path | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_analyses(self.analyses, self.dictionary)
+
+    @property
+    def looked_by(self) -> tuple[str, ...]:
+        """Which analyses look for changes, in their order."""
+        asked = self.analyses
+        if asked is None:
+            return tuple(a for a in ANALYSES if a != "features" or self.dictionary is not None)
+        return tuple(a for a in ANALYSES if a in asked)
+
+    @property
+    def goal(self) -> Goal:
+        """What the change is for.
+
+        Raises:
+            ValueError: for none or several.
+        """
+        return goal_of(
+            self.model, self.prompt, self.about, self.change_to, self.remove, self.balance, self.steer
+        )
 
     def quicker(self) -> Case:
         """Return the same case with fewer seeds, steps and draws: for a first look, and for tests."""
@@ -94,6 +128,11 @@ class Setup:
     wording: Wording
 
     @property
+    def goal(self) -> Goal:
+        """What the change is for."""
+        return self.case.goal
+
+    @property
     def run(self) -> dict[str, Any]:
         """What every sampling run is given."""
         return {"seeds": self.seeds, "steps": self.case.steps, "guidance": self.guidance}
@@ -125,12 +164,12 @@ class Setup:
     @property
     def settings(self) -> dict[str, Any]:
         """What the case says, in JSON; a judge of its own by name and hash."""
-        plain = asdict(replace(self.case, seeds=self.seeds, judge=None, method=self.method))
-        if self.case.judge is None:
-            del plain["judge"]
-        else:
-            plain["judge"] = about_judge(self.judge)
-        return plain
+        case = replace(self.case, seeds=self.seeds, judge=None, method=self.method)
+        plain = {name: value for name, value in asdict(case).items() if value not in (None, "", False)}
+        plain |= {"analyses": list(self.case.looked_by), "guidance": self.case.guidance}
+        plain.pop("dictionary", None)  # by its hash, which investigate adds
+        plain |= {} if self.case.dictionary is None else {"dictionary_file": str(self.case.dictionary)}
+        return plain if self.case.judge is None else {**plain, "judge": about_judge(self.judge)}
 
 
 def prepare(case: Case) -> Setup:
@@ -141,32 +180,29 @@ def prepare(case: Case) -> Setup:
         ValueError: for runs that cannot be made.
     """
     model, judge, guidance = open_case(case)
-    for name in ("about", "change_to"):
-        if not getattr(case, name).strip():
-            raise UsageError(f"{name} is empty; give a word")
-    if same(case.about) == same(case.change_to):
-        raise UsageError(f"about and change_to are both {case.about!r}; change it to something else")
+    goal = case.goal
     others = judge.names if isinstance(judge, ClassifierJudge) else OTHERS
-    words = wording(case.model, case.prompt, case.about, case.change_to, others)
-    check_judge_reads(judge, words)
-    meant = [t.replace("{}", case.change_to) for t in words.efficacy]
+    words = wording(case.model, case.prompt, case.about, goal.meant, others)
+    asked = [(phrase, goal.written(words.efficacy[0], phrase)) for phrase in goal.asked]
+    check_judge_reads(judge, [text for _, text in asked])
     with torch.no_grad():
-        said, *meant_prompts = model.encode([case.prompt, *meant])  # not too long either
+        said, *outright = model.encode([case.prompt, *(text for _, text in asked)])  # not too long either
     for encoder in model.text_encoders:
-        for prompt in meant_prompts if said.of(encoder).reads(case.about) else ():
-            prompt.of(encoder).find(case.change_to)
+        for (phrase, _), prompt in zip(asked, outright, strict=True):
+            if said.of(encoder).reads(case.about):
+                prompt.of(encoder).find(phrase)
     return Setup(case, model, judge, guidance, judgeable(judge, fitting(model, words)))
 
 
-def check_judge_reads(judge: TextJudge | None, words: Wording) -> None:
-    """Raise an error if a judge cannot say whether pictures show what is said, or what is meant.
+def check_judge_reads(judge: TextJudge | None, texts: Sequence[str]) -> None:
+    """Raise an error if a judge cannot say whether pictures show some texts.
 
     Raises:
         LookupError: if it has no label for one of them.
         ValueError: if a text is too long for it.
     """
     if isinstance(judge, ReadingJudge):
-        judge.check([t.replace("{}", w) for t in words.efficacy for w in (words.about, words.change_to)])
+        judge.check(texts)
 
 
 def judgeable(judge: TextJudge | None, words: Wording) -> Wording:

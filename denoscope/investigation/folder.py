@@ -13,7 +13,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,13 @@ OWN_FILES = (
     "run.json.part",
     "report.html",
     "edit.safetensors",
+    "changes.parquet",
     ORACLE,
 )
+TABLE = "changes.parquet"
+"""The table of all changes."""
+CHANGES = "changes"
+"""Where each change is a file of its own."""
 
 
 HASH = re.compile("[0-9a-f]{64}")
@@ -106,6 +111,7 @@ class RunFolder:
                 )
             for name in OWN_FILES:
                 _remove(self.path / name)
+            _empty(self.path / CHANGES)
             held = None
         if held is None:
             for name in OWN_FILES:
@@ -161,6 +167,10 @@ class RunFolder:
         self.seconds[stage] = round(seconds, 2)
         save_store(result, self._store / stage, {"key": self.key, "seconds": self.seconds[stage]})
 
+    def forget(self, stage: str) -> None:
+        """Take a finished stage away, so that it is made again."""
+        _remove(self._store / stage)
+
     def finish(self, about: Mapping[str, Any]) -> dict[str, Any]:
         """Mark the run as whole and return what ``run.json`` says.
 
@@ -209,6 +219,14 @@ def write_text(path: Path, text: str) -> None:
         OSError: if it cannot be written; an older file stays as it was.
     """
     write_bytes(path, text.encode())
+
+
+def _empty(path: Path) -> None:
+    """Remove the changes of a run; others may keep files in a folder of that name."""
+    for file in path.glob("*.safetensors"):
+        file.unlink()
+    with suppress(OSError):
+        path.rmdir()
 
 
 def _remove(path: Path) -> None:

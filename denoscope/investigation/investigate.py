@@ -5,9 +5,11 @@ What is finished is on disk at once, so that a killed run goes on where it stopp
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,27 +18,35 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..analysis.mediation.result import Mediation
+from ..editing.edit import Edit
 from ..models.arguments import checked
-from ..models.errors import UsageError
+from ..models.errors import MissingFileError, StateError, UsageError
 from ..models.judges.choosing import about_judge
 from ..models.progress import Progress, showing
 from ..models.store.fingerprint import fingerprint
 from ..models.store.numerics import NUMERICS
 from ..models.store.provenance import provenance
+from ..probes.dictionary import Dictionary
 from ..report import page as report
 from ..report.asked import cannot_paint, tell_refusal
 from ..report.images import save_sheet
 from .case import Case, Setup, prepare
-from .folder import ORACLE, RunFolder, write_text
+from .changes.making import Made, chosen_edit
+from .changes.making import make as make_changes
+from .changes.making import read as read_changes
+from .folder import ORACLE, TABLE, RunFolder, write_text
 from .result import Investigation
 from .stages.attack import attack
-from .stages.change import checked_method, make_edit
+from .stages.change import checked_method
 from .stages.check import check
 from .stages.denoiser_cause import denoiser_cause
+from .stages.features import features
+from .stages.information import information
 from .stages.look import look
 from .stages.oracle import oracle
 from .stages.text_cause import text_cause
+
+log = logging.getLogger("denoscope")
 
 
 @checked
@@ -49,10 +59,12 @@ def investigate(
     anyway: bool = False,
     progress: Progress | None = None,
 ) -> Investigation:
-    """Do the whole loop and write a run folder: report.html, results.zarr, edit.safetensors, run.json.
+    """Do the whole loop and write a run folder: page, numbers, changes, the best edit, settings.
 
-    First the unedited model is asked outright for the source and the target: where it cannot paint them,
-    there is nothing to find. A run that was stopped goes on where it was when it is called again with the
+    Each analysis that is asked for says what it found, and offers changes of the model that follow from it;
+    all of them are tried on the same prompts and seeds. First the unedited model is asked outright for the
+    source and the target: where it cannot paint them, there is nothing to find. A run that was stopped goes
+    on where it was when it is called again with the
     same case and folder.
 
     Args:
@@ -82,12 +94,16 @@ def investigate(
     """
     if case.method is not None:
         checked_method(case.method)
+    dictionary = None if case.dictionary is None else Dictionary.load(case.dictionary)
     setup = prepare(case)
+    if dictionary is not None:
+        dictionary.check(setup.model)
     settings = {
         **setup.settings,
+        **({} if dictionary is None else {"dictionary": dictionary.digest}),
         "weights": fingerprint(setup.model),
         "numerics": NUMERICS,
-        "format": 2,
+        "format": 3,
     }
     folder = RunFolder(Path(output), settings)
     with folder.writing(), showing(progress) as show:
@@ -97,28 +113,82 @@ def investigate(
         if cannot_paint(asked) and not anyway:
             sheet = save_sheet(asked["pictures"], asked.sizes["seed"], folder.path / ORACLE)
             raise UsageError(tell_refusal(asked, str(sheet)))
-        return _run(setup, folder, stage, command, asked)
+        return _run(setup, stage, command, asked, dictionary)
 
 
-def _run(setup: Setup, folder: RunFolder, stage: _Stages, command: str, asked: xr.Dataset) -> Investigation:
-    found = {"oracle": asked}
-    found["look"] = stage("look", "looking: pictures, word maps", lambda p: look(setup, p))
-    found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
-    found["denoiser"] = stage("denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p))
-    edit = make_edit(setup, Mediation(found["text"]), Mediation(found["denoiser"]))
-    edit.save(folder.path / "edit.safetensors")
-    found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p))
-    if setup.judge is not None:
-        found["robustness"] = stage("robustness", "trying to get it back", lambda p: attack(setup, edit, p))
-    about = {**provenance(setup.model), "edit": edit.id, "edited": dict(edit.note), "machine": machine()}
+def _run(
+    setup: Setup, stage: _Stages, command: str, asked: xr.Dataset, dictionary: Dictionary | None
+) -> Investigation:
+    folder, found = stage.folder, {"oracle": asked}
+    found |= _looked(setup, stage, dictionary)
+    made = _changed(setup, stage, found, dictionary)
+    found["changes"] = made.data
+    edit = chosen_edit(made, setup.case.method)
+    if edit is not None:
+        edit.save(folder.path / "edit.safetensors")
+    if edit is not None and setup.goal.kind in {"change_to", "steer"}:
+        kept = None if made.kept is None or made.changes[made.kept[0]].edit != edit else made.kept[1]
+        found["effect"] = stage("effect", "checking the edit", lambda p: check(setup, edit, p, kept))
+        if setup.judge is not None:
+            found["robustness"] = stage(
+                "robustness", "trying to get it back", lambda p: attack(setup, edit, p)
+            )
+    with suppress(StateError):  # without pyarrow
+        made.table.to_parquet(folder.path / TABLE)
+    whole = folder.finish(_about(setup, edit, command))
+    page = folder.path / "report.html"
+    write_text(page, report.render(found, whole, edit, made.table))
+    return Investigation(folder.path)
+
+
+def _looked(setup: Setup, stage: _Stages, dictionary: Dictionary | None) -> dict[str, xr.Dataset]:
+    """What each analysis found."""
+    found = {"look": stage("look", "looking: pictures, word maps", lambda p: look(setup, p))}
+    analyses = setup.case.looked_by
+    if "mediation" in analyses:
+        found["text"] = stage("text", "finding the cause: text encoder", lambda p: text_cause(setup, p))
+        found["denoiser"] = stage(
+            "denoiser", "finding the cause: denoiser", lambda p: denoiser_cause(setup, p)
+        )
+    if "information" in analyses:
+        found["information"] = stage("information", "what words tell", lambda p: information(setup, p))
+    if dictionary is not None:
+        found["features"] = stage(
+            "features", "which features tell it", lambda p: features(setup, dictionary, p)
+        )
+    return found
+
+
+def _changed(
+    setup: Setup, stage: _Stages, found: Mapping[str, xr.Dataset], dictionary: Dictionary | None
+) -> Made:
+    """The changes, made and judged; or those of a run before."""
+    path, label, made = stage.folder.path, "trying what was found", list[Made]()
+
+    def make(progress: Progress) -> xr.Dataset:
+        made.append(make_changes(setup, found, dictionary, path, progress))
+        return made[0].data
+
+    data = stage("changes", label, make)
+    if made:
+        return made[0]
+    try:
+        return read_changes(data, path, dictionary)
+    except (MissingFileError, UsageError) as error:
+        log.warning("%s. The changes are made again", error)
+        stage.folder.forget("changes")
+        stage("changes", label, make)
+        return made[0]
+
+
+def _about(setup: Setup, edit: Edit | None, command: str) -> dict[str, Any]:
+    about = {**provenance(setup.model), "machine": machine()}
+    about |= {} if edit is None else {"edit": edit.id, "edited": dict(edit.note)}
     about |= {"command": command, "seeds": setup.seeds, "guidance": setup.guidance}
     about |= {"why_method": setup.why_method} if setup.why_method else {}
     about |= {} if setup.judge is None else {"judge": about_judge(setup.judge)}
     about["parameters"] = sum(p.numel() for m in setup.model.components.values() for p in m.parameters())
-    whole = folder.finish(about)
-    page = folder.path / "report.html"
-    write_text(page, report.render(found, whole, edit))
-    return Investigation(folder.path)
+    return about
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def wording(model: str, prompt: str, about: str, change_to: str, others: Sequenc
     Raises:
         ValueError: if the prompt does not hold the word exactly once.
     """
-    own, world = template(prompt, about), _world(model)
+    own, world = template(prompt, about), world_of(model)
     about = occurrence(about)[0]
     words = (about, change_to)
     found, (variants, solved), peers = (
@@ -195,7 +195,8 @@ def same(words: str) -> list[str]:
     return words.lower().split()
 
 
-def _world(name: str) -> dict[str, Any]:
+def world_of(name: str) -> dict[str, Any]:
+    """Return what an embedded model knows; empty for another."""
     file = zoo.ZOO[name] / "world.json" if name in zoo.ZOO else None
     found: dict[str, Any] = json.loads(file.read_text()) if file is not None and file.is_file() else {}
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,8 +17,25 @@ from ..analysis import plots
 from ..editing.edit import Edit
 from ..models.errors import UsageError
 from ..models.store.disk import write_bytes
+from .findings import Finding
 from .results import Results, Section
-from .sections import change, check, closing, denoiser_cause, detour, look, opening, text_cause, words
+from .sections import (
+    change,
+    changes,
+    check,
+    closing,
+    denoiser_cause,
+    detour,
+    features,
+    information,
+    look,
+    opening,
+    text_cause,
+    words,
+)
+
+if TYPE_CHECKING:
+    from ..investigation.changes.table import Changes
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
     opening.section,
@@ -26,6 +43,9 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
     words.section,
     text_cause.section,
     denoiser_cause.section,
+    information.section,
+    features.section,
+    changes.section,
     change.section,
     check.section,
     detour.section,
@@ -33,19 +53,36 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
 )
 
 
-def render(found: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit) -> str:
+def render(
+    found: Mapping[str, xr.Dataset],
+    whole: Mapping[str, Any],
+    edit: Edit | None,
+    tried: Changes | None = None,
+) -> str:
     """Return the page of a run.
 
     Args:
-        found: the stages' results: look, text, denoiser, effect, perhaps robustness.
+        found: the stages' results by name.
         whole: what ``run.json`` says.
-        edit: the edit that was made.
+        edit: the edit that is shown in full, if there is one.
+        tried: what all changes came to.
     """
-    results = Results.of(found, whole, edit)
+    results = Results.of(found, whole, edit, tried)
     sections = [make(results) for make in SECTIONS]
     page = joined([{"found": [told for s in sections for told in s.findings]}, *(s.values for s in sections)])
     figures = joined(s.figures for s in sections)
     return filled("report.html.jinja", page, figures)
+
+
+def findings(
+    found: Mapping[str, xr.Dataset],
+    whole: Mapping[str, Any],
+    edit: Edit | None,
+    tried: Changes | None = None,
+) -> list[Finding]:
+    """Return the sentences under "What was found"; arguments as ``render``'s."""
+    results = Results.of(found, whole, edit, tried)
+    return [told for make in SECTIONS for told in make(results).findings]
 
 
 def filled(template: str, page: Mapping[str, Any], figures: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import xarray as xr
 
 from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
@@ -15,32 +16,59 @@ from ..editing.edit import Edit
 from .causal_map import CausalMap
 from .findings import Finding
 
+if TYPE_CHECKING:
+    from ..investigation.changes.table import Changes
+
 
 @dataclass(frozen=True, eq=False)
 class Results:
     """All that a run found.
 
     Args:
-        stages: the stages' results: look, text, denoiser, effect.
+        stages: the stages' results by name: look, text, denoiser, changes, effect ...
         whole: what ``run.json`` says.
-        edit: the edit that was made.
-        text: the causal map over the text encoder.
-        denoiser: the causal map over the denoiser.
-        checked: what the edit did.
+        edit: the edit that is shown in full, if there is one.
+        text: the causal map over the text encoder; None where nobody looked.
+        denoiser: the causal map over the denoiser; None where nobody looked.
+        checked: what the edit did; None where a goal has no one word to check for.
+        changes: what all changes came to; None in runs of older versions.
     """
 
     stages: Mapping[str, xr.Dataset]
     whole: Mapping[str, Any]
-    edit: Edit
-    text: CausalMap
-    denoiser: CausalMap
-    checked: EditEvaluation
+    edit: Edit | None
+    text: CausalMap | None
+    denoiser: CausalMap | None
+    checked: EditEvaluation | None
+    changes: Changes | None = None
 
     @classmethod
-    def of(cls, stages: Mapping[str, xr.Dataset], whole: Mapping[str, Any], edit: Edit) -> Results:
+    def of(
+        cls,
+        stages: Mapping[str, xr.Dataset],
+        whole: Mapping[str, Any],
+        edit: Edit | None,
+        changes: Changes | None = None,
+    ) -> Results:
         """Average the causal maps of a run."""
-        text, denoiser = (CausalMap.of(Mediation(stages[name])) for name in ("text", "denoiser"))
-        return cls(stages, whole, edit, text, denoiser, EditEvaluation(stages["effect"], {}))
+        text, denoiser = (
+            CausalMap.of(Mediation(stages[name])) if name in stages else None for name in ("text", "denoiser")
+        )
+        checked = EditEvaluation(stages["effect"], {}) if "effect" in stages else None
+        return cls(stages, whole, edit, text, denoiser, checked, changes)
+
+    @property
+    def goal(self) -> str:
+        """What the changes are for: that a word is read as another, is gone ..., in words."""
+        return (
+            self.changes.goal_said if self.changes else f"“{self.asked['about']}” is read as “{self.instead}”"
+        )
+
+    @property
+    def instead(self) -> str:
+        """What the word shall be read as; empty where it is to be gone, or nothing else alone."""
+        note = {} if self.edit is None else self.edit.note.get("requests", {})
+        return str(self.asked.get("change_to") or next(iter(note.values()), ""))
 
     @property
     def asked(self) -> Mapping[str, Any]:
@@ -57,7 +85,7 @@ class Results:
     @property
     def judged(self) -> bool:
         """Whether a judge said what the pictures show."""
-        return bool(self.stages["effect"].attrs["judged"])
+        return any(bool(self.stages[n].attrs["judged"]) for n in ("effect", "changes") if n in self.stages)
 
     @property
     def judge(self) -> Mapping[str, str]:
@@ -68,7 +96,7 @@ class Results:
     @property
     def shown(self) -> dict[str, dict[str, tuple[int, int]]]:
         """For each kind and state: how many pictures fit their target best, of how many; no judge, {}."""
-        if not self.judged:
+        if not self.judged or self.checked is None:
             return {}
         frame = self.checked.to_frame()
         table = frame.groupby(["kind", "state"])["shown"].agg(["sum", "count"])
@@ -86,7 +114,7 @@ class Results:
 
         None where there are none, or the run is of a version that did not look.
         """
-        frame = self.checked.to_frame()
+        frame = pd.DataFrame() if self.checked is None else self.checked.to_frame()
         if "colour" not in frame:
             return None
         others = frame[(frame["kind"] == "specificity") & (frame["state"] == "after")]

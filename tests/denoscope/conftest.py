@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def case(folder):
     """What the tests ask of it."""
-    return Case("a red cat", "cat", "dog", str(folder), seeds=2, steps=2, draws=1)
+    return Case("a red cat", "cat", "dog", str(folder), seeds=2, steps=2, draws=1, analyses=("mediation",))
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,13 @@ def demo(
     from ...investigation.case import Case
 
     case = Case(
-        "a noto emoji of a woman firefighter", "firefighter", "cook", seeds=seeds.chosen, steps=8, draws=1
+        "a noto emoji of a woman firefighter",
+        "firefighter",
+        "cook",
+        seeds=seeds.chosen,
+        steps=8,
+        draws=1,
+        analyses=("mediation", "directions"),
     )
     if quick:
         case = replace(case.quicker(), seeds=case.seeds)

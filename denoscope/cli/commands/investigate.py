@@ -9,10 +9,13 @@ import typer
 from rich.markup import escape
 
 from ..opening import use_threads
-from ..options import AboutOpt, ChangeOpt, JudgedRuns, PromptArg
-from ..output import Output, command_line
+from ..options import AboutOpt, Goals, JudgedRuns, PromptArg
+from ..output import Output, command_line, percent, rows, table
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
     from ...investigation.case import Case
 
 
@@ -20,7 +23,7 @@ def investigate(
     prompt: PromptArg,
     *,
     about: AboutOpt,
-    change_to: ChangeOpt,
+    goals: Goals = Goals(),
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("investigation"),
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Go on where the model cannot paint one of the words.")
@@ -37,17 +40,20 @@ def investigate(
     run: JudgedRuns = JudgedRuns(),
     to: Output = Output(),
 ) -> None:
-    """Look, find the cause, change it, check it; then write a page about it.
+    """Look, find the cause, try every change that follows, check the best; then write a page about it.
 
     Example:  denoscope investigate "a flat emoji of a dog" --about dog --change-to cat --output dog-to-cat
 
-    Writes report.html (open it in any browser), results.zarr (all numbers), edit.safetensors (the edit) and
-    run.json (seeds, versions, hashes). A run that was stopped goes on where it was, with the same command.
-    First the model is asked outright for both words: what it cannot paint is not worth minutes of looking.
+    Example:  denoscope investigate "a noto emoji of a cook" --about cook --steer woman --with directions
+
+    Writes report.html (open it in any browser), results.zarr (all numbers), changes.parquet (the table of
+    changes), changes/ (each as a file), edit.safetensors (the edit that is shown in full) and run.json
+    (seeds, versions, hashes). A run that was stopped goes on where it was, with the same command. First the
+    model is asked outright for both words: what it cannot paint is not worth minutes of looking.
     """
     from ...investigation.case import Case
 
-    run_case(Case(prompt, about, change_to, method=method, **run.case), output, to, anyway=anyway)
+    run_case(Case(prompt, about, method=method, **goals.case, **run.case), output, to, anyway=anyway)
 
 
 def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anyway: bool = False) -> None:
@@ -63,8 +69,24 @@ def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anywa
         if keeps_stages(output):
             stopped.add_note("The same command goes on where it stopped.")
         raise
-    page = found.page
+    page, frame = found.page, found.to_frame()
     said = f"\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser"
-    files = {"results": "results.zarr", "edit": "edit.safetensors", "run": "run.json"}
-    written = {"page": str(page), **{name: str(output / file) for name, file in files.items()}}
-    to.result(written, said, written=[page])
+    files = {
+        "results": "results.zarr",
+        "table": "changes.parquet",
+        "edit": "edit.safetensors",
+        "run": "run.json",
+    }
+    there = {name: str(output / file) for name, file in files.items() if (output / file).exists()}
+    told = {"page": str(page), **there, "best": found.best, "why": found.table.why, "changes": rows(frame)}
+    to.result(told, _table(frame, found.best), f"\n{escape(found.table.why)}", said, written=[page])
+
+
+def _table(frame: pd.DataFrame, best: str | None) -> Table:
+    """What each change reached, and what it kept."""
+    cells = []
+    for row in frame.to_dict("records"):
+        shares = [percent(row, name) for name in ("efficacy", "generality", "specificity")]
+        mark = " (best)" if row["change"] == best else ""
+        cells.append((f"{row['change']}{mark}", row["analysis"], *shares, row["where"]))
+    return table(["change", "offered by", "reached", "other wordings", "others kept", "where"], cells)

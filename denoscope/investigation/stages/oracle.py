@@ -32,7 +32,7 @@ def oracle(setup: Setup, progress: Progress) -> xr.Dataset:
         the judge's encoder knows in pieces only where it is the model's own. Attributes, in JSON: ``pieces``
         {word: {encoder: {single word: pieces}}}, and ``near``: words that it can paint, where one it cannot.
     """
-    words, seeds = [setup.wording.about, setup.wording.change_to], setup.seeds[:PICTURES]
+    words, seeds = list(setup.goal.asked), setup.seeds[:PICTURES]
     images = _paint(setup, words, seeds, part(progress, 0, 2, 3))
     own = setup.case.judge is not None  # reads words with a tokenizer of its own
     pieces = {word: in_pieces(setup.model, _asking(setup, word), word) for word in words}
@@ -52,7 +52,11 @@ def oracle(setup: Setup, progress: Progress) -> xr.Dataset:
     about = {"judged": int(judged), "pieces": json.dumps({w: p for w, p in pieces.items() if p})}
     data = data.assign_attrs(about)
     others = dict(zip(words, images.flip(0), strict=True))
-    near = {w: _near(setup, w, others[w], part(progress, 2, 1, 3)) for w in cannot_paint(data)}
+    known = {setup.goal.about, *setup.goal.values}  # of a word with an attribute nothing is near
+    near = {
+        w: _near(setup, w, others[w], part(progress, 2, 1, 3)) if w in known else []
+        for w in cannot_paint(data)
+    }
     progress(3, 3, "asked")
     return data.assign_attrs(near=json.dumps(near))
 
@@ -75,7 +79,12 @@ def _shown(setup: Setup, word: str, pictures: Tensor) -> Tensor:
     """Whether each picture fits a word best, [seed]; NaN without a judge."""
     if setup.judge is None or not setup.wording.peers:
         return torch.full((len(pictures),), torch.nan)
-    names = list(dict.fromkeys([word, setup.wording.about, setup.wording.change_to, *setup.wording.peers]))
+    goal = setup.goal
+    named = word != goal.about and goal.kind in {"balance", "steer"}  # an attribute: beside its like
+    others = (
+        goal.rivals(()) if named else (*goal.asked[: 1 if goal.kind == "steer" else 2], *setup.wording.peers)
+    )
+    names = list(dict.fromkeys([word, *others]))
     said = fits(setup.judge, pictures, [_asking(setup, name) for name in names])
     return (said.argmax(1) == 0).float()
 
@@ -85,7 +94,7 @@ def _near(setup: Setup, word: str, other: Tensor, progress: Progress) -> list[st
 
     First those that are written alike, then those that look like pictures of the other word, [seed, ...].
     """
-    taken = {*same(setup.wording.about), *same(setup.wording.change_to)}
+    taken = {part for word in setup.goal.asked for part in same(word)}
     names = [name for name in setup.wording.peers if not taken >= {*same(name)}]
     if setup.judge is None or not names:
         return []

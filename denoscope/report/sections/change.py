@@ -31,14 +31,19 @@ UNREAD = {"tokens": "tokens of the text", "pooled": "pooled text"}
 
 def section(results: Results) -> Section:
     """Say what was edited; pictures of other wordings and of other things, before and after."""
-    edit, data = results.edit, results.stages["effect"]
+    edit, data = results.edit, results.stages.get("effect")
+    if edit is None or data is None:
+        return Section({"edit": None})
     kinds = [kind for kind in KINDS[1:] if kind in data["kind"].values]
     n, method = len(edit.deltas), str(edit.note["method"])
     values = {
         "edit": {
             "method": method,
             "how": HOW[method].format(**_words(results)) if method in HOW else "",
-            "site": plain_site(edit.note["site"]) if method == "quickfix" else "",
+            "site": plain_site(edit.note["site"].split(", ")[0]) if method == "quickfix" else "",
+            "found": results.text is not None,
+            "reader": results.text.part if results.text else "text encoder",
+            "meant": results.instead,
             "address": edit.note.get("site", ""),
             "why": str(results.about.get("why_method", "")),
             "size": f"{edit.size():,}",
@@ -53,8 +58,9 @@ def section(results: Results) -> Section:
 
 
 def _words(results: Results) -> dict[str, str]:
-    asked = {k: str(results.asked[k]) for k in ("about", "change_to")}
-    return {**asked, "denoiser": results.denoiser.part, "reader": results.text.part}
+    asked = {"about": str(results.asked["about"]), "change_to": results.instead}
+    denoiser = results.denoiser.part if results.denoiser else "denoiser"
+    return {**asked, "denoiser": denoiser, "reader": results.text.part if results.text else "text encoder"}
 
 
 def _grid(data: xr.Dataset, kind: str) -> dict[str, str]:

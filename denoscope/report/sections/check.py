@@ -21,6 +21,8 @@ STATE_NAMES = {"before": "before", "after": "after", "oracle": "unedited, asked 
 def section(results: Results) -> Section:
     """What the judge says; without a judge, how far pixels moved."""
     checked = results.checked
+    if checked is None:
+        return Section({"checked": False})
     if results.judged:
         figures = {name: plots.effect_bars(_bars(checked, name)) for name in ("shown", "fit")}
     else:
@@ -28,11 +30,11 @@ def section(results: Results) -> Section:
     candidates = ", ".join(str(c) for c in results.stages["effect"]["candidate"].values)
     moved = checked.to_frame().query("state == 'after'").groupby("kind")["moved"].mean()
     told = [
-        *tell_effect(results.shown, results.asked["change_to"]),
+        *tell_effect(results.shown, results.instead),
         *tell_looks(results.looks),
         tell_moved(moved),
     ]
-    values = {"judged": results.judged, "candidates": candidates, **_judge(results.judge)}
+    values = {"checked": True, "judged": results.judged, "candidates": candidates, **_judge(results.judge)}
     return Section(values, figures, told)
 
 

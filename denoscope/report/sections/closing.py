@@ -11,7 +11,8 @@ from ..results import Results, Section
 def section(results: Results) -> Section:
     """The command line, seeds, versions, hashes and timings."""
     command = results.about.get("command") or _command(results.asked)
-    values = {"command": command, "code": _code(results), "provenance": _provenance(results.whole)}
+    code = _code(results) if results.edit is not None else ""
+    values = {"command": command, "code": code, "provenance": _provenance(results.whole)}
     return Section(values)
 
 
@@ -31,9 +32,14 @@ denoscope.analysis.plots.before_after(before, after).show()"""
 
 
 def _command(asked: Mapping[str, Any]) -> str:
-    return (
-        f'denoscope investigate "{asked["prompt"]}" --about {asked["about"]} --change-to {asked["change_to"]}'
-    )
+    goals = {
+        "change_to": f"--change-to {asked.get('change_to')}",
+        "remove": "--remove",
+        "balance": f"--balance {asked.get('balance')}",
+        "steer": f"--steer {asked.get('steer')}",
+    }
+    goal = next(text for name, text in goals.items() if asked.get(name))
+    return f'denoscope investigate "{asked["prompt"]}" --about {asked["about"]} {goal}'
 
 
 def _provenance(whole: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -43,7 +49,7 @@ def _provenance(whole: Mapping[str, Any]) -> list[tuple[str, str]]:
         "seeds": ", ".join(map(str, about["seeds"])),
         "weights (sha256)": whole["settings"]["weights"],
         **({"judge": ", ".join(about["judge"].values())} if "judge" in about else {}),
-        "edit": about["edit"],
+        **({"edit": about["edit"]} if "edit" in about else {}),
         "settings": whole["key"],
         **{k: str(v) for k, v in about["versions"].items()},
         **{k: str(v) for k, v in about["machine"].items()},

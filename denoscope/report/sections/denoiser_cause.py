@@ -17,6 +17,8 @@ from ..results import Results, Section
 
 def section(results: Results) -> Section:
     """One map for each window of steps: block x kind of layer."""
+    if results.denoiser is None:
+        return Section({"denoiser": None, "denoiser_maps": []})
     figures = _maps(results.denoiser)
     values = {
         "denoiser": results.denoiser.part,

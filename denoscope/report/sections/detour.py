@@ -18,7 +18,7 @@ def section(results: Results) -> Section:
     if stage is None:
         return Section({"detour": None})
     found = Robustness(stage)
-    about, instead = (str(results.asked[k]) for k in ("about", "change_to"))
+    about, instead = str(results.asked["about"]), results.instead
     values = {"measure": stage.attrs["measure"], "about": about, "instead": instead}
     figures = {"detour": plots.effect_bars(found.bars())}
     return Section({"detour": values}, figures, tell(found, about, instead))

@@ -14,14 +14,17 @@ from ..results import Results, Section
 
 def section(results: Results) -> Section:
     """One map for each kind of state: layer x token."""
-    found, data, about = results.text, results.stages["text"], results.asked["about"]
+    found, about = results.text, results.asked["about"]
+    if found is None:
+        return Section({"reader": None, "text_maps": []})
+    data = results.stages["text"]
     figures = _maps(found)
     values = {
         "reader": found.part,
         "text_maps": [{"name": f"text {kind}", "title": KINDS.get(kind, kind)} for kind in figures],
         "text_cost": plain_cost(data),
         "metric": found.metric,
-        "proportion": found.proportion and results.denoiser.proportion,
+        "proportion": found.proportion and (results.denoiser is None or results.denoiser.proportion),
     }
     told = [
         tell_total(found, about),

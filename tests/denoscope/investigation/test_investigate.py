@@ -17,7 +17,7 @@ from denoscope.investigation.investigate import investigate
 from denoscope.models.families.flux import Flux
 from denoscope.models.synthetic.tiny_families import tiny_dit, tiny_flux, tiny_pixart_sigma, tiny_sdxl
 
-STAGES = ("oracle", "look", "text", "denoiser", "effect")
+STAGES = ("oracle", "look", "text", "denoiser", "changes", "effect")
 
 
 def long(*values):
@@ -40,7 +40,10 @@ class Watcher:
 
 def test_the_folder_holds_page_numbers_edit_and_settings(finished):
     names = {p.name for p in finished.iterdir()}
-    assert names == {"report.html", "results.zarr", "edit.safetensors", "run.json"}
+    assert names == {
+        *("report.html", "results.zarr", "edit.safetensors", "run.json"),
+        *("changes", "changes.parquet"),
+    }
     whole = json.loads((finished / "run.json").read_text())
     assert whole["about"]["seeds"] == [0, 1] and set(whole["seconds"]) == set(STAGES)
     assert whole["about"]["versions"]["torch"] and len(whole["settings"]["weights"]) == 64
@@ -187,7 +190,9 @@ def test_quicker_asks_the_same():
 )
 def test_other_families_are_investigated_by_the_same_command(make, denoiser, tmp_path):
     make().save_pretrained(tmp_path / "model")
-    case = Case("a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1)
+    case = Case(
+        "a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1, analyses=["mediation"]
+    )
     if make is tiny_flux:  # its pipeline paints 1024 pixels by default, and a tiny autoencoder halves them
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Flux, "native_size", property(lambda _: (16, 16)))
@@ -216,7 +221,9 @@ def test_the_encoder_that_carries_the_word_is_found(silent, heard, words, tmp_pa
         if "final_layer_norm.weight" in name:
             parameter.data.zero_()
     pipe.save_pretrained(tmp_path / "model")
-    case = Case("a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1)
+    case = Case(
+        "a red cat", "cat", "dog", str(tmp_path / "model"), seeds=1, steps=2, draws=1, analyses=["mediation"]
+    )
     page = investigate(case, tmp_path / "run").page.read_text()
     found = load_store(tmp_path / "run" / "results.zarr" / "text")
     carried = json.loads(found.attrs["carried"])

@@ -78,7 +78,7 @@ def test_nobody_says_no_without_a_judge(case):
 
 def test_a_word_in_pieces_is_not_believed_and_is_told(setup):
     odd = setup("cat", "dinosaur")
-    odd = replace(odd, wording=replace(odd.wording, change_to="dinosaur"))
+    odd = replace(odd, case=replace(odd.case, change_to="dinosaur"))
     found = stage.oracle(odd, silent)
     assert cannot_paint(found) == ["dinosaur"]
     said = tell_refusal(found, "here.png")

@@ -80,9 +80,7 @@ def test_what_was_not_tried_is_not_told():
 
 
 def test_the_bars_are_of_the_strongest_attacks_and_their_controls():
-    made = section(
-        SimpleNamespace(stages={"robustness": planted()}, asked={"about": "cat", "change_to": "dog"})
-    )
+    made = section(SimpleNamespace(stages={"robustness": planted()}, asked={"about": "cat"}, instead="dog"))
     edited, control = made.figures["detour"].data
     names = [y.replace("<br>", " ") for y in edited.y]
     assert dict(zip(names, edited.x, strict=True)) == pytest.approx({

@@ -172,10 +172,13 @@ def edited(**note):
     return SimpleNamespace(note=note, size=lambda: 25_600, deltas={"a.weight": 0})
 
 
+def of_edit(**note):
+    stages = {"effect": effect()}
+    return {"edit": edited(**note), "stages": stages, "about": {}, "text": None, "instead": "dog"}
+
+
 def test_pictures_of_other_wordings_and_of_other_things_are_shown():
-    made = change.section(
-        SimpleNamespace(edit=edited(keep=["a", "b"]), stages={"effect": effect()}, about={})
-    )
+    made = change.section(SimpleNamespace(**of_edit(keep=["a", "b"])))
     assert list(made.figures) == ["grid-generality", "grid-specificity"]
     assert colours(made.figures["grid-generality"]) == [10, 20, 110, 120]
     told = made.values["edit"]
@@ -184,10 +187,7 @@ def test_pictures_of_other_wordings_and_of_other_things_are_shown():
     assert told["size"] == "25,600" and told["edited"] == "one weight matrix was"
     assert made.values["kept"] == 2
     assert made.values["grids"][0]["caption"] == "From left to right: prompt 1; prompt 2."
-    assert (
-        change.section(SimpleNamespace(edit=edited(), stages={"effect": effect()}, about={})).values["kept"]
-        == 0
-    )
+    assert change.section(SimpleNamespace(**of_edit())).values["kept"] == 0
 
 
 def test_without_a_judge_nothing_is_shown():
@@ -244,7 +244,7 @@ def checked(judged, **judge):
         shown=SHOWN if judged else {},
         looks=(3, 4, "a herb", 15.4),
         stages={"effect": xr.Dataset(coords={"candidate": ["cat", "dog"]})},
-        asked={"change_to": "dog"},
+        instead="dog",
     )
 
 
@@ -308,6 +308,10 @@ def opened(**more):
             "shown": SHOWN,
             "looks": (7, 9, "a herb", 15.4),
             "stages": {"effect": effect()},
+            "checked": True,
+            "changes": None,
+            "instead": "dog",
+            "goal": "“cat” is read as “dog”",
             **more,
         }
     )
@@ -333,7 +337,7 @@ def test_without_shares_or_a_judge_the_tiles_do_not_speak_of_them():
 def test_the_end_names_the_judge_and_its_weights():
     about = {**ABOUT, "judge": {"name": "mine", "kind": "CLIPModel", "weights": "f00"}}
     whole = {"about": about, "settings": {"weights": "abc"}, "key": "k", "seconds": {}}
-    made = closing.section(SimpleNamespace(about=about, asked=ASKED, whole=whole)).values
+    made = closing.section(SimpleNamespace(about=about, asked=ASKED, whole=whole, edit=edited())).values
     assert ("judge", "mine, CLIPModel, f00") in made["provenance"]
 
 
@@ -341,7 +345,7 @@ def test_the_end_names_the_judge_and_its_weights():
 def test_the_end_tells_where_everything_comes_from(command):
     about = ABOUT | ({"command": command} if command else {})
     whole = {"about": about, "settings": {"weights": "abc"}, "key": "k", "seconds": {"look": 1.25}}
-    made = closing.section(SimpleNamespace(about=about, asked=ASKED, whole=whole)).values
+    made = closing.section(SimpleNamespace(about=about, asked=ASKED, whole=whole, edit=edited())).values
     assert made["command"] == (command or 'denoscope investigate "a cat" --about cat --change-to dog')
     assert made["provenance"] == [
         ("made by", command or "denoscope.investigation.investigate"),

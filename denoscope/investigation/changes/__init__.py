@@ -1,0 +1,1 @@
+"""What each analysis offers to change, and what each change did."""

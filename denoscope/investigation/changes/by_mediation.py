@@ -1,0 +1,107 @@
+"""Causal mediation says where a word acts; closed-form edits change that place."""
+
+from __future__ import annotations
+
+from ...analysis.mediation.result import Mediation
+from ...editing.edit import Edit
+from ...editing.methods.balancing import balance
+from ...editing.methods.locoedit import locoedit
+from ...editing.methods.uce import uce
+from ...models.errors import UsageError
+from ...report.causal_map import CausalMap
+from ...report.plain import plain_site
+from ..stages.change import PLAIN, edit_worded
+from .change import Change
+from .ground import ROUNDS, Ground, Offers
+
+BY = "mediation"
+NOBODY = "no analysis"
+"""Who offers an edit for which nothing was looked for."""
+
+
+def offer(ground: Ground, text: Mediation | None, denoiser: Mediation | None, offers: Offers) -> None:
+    """Add the edits at the places that were found, and the one by the case's method."""
+    if text is not None and ground.goal.kind != "balance":
+        offers.attempt(BY, "an edit of the text encoder", lambda: in_text(ground, text))
+    if denoiser is not None:
+        offers.attempt(BY, "an edit of one cross-attention", lambda: in_denoiser(ground, denoiser))
+
+
+def by_method(ground: Ground, offers: Offers) -> None:
+    """Add the edit by the case's method where nothing was looked for: in all layers, or the usual one."""
+    offers.attempt(NOBODY, ground.setup.method, lambda: unlocated(ground))
+
+
+def unlocated(ground: Ground) -> Change:
+    """Edit without having looked: what a place that was found has to be better than."""
+    goal, method, nowhere = ground.goal, ground.setup.method, "Nothing was looked for."
+    if goal.kind == "balance":
+        edit, told, rows = evenly(ground, None)
+        return Change("debiasing of all layers", NOBODY, f"{nowhere} {told}", edit, rows)
+    why = f"{nowhere} {_sentence(ground.setup.why_method)}".strip()
+    if method == "quickfix":
+        edit = edit_worded(ground.model, ground.setup.wording)
+        return Change("quickfix of the usual layer", NOBODY, why, edit)
+    if method == "locoedit":
+        edit = uce(ground.model, ground.request, keep=ground.kept)
+        return Change("uce of all layers", NOBODY, why, edit)
+    return Change(f"{method} of all its layers", NOBODY, why, PLAIN[method](ground.model, ground.request))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
+
+
+def in_text(ground: Ground, text: Mediation, site: str | None = None) -> Change:
+    """Edit the text-encoder state whose restoration came nearest to the clean run, or another."""
+    causes = CausalMap.of(text)
+    best = causes.ranked().iloc[0]
+    place = str(best["site"]) if site is None else site
+    edit = edit_worded(ground.model, ground.setup.wording, place)
+    share = f", restores {causes.say(best)} of the effect" if causes.proportion else ""
+    why = f"Of all text states {plain_site(best['site'])} comes nearest to the clean run{share}."
+    return Change(f"quickfix of {plain_site(place)}", BY, why, edit)
+
+
+def in_denoiser(ground: Ground, denoiser: Mediation, site: str | None = None) -> Change:
+    """Edit the keys and values of the cross-attention that came nearest, or of another."""
+    place = reading_site(denoiser) if site is None else site
+    why = f"Of all cross-attentions {plain_site(place)} comes nearest to the clean run."
+    name = f"locoedit of {plain_site(place)}"
+    if ground.goal.kind == "balance":
+        edit, told, rows = evenly(ground, place)
+        return Change(f"debiasing of {plain_site(place)}", BY, f"{why} {told}", edit, rows)
+    return Change(name, BY, why, locoedit(ground.model, ground.request, weights=place, keep=ground.kept))
+
+
+def reading_site(denoiser: Mediation) -> str:
+    """The cross-attention that came nearest to the clean run.
+
+    Raises:
+        ValueError: if none was restored.
+    """
+    ranked = map(str, CausalMap.of(denoiser).ranked()["site"])
+    found = next((s for s in ranked if s.endswith("cross_attn.out")), None)
+    if found is None:
+        raise UsageError("no cross-attention was restored, so none was found")
+    return found
+
+
+def evenly(ground: Ground, site: str | None) -> tuple[Edit, str, int]:
+    """Debias the word by counting and solving anew; what is to say of it, and its rows.
+
+    Raises:
+        ValueError: if nothing had to be changed, and without a judge.
+    """
+    goal, seeds = ground.goal, ground.seeds
+    found = balance(
+        ground.model, {goal.about: dict.fromkeys(goal.values, 0.5)}, ground.label, seeds=seeds,
+        prompts=[ground.setup.wording.efficacy[0]], rounds=ROUNDS, keep=ground.kept, weights=site,
+        tolerance=0.5 / len(seeds), progress=ground.progress, **ground.settings,
+    )  # fmt: skip
+    if found.edit is None:
+        raise UsageError(f"on {len(seeds)} other seeds {' and '.join(goal.values)} come evenly already")
+    last = found.history[found.history["round"] == found.history["round"].max()].set_index("attribute")
+    first = goal.values[0]
+    told = f"With it {last.loc[first, 'share']:.0%} of {len(seeds)} other seeds are {first}."
+    return found.edit, told, ground.rows(found.history["round"].nunique() * len(seeds))

@@ -1,0 +1,97 @@
+"""All changes side by side: shares with intervals, which is best, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from denoscope.analysis.intervals import proportion
+from denoscope.investigation.changes.judging import NOTHING, OUTRIGHT
+from denoscope.investigation.changes.table import Changes
+
+KINDS = ["efficacy", "generality", "specificity", "specificity"]
+SEEDS = 4
+
+
+def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=()):
+    """A table of hits [kind ...] by name: how many of four seeds show it, prompt by prompt."""
+    names = list(hits)
+    hit = np.array([[[1.0] * n + [0.0] * (SEEDS - n) for n in rows] for rows in hits.values()])
+    hit = hit if judged else np.full_like(hit, np.nan)
+    dims = ("change", "prompt", "seed")
+    data = xr.Dataset(
+        {"hit": (dims, hit), "fit": (dims, hit), "moved": (dims, hit), "colour": (dims, hit * 0 + colour)},
+        {"change": names, "seed": range(SEEDS), "kind": ("prompt", KINDS)},
+        {"goal": goal, "goal_said": "it is so", "judged": judged},
+    )
+    if not judged:
+        data["colour"] = data["colour"].fillna(colour)
+    told = {"analysis": "mediation", "why": "so", "rows": 7, "size": 3, "where": "unet"}
+    return Changes(data, {n: told for n in names if n not in (NOTHING, OUTRIGHT)}, tuple(skipped))
+
+
+HITS = {
+    NOTHING: [0, 0, 4, 4],
+    OUTRIGHT: [4, 4, 4, 4],
+    "strong": [4, 3, 2, 2],
+    "clean": [3, 3, 4, 4],
+    "idle": [0, 0, 4, 4],
+}
+
+
+def test_shares_are_wilsons_over_prompts_and_seeds():
+    found = changes(HITS)
+    frame = found.to_frame().set_index("change")
+    assert frame.loc["strong", ["efficacy", "generality", "specificity"]].tolist() == [1.0, 0.75, 0.5]
+    own = proportion(found.data["hit"].sel(change="clean")[:1], ["prompt", "seed"])
+    assert frame.loc["clean", ["efficacy_low", "efficacy_high"]].tolist() == [own["low"], own["high"]]
+    assert frame.loc["strong", ["rows", "size", "where"]].tolist() == [7, 3, "unet"]
+    assert frame.loc[NOTHING, "rows"] == 0 and frame["unmoved"].tolist() == [1.0] * 5
+    assert changes(HITS, colour=11.0).to_frame()["unmoved"].tolist() == [0.0] * 5
+
+
+def test_the_best_reaches_much_and_keeps_much():
+    found = changes(HITS)
+    assert found.scores == {"strong": 0.5, "clean": 0.75, "idle": 0.0} and found.best == "clean"
+    assert "“clean” has the largest efficacy times specificity: 75% reached (0% with nothing done), 100%" in (
+        found.why
+    )
+    assert (
+        "Its interval overlaps those of 2 of 2 others, and that of doing nothing." in found.why
+        and "flatter it" in found.why
+    )
+
+
+def test_what_stands_beside_is_never_the_best_and_none_may_be():
+    assert changes({k: HITS[k] for k in (NOTHING, OUTRIGHT)}).best is None
+    none = changes({k: HITS[k] for k in (NOTHING, OUTRIGHT, "idle")})
+    assert (
+        none.best is None and none.why == "Under no change it is so in any of these pictures, all else kept."
+    )
+
+
+def test_of_a_balance_halves_are_best_and_its_interval_holds_both_sides():
+    hits = {NOTHING: [4, 4, 4, 4], "even": [2, 2, 4, 4], "over": [0, 0, 4, 4], "near": [3, 2, 4, 4]}
+    frame = changes(hits, goal="balance").to_frame().set_index("change")
+    assert frame["efficacy"].tolist() == [0.0, 1.0, 0.0, 0.5]
+    share = proportion(changes(hits).data["hit"].sel(change="near")[:1], ["prompt", "seed"])
+    low, high = float(share["low"]), float(share["high"])
+    assert frame.loc["near", "efficacy_low"] == pytest.approx(min(1 - abs(2 * v - 1) for v in (low, high)))
+    assert frame.loc["near", "efficacy_high"] == (1.0 if low <= 0.5 else pytest.approx(2 * (1 - low)))
+    assert changes(hits, goal="balance").best == "even"
+
+
+def test_without_a_judge_nobody_says_which_is_best():
+    found = changes(HITS, judged=0)
+    assert found.best is None and "nobody can say which change is best" in found.why
+    assert found.to_frame()["efficacy"].isna().all() and math.isnan(found.scores["clean"])
+
+
+def test_it_is_written_for_other_programs(tmp_path):
+    found = changes(HITS)
+    frame = pd.read_parquet(found.to_parquet(tmp_path / "t.parquet"))
+    pd.testing.assert_frame_equal(frame, found.to_frame(), check_dtype=False)
