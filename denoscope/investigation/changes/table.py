@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from ...analysis.edit_evaluation.appearance import AT_A_GLANCE
 from ...analysis.intervals import interval, proportion
@@ -20,6 +22,9 @@ from .judging import NOTHING, OUTRIGHT
 
 BESIDE = (NOTHING, OUTRIGHT)
 OVER = ["prompt", "seed"]
+Array: TypeAlias = NDArray[np.float64]
+Bounds: TypeAlias = tuple[Array, Array, Array]
+"""Mean, low and high of each change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,21 +66,24 @@ class Changes:
         weights change, ``size``: how many numbers, ``rows``: of the denoiser to find strength or direction.
         Intervals are of prompts and seeds, and not of the choice of the best.
         """
-        rows = []
-        for name in map(str, self.data["change"].values):
-            own = self.data.sel(change=name)
-            told = self.told.get(name, {})
-            row: dict[str, Any] = {"change": name, "analysis": told.get("analysis", "")}
-            for column, kind in (("efficacy", "efficacy"), ("generality", "generality")):
-                row |= self._reached(column, own, kind, level)
-            row |= _share("specificity", own["hit"], own["kind"] == "specificity", level)
-            row |= _share(
-                "unmoved", (own["colour"] <= AT_A_GLANCE).astype(float), own["kind"] == "specificity", level
-            )
-            row |= _mean("quality", own["fit"], own["kind"] == "efficacy", level)
-            row |= {k: told.get(k, "" if k == "where" else 0) for k in ("where", "size", "rows")}
-            rows.append(row)
-        return pd.DataFrame(rows)
+        kinds, hit = self.data["kind"].values, self.data["hit"]
+        alike = (self.data["colour"] <= AT_A_GLANCE).astype(float)
+        reached = self._evened if self.data.attrs["goal"] == "balance" else _bounds
+        shares = {
+            "efficacy": reached(hit[:, kinds == "efficacy"], proportion, level),
+            "generality": reached(hit[:, kinds == "generality"], proportion, level),
+            "specificity": _bounds(hit[:, kinds == "specificity"], proportion, level),
+            "unmoved": _bounds(alike[:, kinds == "specificity"], proportion, level),
+            "quality": _bounds(self.data["fit"][:, kinds == "efficacy"], interval, level),
+        }
+        names = list(map(str, self.data["change"].values))
+        told = [self.told.get(name, {}) for name in names]
+        columns: dict[str, Any] = {"change": names, "analysis": [t.get("analysis", "") for t in told]}
+        for name, (mean, low, high) in shares.items():
+            columns |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        columns["where"] = [t.get("where", "") for t in told]
+        columns |= {k: [t.get(k, 0) for t in told] for k in ("size", "rows")}
+        return pd.DataFrame(columns)
 
     def to_parquet(self, path: str | Path) -> Path:
         """Write ``to_frame()`` as a Parquet file, whole or not at all; return the path.
@@ -94,20 +102,22 @@ class Changes:
         write_bytes(Path(path), buffer.getvalue())
         return Path(path)
 
-    def _reached(self, column: str, own: xr.Dataset, kind: str, level: float) -> dict[str, float]:
-        found = _share(column, own["hit"], own["kind"] == kind, level)
-        if self.data.attrs["goal"] != "balance":
-            return found
-        low, high = (found[f"{column}_{side}"] for side in ("low", "high"))
-        ends = [1 - abs(2 * v - 1) for v in (low, high)]
-        most = 1.0 if low <= 0.5 <= high else max(ends)
-        even = 1 - abs(2 * found[column] - 1)
-        return {column: even, f"{column}_low": min(ends), f"{column}_high": most}
+    @staticmethod
+    def _evened(values: xr.DataArray, kind_of: Any, level: float) -> Bounds:
+        """How even two attributes are, 1 for halves, from the share of the first."""
+        mean, low, high = _bounds(values, kind_of, level)
+        ends = [1 - np.abs(2 * v - 1) for v in (low, high)]
+        most = np.where((low <= 0.5) & (high >= 0.5), 1.0, np.maximum(*ends))
+        return 1 - np.abs(2 * mean - 1), np.minimum(*ends), np.where(np.isnan(mean), np.nan, most)
+
+    @cached_property
+    def _frame(self) -> pd.DataFrame:
+        return self.to_frame()
 
     @property
     def scores(self) -> dict[str, float]:
         """Efficacy times specificity of each change; NaN without a judge."""
-        frame = self.to_frame().set_index("change")
+        frame = self._frame.set_index("change")
         specificity = frame["specificity"].fillna(1.0)
         return {n: float(frame["efficacy"][n] * specificity[n]) for n in self.names}
 
@@ -128,7 +138,7 @@ class Changes:
         best = self.best
         if best is None:
             return f"Under no change {self.goal_said} in any of these pictures, all else kept."
-        frame = self.to_frame().set_index("change")
+        frame = self._frame.set_index("change")
         row, plain = frame.loc[best], frame.loc[NOTHING]
         text = f"“{best}” has the largest efficacy times specificity: {row['efficacy']:.0%} reached"
         text += f" ({plain['efficacy']:.0%} with nothing done)"
@@ -143,17 +153,11 @@ class Changes:
         return f"{text}. It was chosen on these pictures, so its own numbers flatter it a little."
 
 
-def _share(name: str, values: xr.DataArray, some: xr.DataArray, level: float) -> dict[str, float]:
-    """A proportion with Wilson's interval over prompts and seeds."""
-    return _bounds(name, values[some.values], proportion, level)
-
-
-def _mean(name: str, values: xr.DataArray, some: xr.DataArray, level: float) -> dict[str, float]:
-    return _bounds(name, values[some.values], interval, level)
-
-
-def _bounds(name: str, values: xr.DataArray, kind_of: Any, level: float) -> dict[str, float]:
+def _bounds(values: xr.DataArray, kind_of: Any, level: float) -> Bounds:
+    """The mean of each change with its interval; NaN where there is nothing, or nobody said it."""
     if values.size == 0 or bool(values.isnull().any()):
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+        nothing = np.full(values.sizes["change"], np.nan)
+        return nothing, nothing, nothing
     found = kind_of(values, OVER, level)
-    return {f"{name}{'' if k == 'mean' else f'_{k}'}": float(found[k]) for k in ("mean", "low", "high")}
+    mean, low, high = (found[k].values.astype(float) for k in ("mean", "low", "high"))
+    return mean, low, high
