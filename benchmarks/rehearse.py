@@ -65,6 +65,10 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "quickfix_settings": lambda m: {"PAINTED": m.PAINTED[:1]},
     "quickfix_keep": lambda m: {"PAIRS": dict(list(m.PAIRS.items())[:2])},
     "own_words": lambda m: {"PAIRS": {kind: pairs[:1] for kind, pairs in m.PAIRS.items()}},
+    "findings_drive_changes": lambda _: {
+        **{"TAKEN": {"professions": 2}, "RUN": {"seeds": 1, "steps": 2, "draws": 1}},
+        **{"UPDATES": 4},
+    },
     "edits": lambda m: {"edits": quick(m.edits), "cost": quick(m.cost)},
     "page_picture": lambda _: {"DEMO": ("demo", "--quick", "--seeds", "2")},
 }

@@ -53,6 +53,11 @@ class Output:
                 wide = isinstance(one, Table) and not out.is_terminal
                 (Console(width=200) if wide else out).print(one, soft_wrap=not isinstance(one, Table))
 
+    def aside(self, shown: RenderableType) -> None:
+        """Tell a reader something on stderr; nothing where it is to be quiet, or for a program."""
+        if not (self.quiet or self.as_json):
+            err.print(shown)
+
     @contextmanager
     def bars(self) -> Iterator[Progress]:
         """A bar for each stage, on stderr."""

@@ -92,10 +92,27 @@ def investigate(
         case = Case("a noto emoji of a woman firefighter", "firefighter", "cook")
         found = denoscope.investigate(case, "firefighter-to-cook")
     """
+    return investigated(ready(case), output, command=command, fresh=fresh, anyway=anyway, progress=progress)
+
+
+def ready(case: Case) -> Setup:
+    """Open a case's model, and find what cannot be done before any work; errors as ``investigate``'s."""
     if case.method is not None:
         checked_method(case.method)
-    dictionary = None if case.dictionary is None else Dictionary.load(case.dictionary)
-    setup = prepare(case)
+    return prepare(case)
+
+
+def investigated(
+    setup: Setup,
+    output: str | Path,
+    *,
+    command: str = "",
+    fresh: bool = False,
+    anyway: bool = False,
+    progress: Progress | None = None,
+) -> Investigation:
+    """Do it for a case that is ready; arguments and errors as ``investigate``'s."""
+    dictionary = None if setup.case.dictionary is None else Dictionary.load(setup.case.dictionary)
     if dictionary is not None:
         dictionary.check(setup.model)
     settings = {

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from ..opening import use_threads
 from ..options import AboutOpt, Goals, JudgedRuns, PromptArg
-from ..output import Output, command_line, percent, rows, table
+from ..output import Output, command_line, duration, percent, rows, table
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from ...investigation.case import Case
+    from ...investigation.case import Case, Setup
 
 
 def investigate(
@@ -59,12 +59,17 @@ def investigate(
 def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anyway: bool = False) -> None:
     """Investigate with progress bars, then say where the page is."""
     from ...investigation.folder import keeps_stages
-    from ...investigation.investigate import investigate as run
+    from ...investigation.investigate import investigated, ready
 
     use_threads(case.model)
+    with to.status(f"opening {case.model}"):
+        setup = ready(case)
+    if not keeps_stages(output):
+        tell_expected(setup, to)
+    how: dict[str, Any] = {"command": command_line(), "fresh": fresh, "anyway": anyway}
     try:
         with to.bars() as show:
-            found = run(case, output, command=command_line(), fresh=fresh, anyway=anyway, progress=show)
+            found = investigated(setup, output, progress=show, **how)
     except KeyboardInterrupt as stopped:
         if keeps_stages(output):
             stopped.add_note("The same command goes on where it stopped.")
@@ -80,6 +85,17 @@ def run_case(case: Case, output: Path, to: Output, *, fresh: bool = False, anywa
     there = {name: str(output / file) for name, file in files.items() if (output / file).exists()}
     told = {"page": str(page), **there, "best": found.best, "why": found.table.why, "changes": rows(frame)}
     to.result(told, _table(frame, found.best), f"\n{escape(found.table.why)}", said, written=[page])
+
+
+def tell_expected(setup: Setup, to: Output) -> None:
+    """Say on standard error what it will take, stage by stage."""
+    from ...investigation.counting import expected
+
+    with to.status("counting what it will take"):
+        plan = expected(setup)
+    cells = [(name, f"{n:,}", duration(n / plan.pace)) for name, n in plan.rows.items()]
+    whole = ("all, at most", f"{sum(plan.rows.values()):,}", duration(plan.seconds))
+    to.aside(table(["stage", "network rows", "about"], [*cells, whole]))
 
 
 def _table(frame: pd.DataFrame, best: str | None) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import xarray as xr
 
@@ -10,9 +11,11 @@ from ...analysis.erasure.attacks import CHEAP, PROBES
 from ...analysis.erasure.budget import Budget
 from ...analysis.erasure.embedding import can_fit
 from ...analysis.erasure.trying import robustness
+from ...analysis.erasure.world import Meter, World
 from ...editing.edit import Edit
+from ...models.base import Model
 from ...models.errors import UsageError
-from ...models.progress import Progress
+from ...models.progress import Progress, quiet
 from ..case import Setup
 
 FITTED = 50_000_000
@@ -43,10 +46,7 @@ def attack(
     """
     if setup.judge is None:
         raise UsageError(f"no judge ships with {setup.case.model!r}; give one: judge=...")
-    size = sum(p.numel() for p in setup.model.denoiser.parameters())
-    fitting = size <= FITTED and can_fit(setup.model)
-    cheap = [name for name in CHEAP if name != "embedding" or fitting]
-    chosen = (cheap if quick else list(PROBES)) if probes is None else list(probes)
+    chosen = (cheap(setup) if quick else list(PROBES)) if probes is None else list(probes)
     words = setup.wording
     found = robustness(
         setup.model,
@@ -55,7 +55,7 @@ def attack(
         words.change_to,
         judge=setup.judge,
         template=words.efficacy[0],
-        wordings={f"“{t.replace('{}', words.about)}”": t for t in words.generality[:WORDINGS]},
+        wordings=wordings_of(setup),
         others=words.peers,
         probes=chosen,
         budget=Budget.short() if quick else Budget(),
@@ -63,3 +63,33 @@ def attack(
         **setup.run,
     )
     return found.data
+
+
+def cheap(setup: Setup) -> list[str]:
+    """Which attempts a page makes: fits of large models aside."""
+    size = sum(p.numel() for p in setup.model.denoiser.parameters())
+    fitting = size <= FITTED and can_fit(setup.model)
+    return [name for name in CHEAP if name != "embedding" or fitting]
+
+
+def wordings_of(setup: Setup) -> dict[str, str]:
+    """Other wordings that are tried, by name."""
+    words = setup.wording
+    return {f"“{t.replace('{}', words.about)}”": t for t in words.generality[:WORDINGS]}
+
+
+def attack_rows(setup: Setup) -> int:
+    """Rows of the denoiser that a page's attempts take."""
+    words, case, budget = setup.wording, setup.case, Budget.short()
+    world = World(
+        setup.model, nothing, words.about, words.change_to, words.efficacy[0], wordings_of(setup), [], None,
+        {}, setup.seeds, case.steps, setup.guidance, 16, budget, Meter(quiet),
+    )  # fmt: skip
+    probes = cheap(setup)
+    given = budget.pictures * world.length * world.branches if "embedding" in probes else 0
+    return 2 * world.painting + given + sum(PROBES[name].count(world) for name in probes)
+
+
+def nothing(_: Model) -> AbstractContextManager[None]:
+    """A change that is none."""
+    return nullcontext()

@@ -1,0 +1,243 @@
+"""Do findings help? Changes where an analysis says, against random places and everywhere, on ``emoji``.
+
+    python benchmarks/findings_drive_changes.py        24 word pairs: some 40 minutes of one core
+
+For each of 24 word pairs that no setting was chosen on, each analysis is run as an investigation runs it,
+and its change is made where it says; beside it the same kind of change, of equal size, at a place, word,
+direction or set of features drawn at random, and everywhere. All are tried on the same prompts and seeds.
+What counts is efficacy times specificity, pair by pair. Writes the table of docs/investigation.md; each pair
+is kept in --output under a hash of the weights, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial, reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from own_words import PAIRS
+from pages import ROOT, bounds, table, write
+
+import denoscope
+from denoscope.analysis import BiasFeatures, Mediation, random_like
+from denoscope.analysis.intervals import interval
+from denoscope.editing import uce
+from denoscope.investigation import Case
+from denoscope.investigation.case import Setup, prepare
+from denoscope.investigation.changes import by_directions, by_features, by_information, by_mediation
+from denoscope.investigation.changes.acting import Steer
+from denoscope.investigation.changes.change import Change
+from denoscope.investigation.changes.ground import Ground, Offers
+from denoscope.investigation.changes.judging import judged, score
+from denoscope.investigation.stages.denoiser_cause import denoiser_cause
+from denoscope.investigation.stages.features import features
+from denoscope.investigation.stages.information import information, words_of
+from denoscope.investigation.stages.text_cause import text_cause
+from denoscope.models.store.disk import write_bytes
+from denoscope.models.store.fingerprint import fingerprint
+from denoscope.probes import Dictionary, Learning, train_dictionary
+
+PAGE = "docs/investigation.md"
+TAKEN = {"professions": 8, "things": 8, "colours": 3, "skin tones": 3, "styles": 2}
+"""So many pairs of each kind, 24 together."""
+RUN: Mapping[str, Any] = {"seeds": 3, "steps": 8, "draws": 1}
+SITE = "unet/up.1.res.0/resid.post"
+UPDATES = 1500
+ARMS = ("found", "random", "everywhere")
+NAMES = {
+    "text": "mediation: layer of the text encoder, quickfix",
+    "denoiser": "mediation: cross-attention, locoedit",
+    "information": "information: redundant words, uce",
+    "direction": "directions: the text's difference against a random one",
+    "site": "directions: site that mediation found",
+    "features": "features: by attribution against as active ones",
+}
+Made = Callable[[], Change]
+
+
+def silent(*_: Any) -> None:
+    """No bar."""
+
+
+def cases() -> list[tuple[str, str, str]]:
+    """The pairs, of each kind the first."""
+    return [pair for kind, n in TAKEN.items() for pair in PAIRS[kind][:n]]
+
+
+def trained(model: denoscope.Model, folder: Path) -> Dictionary:
+    """A dictionary of all prompts, before and after; kept."""
+    path = folder / "dictionary.safetensors"
+    if not path.exists():
+        texts = [t for prompt, about, to in cases() for t in (prompt, prompt.replace(about, to))]
+        how = {"steps": RUN["steps"], "learning": Learning(updates=UPDATES)}
+        train_dictionary(model, SITE, texts, seeds=range(500, 500 + len(texts)), **how).save(path)
+    return Dictionary.load(path)
+
+
+def arms(setup: Setup, dictionary: Dictionary) -> dict[str, dict[str, Made]]:
+    """For each analysis how its change is made where it says, at random, and everywhere."""
+    ground, source = Ground(setup, silent), random.Random(setup.case.prompt)
+    text, denoiser = Mediation(text_cause(setup, silent)), Mediation(denoiser_cause(setup, silent))
+    told = information(setup, silent)
+    seen = features(setup, dictionary, silent)
+    states = [str(s) for s in text.data["site"].values]
+    reading = [str(s) for s in denoiser.data["site"].values if str(s).endswith("cross_attn.out")]
+    place = by_mediation.reading_site(denoiser)
+    other = source.choice([s for s in reading if s != place])
+    in_text, in_layer = partial(by_mediation.in_text, ground, text), partial(by_mediation.in_denoiser, ground)
+    made: dict[str, dict[str, Made]] = {
+        "text": {
+            "found": in_text,
+            "random": lambda: in_text(source.choice(states)),
+            "everywhere": lambda: _edited("text", reduce(add, [in_text(s).edit for s in states])),
+        },
+        "denoiser": {
+            "found": lambda: in_layer(denoiser),
+            "random": lambda: in_layer(denoiser, other),
+            "everywhere": lambda: _edited("all", uce(ground.model, ground.request, keep=ground.kept)),
+        },
+        "direction": {
+            "found": lambda: by_directions.of_text(ground),
+            "random": lambda: by_directions.of_text(
+                ground, random_like(by_directions.text_direction(ground))
+            ),
+        },
+        "site": {
+            "found": lambda: by_directions.at_site(ground, place)[0],
+            "random": lambda: by_directions.at_site(ground, other)[0],
+            "everywhere": lambda: _at_all(ground, reading),
+        },
+    }
+    if "score" in seen:
+        found = BiasFeatures(seen)
+        made["features"] = {
+            "found": lambda: by_features.pushed(ground, found, dictionary),
+            "random": lambda: by_features.pushed(ground, found, dictionary, "matched"),
+        }
+    return made | _by_words(ground, told, source)
+
+
+def _by_words(ground: Ground, told: xr.Dataset, source: random.Random) -> dict[str, dict[str, Made]]:
+    """Redundant words, others in their place, and all: with the same amounts."""
+    if "pair_nats" not in told:
+        return {}
+    every = [w.name for w in words_of(ground.setup, ground.setup.case.prompt)]
+    others = [w for w in every if w.lower() != ground.goal.about.lower()]
+    sure = {s.word: min(1.0, s.share) for s in by_information.shared(told, ground.goal.about) if s.sure}
+    sure = {w: share for w, share in sure.items() if share > 0}
+    free = [w for w in others if w not in sure]
+    if not sure or len(free) < len(sure):
+        return {}
+    drawn = dict(zip(source.sample(free, len(sure)), sure.values(), strict=True))
+    mean = sum(sure.values()) / len(others)
+    sets = {"found": sure, "random": drawn, "everywhere": dict.fromkeys(others, mean)}
+    return {"information": {k: partial(by_information.debiased, ground, v, "") for k, v in sets.items()}}
+
+
+def _edited(name: str, edit: Any) -> Change:
+    return Change(name, "everywhere", "", edit)
+
+
+def _at_all(ground: Ground, sites: list[str]) -> Change:
+    """Each site's own direction, all at once."""
+    steered = [by_directions.at_site(ground, s)[0].act for s in sites]
+    whole = reduce(add, [s.direction for s in steered if isinstance(s, Steer)])
+    return Change("all sites", "everywhere", "", Steer(whole, 1.0, ground.goal.about))
+
+
+def measured(pair: tuple[str, str, str], dictionary: Dictionary) -> dict[str, dict[str, list[float]]]:
+    """What each arm of each analysis came to: efficacy, specificity, their product."""
+    setup = prepare(Case(*pair, **RUN))
+    offered, at = Offers(), dict[str, tuple[str, str]]()
+    for analysis, made in arms(setup, dictionary).items():
+        for arm, make in made.items():
+            before = len(offered.changes)
+            offered.attempt(analysis, arm, make)
+            for i in range(before, len(offered.changes)):
+                name = f"{analysis} {arm}"
+                offered.changes[i] = replace(offered.changes[i], name=name)
+                at[name] = (analysis, arm)
+    seen = judged(setup, offered.changes, silent)
+    kinds = [str(k) for k in seen.data["kind"].values]
+    found: dict[str, dict[str, list[float]]] = {}
+    for name, (analysis, arm) in at.items():
+        if name in seen.failed:
+            continue
+        hit = seen.data["hit"].sel(change=name).values
+        own, others = (hit[np.array([k == kind for k in kinds])] for kind in ("efficacy", "specificity"))
+        numbers = [float(own.mean()), float(others.mean()), score(setup.goal, hit, kinds)]
+        found.setdefault(analysis, {})[arm] = numbers
+    plain = seen.data["hit"].sel(change="asked outright").values
+    outright = float(plain[np.array([k == "efficacy" for k in kinds])].mean())
+    return {**found, "asked outright": {"found": [outright, 1.0, outright]}}
+
+
+def rows(found: list[dict[str, Any]]) -> list[list[str]]:
+    """One row for each analysis."""
+    made = []
+    for analysis, name in NAMES.items():
+        own = [f[analysis] for f in found if "found" in f.get(analysis, {})]
+        cells = [_shares([f[arm] for f in own if arm in f]) for arm in ARMS]
+        differences = [_difference([(f["found"], f[arm]) for f in own if arm in f]) for arm in ARMS[1:]]
+        made.append([name, str(len(own)), *cells, *differences])
+    return made
+
+
+def _shares(some: list[list[float]]) -> str:
+    """Efficacy and specificity, means over pairs."""
+    if not some:
+        return ""
+    efficacy, specificity, _ = np.mean(some, 0)
+    return f"{efficacy:.0%}, {specificity:.0%}"
+
+
+def _difference(some: list[tuple[list[float], list[float]]]) -> str:
+    """By how much efficacy times specificity is larger, with a 95 % interval over pairs."""
+    if len(some) < 2:
+        return ""
+    values = xr.DataArray([a[2] - b[2] for a, b in some], dims="pair")
+    return bounds({k: float(v) for k, v in interval(values, ["pair"]).items()})
+
+
+def report(folder: Path) -> None:
+    """Measure what is missing, and write the table."""
+    model = denoscope.load("emoji")
+    kept = folder / fingerprint(model)[:12]
+    kept.mkdir(parents=True, exist_ok=True)
+    dictionary, found = trained(model, kept), []
+    for i, pair in enumerate(cases()):
+        path = kept / f"{i}.json"
+        if not path.exists():
+            write_bytes(path, json.dumps(measured(pair, dictionary)).encode())
+        found.append(json.loads(path.read_text()))
+        print(i, pair, flush=True)
+    outright = [f["asked outright"]["found"][0] for f in found]
+    header = [
+        "change",
+        "pairs",
+        *(f"{a}: reached, kept" for a in ARMS),
+        "found - random",
+        "found - everywhere",
+    ]
+    told = f"{len(found)} pairs; asked outright the unedited model reaches {np.mean(outright):.0%}.\n\n"
+    write(PAGE, "findings-drive-changes", told + table(header, rows(found)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings" / "drive")
+    torch.set_num_threads(1)
+    report(parser.parse_args().output)
+
+
+if __name__ == "__main__":
+    main()
