@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .atlas.browsing import browse_features
     from .bias.studying import study_bias
     from .cluster import on_ray
+    from .comparison.comparing import compare_models
     from .editing.edit import Edit
     from .explanation.explain import explain
     from .investigation.investigate import investigate
@@ -60,6 +61,7 @@ __all__ = [
     "attached",
     "bench",
     "browse_features",
+    "compare_models",
     "editing",
     "explain",
     "intervening",
@@ -91,6 +93,7 @@ _HOMES = {
     "When": "models.run.context",
     "attached": "probes.attach",
     "browse_features": "atlas.browsing",
+    "compare_models": "comparison.comparing",
     "explain": "explanation.explain",
     "intervening": "probes.intervene",
     "investigate": "investigation.investigate",

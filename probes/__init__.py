@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazily(
         "read_sdxl_unbox": "dictionary",
         "stability": "dictionary",
         "train_dictionary": "dictionary",
+        "where_said": "directions.where_said",
         "write_sae_lens": "dictionary",
     },
 )

@@ -31,6 +31,7 @@ NAMES = [
     "attached",
     "bench",
     "browse_features",
+    "compare_models",
     "editing",
     "explain",
     "intervening",

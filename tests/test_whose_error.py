@@ -592,7 +592,8 @@ class World:
         return {
             "token_direction": (analysis.token_direction, {
                 "model": model, **pair, "subject": ["cat", "dog"], "rows": ["subject", "end"],
-                "method": "contrast", "neutral": None, "progress": None}),
+                "method": "contrast", "neutral": None, "negative_subject": ["cat", "dog"],
+                "progress": None}),
             "Learned": (analysis.Learned, fit),
             "read_delta": (analysis.read_delta, {
                 "model": model, "delta": {"tokenwise_delta.oai_clip_vit_l": torch.ones(16)}}),
@@ -624,6 +625,7 @@ class World:
             "Steering.load": (analysis.Steering.load, {"path": "steering.zarr"}),
             "cosine_table": (analysis.cosine_table, {"directions": {"d": d}}),
             "random_like": (analysis.random_like, {"direction": d, "seed": 1}),
+            "where_said": (probes.where_said, {"words": "cat", "interventions": [d.steer(1.0)]}),
         }  # fmt: skip
 
     def analyses(self) -> dict[str, Call]:
@@ -712,6 +714,8 @@ class World:
                 "metric": metrics.latent_distance(), "settings": None, "pooled": False, "when": [0],
                 "steps": 1, "guidance": 1.0, "batch": 8, "progress": None}),
             "compare": (analysis.compare, two),
+            "compare_models": (denoscope.compare_models, {
+                k: v for k, v in two.items() if k not in ("windows", "latents")}),
             "compare models": (analysis.compare, {**two, "other": model, "sites": [LAYER], "windows": None}),
             "Comparison": (analysis.Comparison, {"data": compared.data}),
             "Comparison.save": (compared.save, {"path": "comparison.zarr"}),

@@ -27,6 +27,10 @@ from ...probes.intervene import Intervention
 Product = Callable[[Tensor], Tensor]
 
 
+MOST_ITERATIONS = 1_000
+"""More would be a slip: each goes through the network as often as the rank says."""
+
+
 @checked
 def jacobian_directions(
     model: Model,
@@ -69,6 +73,8 @@ def jacobian_directions(
             f"step is {step} of {n_steps}, iterations {iterations}, with {len(prompts)} prompts and "
             f"{len(seeds)} seeds; give a step of the run, and at least one of each"
         )
+    if iterations > MOST_ITERATIONS:
+        raise UsageError(f"iterations is {iterations}; a few are enough, give {MOST_ITERATIONS} at most")
     forward, back, channels = _products(model, site, axis, (prompts, seeds, step), settings)
     if not 1 <= rank <= channels:
         raise UsageError(f"rank is {rank}; {site} has {channels} channels, so it lies between 1 and that")

@@ -13,6 +13,7 @@ import typer
 from .. import __version__
 from .commands import bench, direction, features, plan
 from .commands.bias import bias
+from .commands.compare import compare
 from .commands.demo import demo
 from .commands.edit import edit
 from .commands.evaluate import evaluate
@@ -76,7 +77,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Look": (generate, explain, sites, trace),
     "Find": (locate, bias),
     "Change": (edit, export, steer),
-    "Check": (evaluate, robustness),
+    "Check": (evaluate, robustness, compare),
     "Keep": (studies,),
 }
 for panel, commands in COMMANDS.items():

@@ -161,3 +161,17 @@ def test_robustness_tries_an_edit_and_writes_its_table(tmp_path):
     assert told["clean_rows_bring_it_back"] is True and len(told["trials"]) == 4
     wrong = call(*run, "--probe", "clean_embedings")
     assert wrong.exit_code == 2 and "did you mean 'clean_embeddings'" in wrong.output
+
+
+def test_compare_takes_an_edit_a_model_and_refuses_what_is_neither(folder, tmp_path):
+    edit = tmp_path / "edit.safetensors"
+    assert call("edit", "cat", "dog", "--model", folder, "-o", edit).exit_code == 0
+    run = ["--prompt", "a red cat", "--steps", 1, "--seeds", 1]
+    said = call("compare", folder, edit, *run, "-o", tmp_path / "a", "--quiet")
+    assert said.exit_code == 0 and said.output.strip() == str(tmp_path / "a" / "compared.html")
+    made = json.loads(call("compare", folder, folder, *run, "-o", tmp_path / "b", "--json").stdout)
+    assert made["weights"] == [] and made["sites"]
+    odd = tmp_path / "odd.safetensors"
+    odd.write_bytes(b"nothing")
+    said = call("compare", folder, odd, *run, "-o", tmp_path / "c")
+    assert said.exit_code == 2 and "is neither an edit" in said.output and not (tmp_path / "c").exists()

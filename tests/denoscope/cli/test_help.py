@@ -16,7 +16,7 @@ from denoscope.cli import app
 from tests.denoscope.cli.calling import call
 
 COMMANDS = ["demo", "investigate", "generate", "explain", "sites", "trace", "locate", "bias", "edit",
-            "export", "steer", "evaluate", "robustness", "studies"]  # fmt: skip
+            "export", "steer", "evaluate", "robustness", "compare", "studies"]  # fmt: skip
 PANELS = ["The whole loop", "Look", "Find", "Change", "Check", "Keep"]
 GROUP = typer.main.get_command(app)
 BENCH = GROUP.commands["bench"]

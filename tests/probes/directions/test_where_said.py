@@ -7,7 +7,7 @@ import torch
 
 from denoscope import Direction, trace
 from denoscope.analysis import token_direction
-from denoscope.probes.directions.where_said import where_said
+from denoscope.probes import where_said
 
 SITE = "unet/mid.attn.0.0/cross_attn.out"
 RUN = {"steps": 2, "guidance": 3.0}
