@@ -9,7 +9,7 @@ from pathlib import Path
 from denoscope.analysis.edit_evaluation.evaluate import EditEvaluation
 from denoscope.analysis.scores import load_store
 
-STAGES = {"oracle", "look", "text", "denoiser", "effect", "robustness"}
+STAGES = {"oracle", "look", "text", "denoiser", "changes", "effect", "robustness"}
 
 
 def main(folder: Path) -> None:

@@ -15,6 +15,7 @@ FIGURES = {
     "03_what_each_word_does.py": 4,
     "04_a_direction.py": 3,
     "05_a_bias_found.py": 1,
+    "06_one_investigation.py": 2,
 }
 LONG = {"05_a_bias_found.py": pytest.mark.stress}
 CASES = [pytest.param(path, id=path.stem, marks=LONG.get(path.name, ())) for path in NOTEBOOKS]
