@@ -16,8 +16,8 @@ from .investigate import run_case
 def demo(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("denoscope-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps: a minute and a half.")] = False,
-    seeds: Seeds = Seeds(seeds=3),
+    quick: Annotated[bool, typer.Option("--quick", help="Mediation alone, without directions.")] = False,
+    seeds: Seeds = Seeds(seeds=2),
     to: Output = Output(),
 ) -> None:
     """Do the whole loop on the embedded model: a firefighter becomes a cook. Some two minutes."""
@@ -28,10 +28,10 @@ def demo(
         "firefighter",
         "cook",
         seeds=seeds.chosen,
-        steps=8,
+        steps=6,
         draws=1,
         analyses=("mediation", "directions"),
     )
     if quick:
-        case = replace(case.quicker(), seeds=case.seeds)
+        case = replace(case.quicker(), seeds=case.seeds, analyses=("mediation",))
     run_case(case, output, to, fresh=True)

@@ -48,20 +48,20 @@ def test_embedded_models_take_two_threads_if_these_sleep(model, policy, number, 
 
 
 @pytest.mark.parametrize(
-    ("options", "seeds", "steps"),
+    ("options", "seeds", "analyses"),
     [
-        ([], 3, 8),
-        (["--seeds", 8], 8, 8),
-        (["--seed", "7,8,9"], (7, 8, 9), 8),
-        (["--quick"], 3, 6),
-        (["--quick", "--seeds", 4], 4, 6),
+        ([], 2, ("mediation", "directions")),
+        (["--seeds", 8], 8, ("mediation", "directions")),
+        (["--seed", "7,8,9"], (7, 8, 9), ("mediation", "directions")),
+        (["--quick"], 2, ("mediation",)),
+        (["--quick", "--seeds", 4], 4, ("mediation",)),
     ],
 )
-def test_the_demo_takes_seeds_and_quick_takes_fewer(options, seeds, steps, monkeypatch):
+def test_the_demo_takes_seeds_and_quick_looks_less(options, seeds, analyses, monkeypatch):
     cases = []
     monkeypatch.setattr(demo, "run_case", lambda case, *_, **__: cases.append(case))
     assert call("demo", *options).exit_code == 0
-    assert [(c.seeds, c.steps) for c in cases] == [(seeds, steps)]
+    assert [(c.seeds, c.analyses, c.steps) for c in cases] == [(seeds, analyses, 6)]
 
 
 def test_seeds_are_how_many_or_which():
