@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..models.run.context import When
 from ..models.site import Site
 from ..models.suggest import near
 from .directions import direction_file
-from .directions.along import Along, Gate, Move, Moving, added, projected_out
+from .directions.along import Along, Gate, Move, Moving, added, clamped, projected_out
 from .directions.token_rows import TokenRows
 from .directions.vectors_by_site import VectorsBySite, check_vector, length
 from .intervene import Intervention, Spec
@@ -199,10 +199,7 @@ class Direction(VectorsBySite):
             ValueError: if strength is not finite, the direction spans several sites, steps are given twice,
                 or the gate is of another site.
         """
-        if not math.isfinite(strength):
-            raise UsageError(
-                f"strength is {strength}; it is a finite number: how far to move along the direction"
-            )
+        _check_finite("strength", strength)
         act = Move(self.along, added(strength), gate)
         return self._moving(act, _when(when, steps), "steer", {"alpha": strength})
 
@@ -212,6 +209,45 @@ class Direction(VectorsBySite):
     ) -> Intervention:
         """Project the direction out: ``x - (x·u) u`` with ``u = v / |v|``; arguments as ``steer``'s."""
         return self._moving(Move(self.along.unit(), projected_out, gate), _when(when, steps), "ablate", {})
+
+    @checked
+    def clamp(
+        self,
+        level: float,
+        when: When = When(),
+        *,
+        steps: Collection[int] | None = None,
+        gate: Gate | None = None,
+    ) -> Intervention:
+        """Set how far the activation points along the direction to ``level`` times its length.
+
+        ``x + (level |v| - x·u) u`` with ``u = v / |v|``: what is there already does not add up; 0 is
+        ``ablate``. Other arguments and errors as ``steer``'s.
+        """
+        _check_finite("level", level)
+        act = Move(self.along, clamped(level), gate)
+        return self._moving(act, _when(when, steps), "clamp", {"level": level})
+
+    @checked
+    def scheduled(
+        self, strengths: Sequence[float], branch: str | None = "cond", *, gate: Gate | None = None
+    ) -> tuple[Intervention, ...]:
+        """Add a strength of its own at each step, ``[0, 0, 1.0, 0.5]``; where it is 0 nothing is done.
+
+        Args:
+            strengths: one for each step of the run, from the first on.
+            branch: guidance branch; None is all.
+            gate: as ``steer``'s.
+
+        Raises:
+            ValueError: for strengths that are not finite or all 0, and as ``steer``.
+        """
+        for strength in strengths:
+            _check_finite("strength", strength)
+        acting = {i: s for i, s in enumerate(strengths) if s}
+        if not acting:
+            raise UsageError(f"strengths are {list(strengths)}; at every step nothing would be done")
+        return tuple(self.steer(s, When([i], branch), gate=gate) for i, s in acting.items())
 
     def _moving(self, move: Move, when: When, kind: str, numbers: Mapping[str, float]) -> Intervention:
         along, gate = move.along, move.gate
@@ -249,6 +285,11 @@ class Direction(VectorsBySite):
             ValueError: if the file is damaged, or something else than a direction, or one of another model.
         """
         return Direction._made(*direction_file.read(Path(path), model))
+
+
+def _check_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise UsageError(f"{name} is {value}; it is a finite number: how far to move along the direction")
 
 
 def _when(when: When, steps: Collection[int] | None) -> When:

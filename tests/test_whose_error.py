@@ -375,6 +375,8 @@ class World:
             "Direction.component": (d.at(model).component, {"x": torch.ones(1, 3, 16)}),
             "Direction.steer": (d.steer, {"strength": 2.0, "when": when, "steps": None, "gate": None}),
             "Direction.ablate": (d.ablate, {"when": when}),
+            "Direction.clamp": (d.clamp, {"level": 1.0, "when": when, "steps": None, "gate": None}),
+            "Direction.scheduled": (d.scheduled, {"strengths": [0.0, 1.0], "branch": "cond", "gate": None}),
             "Direction.of": (rows.of, {"subject": "cat"}),
             "Direction.gate": (d.gate, {"above": 0.2, "whole": True}),
             "Direction.dot": (d.dot, {"other": d}),

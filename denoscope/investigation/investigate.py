@@ -31,6 +31,7 @@ from ..report import page as report
 from ..report.asked import cannot_paint, tell_refusal
 from ..report.images import save_sheet
 from .case import Case, Setup, prepare
+from .changes.by_mediation import NOBODY
 from .changes.making import Made, chosen_edit
 from .changes.making import make as make_changes
 from .changes.making import read as read_changes
@@ -141,6 +142,9 @@ def _run(
     made = _changed(setup, stage, found, dictionary)
     found["changes"] = made.data
     edit = chosen_edit(made, setup.case.method)
+    if setup.case.method is not None and (edit is None or edit.note.get("method") != setup.case.method):
+        whys = [why for by, why in made.table.skipped if by in (NOBODY, "mediation")]
+        log.warning("no edit by %s could be made: %s", setup.case.method, "; ".join(whys) or "see the page")
     if edit is not None:
         edit.save(folder.path / "edit.safetensors")
     if edit is not None and setup.goal.kind in {"change_to", "steer"}:

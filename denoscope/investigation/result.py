@@ -24,6 +24,8 @@ from ..models.drawn import Figure, figure
 from ..models.errors import FileInTheWayError, MissingFileError, NotFoundError, UsageError
 from ..models.html import panel, pictures, table
 from ..models.load import load
+from ..models.opening.placing import placing
+from ..models.store.fingerprint import fingerprint
 from ..models.suggest import near
 
 if TYPE_CHECKING:
@@ -147,7 +149,12 @@ class Investigation:
             ValueError: for no best change, and for another model.
         """
         chosen = self._change(change)
-        opened = load(str(self._whole["settings"]["model"])) if model is None else model
+        opened = self._opened() if model is None else model
+        if fingerprint(opened) != self._whole["settings"]["weights"]:
+            raise UsageError(
+                f"{opened.name} has other weights now than the model that was investigated (another one, or "
+                "edited since); a change is for those weights: take edits off, or investigate anew"
+            )
         with chosen.applied(opened):
             yield opened
 
@@ -178,7 +185,7 @@ class Investigation:
                 f"{chosen.name!r} acts while the model runs, so no weights hold it; export it as a file "
                 f"(NAME.safetensors), or a change of weights: {', '.join(map(repr, frozen)) or 'none'}"
             )
-        made: Path = pipeline(load(str(self._whole["settings"]["model"])), chosen.edit, target)
+        made: Path = pipeline(self._opened(), chosen.edit, target)
         return made
 
     def plot(self) -> Figure:
@@ -206,6 +213,11 @@ class Investigation:
         where = f"<div>open <code>{escape(str(self.page))}</code> in a browser</div>"
         why = f"<div>{escape(self.table.why)}</div>"
         return panel(self.table.goal_said, *shown, table(columns, rows), why, where)
+
+    def _opened(self) -> Model:
+        """The model that was investigated, opened as it was."""
+        asked = self._whole["settings"]
+        return load(str(asked["model"]), **placing(str(asked["device"]), str(asked["dtype"])))
 
     @property
     def _whole(self) -> dict[str, Any]:

@@ -183,6 +183,17 @@ def added(strength: float) -> Act:
     return lambda x, v, _: x + strength * v
 
 
+def clamped(level: float) -> Act:
+    """Set the component along the vector to so many times its length."""
+
+    def act(x: Tensor, v: Tensor, axis: int) -> Tensor:
+        square = (v * v).sum(axis, keepdim=True)
+        own = (x * v).sum(axis, keepdim=True) / square.where(square > 0, 1)  # rows that are not meant are 0
+        return x + (level - own) * v
+
+    return act
+
+
 def projected_out(x: Tensor, v: Tensor, axis: int) -> Tensor:
     """Take away what lies along the vector, of length 1."""
     return x - (x * v).sum(axis, keepdim=True) * v

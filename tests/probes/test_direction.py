@@ -14,6 +14,7 @@ from denoscope.models.site import Site
 from denoscope.models.synthetic.analytic import Analytic, two_by_two
 from denoscope.models.synthetic.tiny_families import tiny_sdxl
 from denoscope.probes.direction import Direction
+from denoscope.probes.directions.token_rows import TokenRows
 from denoscope.probes.intervene import Intervention, intervening
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 from denoscope.probes.trace import trace
@@ -49,6 +50,53 @@ def test_steering_moves_by_alpha_times_the_length(tiny, alpha, length):
     moved = first(tiny, PICTURE, d.steer(alpha)) - first(tiny, PICTURE)
     wanted = alpha * d.vector.view(1, 16, 1, 1).expand_as(moved)
     torch.testing.assert_close(moved, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("site", [TOKENS, PICTURE])
+def test_a_clamp_sets_how_far_it_points_and_moves_nothing_else(tiny, site):
+    d = Direction(site, 3 * vector())
+    placed, before, after = d.at(tiny), first(tiny, site), first(tiny, site, d.clamp(0.5))
+    torch.testing.assert_close(
+        placed.component(after),
+        torch.full_like(placed.component(after), 0.5 * d.norm()),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    without = [x - placed.component(x) * placed.unit().along.over(x) for x in (before, after)]
+    torch.testing.assert_close(*without, atol=1e-4, rtol=1e-4)
+    ablated = first(tiny, site, d.ablate())
+    torch.testing.assert_close(first(tiny, site, d.clamp(0.0)), ablated, atol=1e-5, rtol=1e-5)
+    twice = first(tiny, site, d.clamp(0.5), d.clamp(0.5))
+    torch.testing.assert_close(twice, after, atol=1e-5, rtol=1e-5)
+
+
+def test_a_clamp_of_a_subjects_rows_leaves_the_other_rows(tiny):
+    d = Direction("unet/in/text", vector(3 * 16).view(3, 16), rows=TokenRows(subject="cat"))
+    run = {"seeds": [0], "steps": 1, "sites": ["unet/in/text"]}
+    before, after = (
+        trace(tiny, ["a cat on a mat"], interventions=acting, **run)["unet/in/text"][0, 0]
+        for acting in ([], [d[d.site].clamp(1.0)])
+    )
+    moved = (after - before).abs().amax(-1) > 1e-6
+    last = len(moved)
+    words = tiny.encode(["a cat on a mat"])[0].of("text_encoder")
+    assert moved.nonzero().flatten().tolist() == [*words.find("cat"), *range(words.end, last)]
+
+
+def test_a_schedule_is_a_steering_for_each_step_that_has_one(tiny):
+    d = Direction(TOKENS, vector())
+    run = {"seeds": [0], "steps": 3}
+    plan = d.scheduled([0.0, 2.0, -1.0])
+    assert [sorted(i.when.steps) for i in plan] == [[1], [2]]
+    by_hand = [d.steer(2.0, steps=[1]), d.steer(-1.0, steps=[2])]
+    made, wanted = (trace(tiny, ["a cat"], interventions=i, **run).latents for i in (plan, by_hand))
+    assert torch.equal(made, wanted)
+    with pytest.raises(ValueError, match="at every step nothing would be done"):
+        d.scheduled([0.0, 0.0])
+    with pytest.raises(ValueError, match="strength is inf"):
+        d.scheduled([0.0, math.inf])
+    with pytest.raises(ValueError, match="level is nan"):
+        d.clamp(math.nan)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -121,6 +121,8 @@ def test_what_cannot_be_found_is_refused(tiny):
         site_direction(tiny, "unet/temb/out", POSITIVE, NEGATIVE, **RUN)
     with pytest.raises(ValueError, match="there is 1; give 2 or more"):
         site_direction(tiny, TOKENS, POSITIVE[:1], NEGATIVE[:1], method="probe", **RUN)
+    with pytest.raises(ValueError, match="iterations is 10000000; a few are enough"):
+        jacobian_directions(tiny, TOKENS, ["a cat"], seeds=[0], step=1, iterations=10_000_000, steps=3)
     with pytest.raises(ValueError, match="step is 7 of 4"):
         jacobian_directions(tiny, TOKENS, ["a cat"], seeds=[0], step=7, steps=4)
     with pytest.raises(ValueError, match="has 16 channels, so it lies between"):

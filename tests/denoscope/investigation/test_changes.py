@@ -234,3 +234,21 @@ def test_what_cannot_be_looked_for_is_told_before_any_work(change, error, messag
     with pytest.raises(error, match=message):
         denoscope.investigate(replace(case, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_change_is_refused_on_other_weights(everything, folder):
+    other = load(folder)
+    edit = next(c.edit for c in everything.changes.values() if c.edit)
+    steering = next(n for n, c in everything.changes.items() if isinstance(c.act, Steer))
+    with (
+        edit.applied(other),
+        pytest.raises(ValueError, match="other weights"),
+        everything.apply(steering, other),
+    ):
+        pass
+
+
+def test_a_method_that_could_not_be_made_is_told(case, tmp_path, caplog):
+    asked = replace(case, method="nullspace", seeds=1, steps=1)
+    denoscope.investigate(asked, tmp_path / "run", progress=silent)
+    assert "no edit by nullspace could be made" in caplog.text and "no change is left" in caplog.text
