@@ -29,10 +29,10 @@ from ..models.store.fingerprint import fingerprint
 from ..models.suggest import near
 
 if TYPE_CHECKING:
+    from ..report.changes import Changes
     from ..report.findings import Finding
     from .changes.change import Change
     from .changes.making import Made
-    from .changes.table import Changes
 
 STAGES = ("oracle", "look", "text", "denoiser", "information", "features", "changes", "effect", "robustness")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +17,7 @@ from ..analysis import plots
 from ..editing.edit import Edit
 from ..models.errors import UsageError
 from ..models.store.disk import write_bytes
+from .changes import Changes
 from .findings import Finding
 from .results import Results, Section
 from .sections import (
@@ -33,9 +34,6 @@ from .sections import (
     text_cause,
     words,
 )
-
-if TYPE_CHECKING:
-    from ..investigation.changes.table import Changes
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
     opening.section,

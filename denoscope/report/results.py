@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import xarray as xr
@@ -14,10 +14,8 @@ from ..analysis.edit_evaluation.evaluate import STATES, EditEvaluation
 from ..analysis.mediation.result import Mediation
 from ..editing.edit import Edit
 from .causal_map import CausalMap
+from .changes import Changes
 from .findings import Finding
-
-if TYPE_CHECKING:
-    from ..investigation.changes.table import Changes
 
 
 @dataclass(frozen=True, eq=False)

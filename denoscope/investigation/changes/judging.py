@@ -17,12 +17,11 @@ from ...analysis.judging import fits
 from ...models.errors import DenoscopeError
 from ...models.images import to_array
 from ...models.progress import Progress
+from ...report.changes import NOTHING, OUTRIGHT
 from ..case import Setup
 from ..goal import Goal
 from .change import Change
 
-NOTHING, OUTRIGHT = "nothing done", "asked outright"
-"""Rows of the table beside the changes: the unedited model, and the same asked for what is wanted."""
 BATCH = 16
 
 

@@ -15,13 +15,13 @@ from ...editing.edit import Edit
 from ...models.errors import UsageError
 from ...models.progress import Progress, part
 from ...probes.dictionary import Dictionary
+from ...report.changes import Changes
 from ..case import Setup
 from ..folder import CHANGES
 from .acting import Push, Steer
 from .change import Acting, Change, file_name
 from .judging import judged
 from .offering import offers
-from .table import Changes
 
 OFFERING, WHOLE = 30, 100
 """How much of the work is finding directions and strengths, for the bar, in hundredths."""

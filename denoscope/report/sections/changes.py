@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ...analysis import plots
+from ..changes import Changes
 from ..findings import Finding
 from ..plain import plain_part
 from ..results import Results, Section
-
-if TYPE_CHECKING:
-    from ...investigation.changes.table import Changes
 
 COLUMNS = {
     "efficacy": "reached",

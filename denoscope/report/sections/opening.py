@@ -7,12 +7,10 @@ from typing import Any
 
 from ...analysis import plots
 from ..asked import tell_asked
+from ..changes import NOTHING
 from ..pairs import MOST, pairs
 from ..plain import plain_site, plain_token
 from ..results import Results, Section
-
-NOTHING = "nothing done"
-"""How the pictures of the unedited model are called among those of changes."""
 
 
 def section(results: Results) -> Section:

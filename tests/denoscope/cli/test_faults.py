@@ -165,7 +165,7 @@ def test_going_on_is_promised_only_where_something_is_kept(kept, tmp_path, monke
             (output / "results.zarr.part" / "look").mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("denoscope.investigation.investigate.investigate", stop)
+    monkeypatch.setattr("denoscope.investigation.investigate.investigated", stop)
     words = ["investigate", "a cat", "--about", "cat", "--change-to", "dog", "--output", tmp_path / "run"]
     told = call(*words)
     assert told.exit_code == 130 and "nothing half-written is left" in told.stderr

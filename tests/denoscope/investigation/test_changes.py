@@ -17,8 +17,8 @@ from denoscope.investigation.changes.acting import Push, Steer
 from denoscope.investigation.changes.change import Change, file_name
 from denoscope.investigation.changes.judging import NOTHING, OUTRIGHT, judged
 from denoscope.investigation.changes.making import chosen_edit, make, read
-from denoscope.investigation.changes.table import Changes
 from denoscope.probes import Learning, train_dictionary
+from denoscope.report.changes import Changes
 
 SITE = "unet/mid.attn.0.0/cross_attn.out"
 

@@ -14,12 +14,13 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from ...analysis.edit_evaluation.appearance import AT_A_GLANCE
-from ...analysis.intervals import interval, proportion
-from ...models.errors import StateError
-from ...models.store.disk import write_bytes
-from .judging import NOTHING, OUTRIGHT
+from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
+from ..analysis.intervals import interval, proportion
+from ..models.errors import StateError
+from ..models.store.disk import write_bytes
 
+NOTHING, OUTRIGHT = "nothing done", "asked outright"
+"""What stands beside the changes: the unedited model, and the same asked for what is wanted."""
 BESIDE = (NOTHING, OUTRIGHT)
 OVER = ["prompt", "seed"]
 Array: TypeAlias = NDArray[np.float64]
@@ -32,7 +33,7 @@ class Changes:
     """What changes came to.
 
     Args:
-        data: of ``judging.judged``.
+        data: of ``investigation.changes.judging.judged``.
         told: what each change is, by name.
         skipped: (analysis, why it offers nothing), and changes that could not be painted.
     """

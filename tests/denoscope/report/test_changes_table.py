@@ -10,8 +10,7 @@ import pytest
 import xarray as xr
 
 from denoscope.analysis.intervals import proportion
-from denoscope.investigation.changes.judging import NOTHING, OUTRIGHT
-from denoscope.investigation.changes.table import Changes
+from denoscope.report.changes import NOTHING, OUTRIGHT, Changes
 
 KINDS = ["efficacy", "generality", "specificity", "specificity"]
 SEEDS = 4
