@@ -21,6 +21,8 @@ from ..models.store.disk import write_bytes
 
 NOTHING, OUTRIGHT = "nothing done", "asked outright"
 """What stands beside the changes: the unedited model, and the same asked for what is wanted."""
+WHILE_RUNNING = "while it runs"
+"""Where a change lies that touches no weights."""
 BESIDE = (NOTHING, OUTRIGHT)
 OVER = ["prompt", "seed"]
 Array: TypeAlias = NDArray[np.float64]

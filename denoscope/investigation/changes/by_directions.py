@@ -6,7 +6,6 @@ from ...analysis.directions.site import site_direction
 from ...analysis.directions.token import Rows, token_direction
 from ...analysis.mediation.result import Mediation
 from ...editing.freezing import freeze
-from ...models.errors import UsageError
 from ...probes.direction import Direction
 from ...probes.intervene import Intervention
 from ...report.plain import plain_site
@@ -63,13 +62,11 @@ def site_of(ground: Ground, denoiser: Mediation | None) -> str:
     """The cross-attention that mediation found; without mediation, the middle one.
 
     Raises:
-        ValueError: for a denoiser without cross-attention.
+        LookupError: for a denoiser without cross-attention.
     """
     if denoiser is not None:
         return reading_site(denoiser)
     found = ground.model.sites(f"{ground.model.input_site.component}/**/cross_attn.out")
-    if not found:
-        raise UsageError(f"{ground.model.name} has no cross-attention whose output a direction could move")
     return str(found[len(found) // 2])
 
 

@@ -11,9 +11,7 @@ from typing import Any, Protocol
 from ...editing.edit import Edit
 from ...models.base import Model
 from ...probes.intervene import Intervention, intervening
-
-WHILE_RUNNING = "while it runs"
-"""Where a change lies that touches no weights."""
+from ...report.changes import WHILE_RUNNING
 
 
 class Acting(Protocol):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import plots
-from ..changes import Changes
+from ..changes import WHILE_RUNNING, Changes
 from ..findings import Finding
 from ..plain import plain_part
 from ..results import Results, Section
@@ -23,7 +23,6 @@ COLUMNS = {
 }
 ACROSS = 6
 """Pictures of one change, at most."""
-WHILE_RUNNING = "while it runs"
 ANALYSES = ("mediation", "information", "features", "directions")
 
 
