@@ -19,6 +19,7 @@ WAYS = {
     "features": "the features found, pushed",
     "as active": "control: as many other features, as active",
     "contrast": "features by plain class contrast, pushed",
+    "means": "the classes' mean activations: what one has more of is added, no features",
     "words": "the class written into the prompt, half and half",
 }
 
@@ -48,6 +49,8 @@ def render(
         "strength": f"{about['strength']:.3g}",
         "reached": bool(about["reached"]),
         "pushed": about["strength"] > 0,
+        "searched": "features" not in about["missing"],
+        "missing": [(WAYS[way], why) for way, why in about["missing"].items()],
         "bars": [_bars(str(way), shares) for way in data["way"].values],
         "table": [_row(row) for row in ways.to_dict("records")],
         "grids": [_grid(data, i) for i in range(data.sizes["way"])],

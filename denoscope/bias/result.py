@@ -31,7 +31,7 @@ class BiasStudy(Stored):
 
     needed: ClassVar[frozenset[str]] = Mitigation.needed | {
         "pictures", "feature", "class_of", "score", "auc", "told_mean", "classes", "towards", "strength",
-        "reached",
+        "reached", "missing",
     }  # fmt: skip
 
     @property
@@ -42,10 +42,11 @@ class BiasStudy(Stored):
     def __repr__(self) -> str:
         about = self.data.attrs
         goal = "" if about["reached"] else ", which does not make shares equal"
-        return (
-            f"BiasStudy({' or '.join(about['classes'])}; towards {about['towards']!r} at strength "
-            f"{about['strength']:.3g}{goal}; {self.mitigation!r})"
-        )
+        push = f"at strength {about['strength']:.3g}{goal}"
+        if "features" in about["missing"]:
+            push = "no features to push"
+        said = f"{' or '.join(about['classes'])}; towards {about['towards']!r}: {push}"
+        return f"BiasStudy({said}; {self.mitigation!r})"
 
     def _repr_html_(self) -> str:
         frame = self.shares()

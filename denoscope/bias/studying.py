@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -125,8 +125,9 @@ def study_bias(  # noqa: PLR0913  # one experiment, all its settings by name
     With the first half of the seeds features are found and the strength is calibrated; all that the result
     says of shares and pictures is of the second half. The push is towards the class that is rarer in the
     first half, by scaling its features up and those of the other down in all steps. Beside it stand as many
-    features that are as active (a control), those of plain class contrast, and with ``about`` the class
-    written into the prompt.
+    features that are as active (a control), those of plain class contrast, the difference of the classes'
+    mean activations, which needs no features, and with ``about`` the class written into the prompt. A way for
+    which the class has no features is left out, and the result says why.
 
     Args:
         model: an opened model.
@@ -167,10 +168,11 @@ def study_bias(  # noqa: PLR0913  # one experiment, all its settings by name
             asked.naming(names[0])
         found = asked.found(first)
         rare = _rarer(asked, found, first)
-        strength, reached = _strength(asked, found, rare, first)
-        data = _tried(asked, found, rare, strength, seeds=second, judge=judge)
+        missing = _missing(asked, found, rare)
+        strength, reached = (0.0, False) if "features" in missing else _strength(asked, found, rare, first)
+        data = _tried(asked, found, rare, strength, without=missing, seeds=second, judge=judge)
     told: dict[str, Any] = {"classes": list(names), "prompt": prompt, "about": about or "", "towards": rare}
-    told |= {"strength": strength, "reached": int(reached), "found_on": len(first)}
+    told |= {"strength": strength, "reached": int(reached), "found_on": len(first), "missing": missing}
     return BiasStudy(data.assign_attrs(**told, site=str(dictionary.site), dictionary=repr(dictionary)))
 
 
@@ -184,14 +186,26 @@ def _rarer(asked: Asked, found: BiasFeatures, seeds: Sequence[int]) -> str:
     return min(asked.classes, key=lambda name: float(counts.shown.sel(attribute=name).sum()))
 
 
+def _missing(asked: Asked, found: BiasFeatures, rare: str) -> dict[str, str]:
+    """Way -> why the class has no features for it."""
+    without: dict[str, str] = {}
+    for way, by in KINDS.items():
+        try:
+            asked.push(found, rare, MOST, by, 1)
+        except UsageError as error:
+            if found.top(rare, asked.features, by):
+                raise
+            without[way] = str(error)
+    if "features" in without:  # with which strength is calibrated
+        without.setdefault("contrast", "no strength was found for it, for the features above are missing")
+    return without
+
+
 def _strength(asked: Asked, found: BiasFeatures, rare: str, seeds: Sequence[int]) -> tuple[float, bool]:
     """The strength that makes shares equal, and whether one does; the largest one if none does."""
-    n = len(seeds)
-    for by in KINDS.values():  # what is wrong with a push itself is told here
-        asked.push(found, rare, MOST, by, n)
 
     def push(strength: float) -> Acting:
-        return asked.push(found, rare, strength, "attribution", n)
+        return asked.push(found, rare, strength, "attribution", len(seeds))
 
     how = {"seeds": seeds, "most": MOST, "rounds": 4, **asked.settings}
     try:
@@ -202,17 +216,26 @@ def _strength(asked: Asked, found: BiasFeatures, rare: str, seeds: Sequence[int]
     return got.strength, True
 
 
-def _tried(
-    asked: Asked, found: BiasFeatures, rare: str, strength: float, *, seeds: Sequence[int], judge: Eyes
+def _tried(  # noqa: PLR0913  # what a study found out, each by its name
+    asked: Asked,
+    found: BiasFeatures,
+    rare: str,
+    strength: float,
+    *,
+    without: Collection[str],
+    seeds: Sequence[int],
+    judge: Eyes,
 ) -> xr.Dataset:
-    """All ways on new seeds, with their pictures."""
+    """All ways but some on new seeds, with their pictures."""
     n, pictures = len(seeds), []
 
     def label(images: Tensor) -> Sequence[str | None]:
         pictures.append(to_array(images).values)  # each way is labelled once, in order
         return asked.label(images)
 
-    ways: dict[str, Way] = {way: asked.push(found, rare, strength, by, n) for way, by in KINDS.items()}
+    kinds = {way: by for way, by in KINDS.items() if way not in without}
+    ways: dict[str, Way] = {way: asked.push(found, rare, strength, by, n) for way, by in kinds.items()}
+    ways["means"] = [(found.mean_difference(rare),)] * n
     target = dict.fromkeys(asked.classes, 0.5)
     if asked.about is not None:
         ways["words"] = [asked.naming(name) for name in stratified(target, n)]

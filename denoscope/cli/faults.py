@@ -1,4 +1,8 @@
-"""Faults a user can mend are told in a line or two: exit code 2, 130 after Ctrl-C; bugs show their place."""
+"""Faults a user can mend are told in a line or two; bugs show their place.
+
+Exit codes: 2 refused (what was asked for cannot be done, nothing began), 1 failed (the machine gave out, or a
+bug), 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,11 @@ from typer.core import TyperGroup
 from ..models.errors import DenoscopeError
 from .output import err
 
+REFUSED, FAILED, INTERRUPTED = 2, 1, 130
+GIVEN_OUT = {errno.ENOSPC, errno.EDQUOT, errno.EIO}  # the command was right
 FIXES = {
     errno.ENOSPC: "the disk is full; free some space, or name another folder with --output",
+    errno.EDQUOT: "the disk quota is used up; free some space, or name another folder with --output",
     errno.EROFS: "the disk is read-only; name another folder with --output",
     errno.EACCES: "writing is not allowed there; name another folder with --output",
     errno.EEXIST: "a file stands where a folder is needed; name another folder with --output",
@@ -31,14 +38,15 @@ class Plain(TyperGroup):
         except KeyboardInterrupt as stopped:
             notes = getattr(stopped, "__notes__", [])
             err.print(" ".join(["[bold]stopped[/]; nothing half-written is left.", *map(escape, notes)]))
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
         except (DenoscopeError, OSError) as error:
             if ctx.params.get("debug") or not _mendable(error):
                 raise
             err.print(f"[bold red]error:[/] {escape(tell(error))}", soft_wrap=True, highlight=False)
             for note in getattr(error, "__notes__", []):  # what to do, where a line does not hold it
                 err.print(escape(note), soft_wrap=True, highlight=False)
-            raise typer.Exit(2) from None
+            gave_out = getattr(error, "errno", None) in GIVEN_OUT
+            raise typer.Exit(FAILED if gave_out else REFUSED) from None
 
 
 def _mendable(error: BaseException) -> bool:

@@ -44,6 +44,10 @@ app = typer.Typer(
         "Then try your own words:  [bold]denoscope investigate "
         '"a twemoji emoji of a red apple" --about apple --change-to banana[/]'
     ),
+    epilog=(
+        "Results go to standard output, progress and faults to standard error. Exit codes: 0 done, 2 refused (the "
+        "message says what to write instead), 1 failed, 130 interrupted."
+    ),
 )
 
 

@@ -110,7 +110,12 @@ def _tell(made: BiasStudy, page: Path, results: Path, to: Output) -> None:
         for way, name, mean, low, high in shares.itertuples(index=False)
     ]
     said = f"[dim]strength {about['strength']:.3g} towards {escape(about['towards'])}[/]"
-    if not about["reached"]:
+    about["missing"] = dict(made.data.attrs["missing"])
+    for way, why in about["missing"].items():
+        said += f"\n[yellow]{escape(way)} left out: {escape(why)}[/]"
+    if "features" in about["missing"]:
+        said += "\n[yellow]No features were found to push.[/]"
+    elif not about["reached"]:
         said += "\n[yellow]No strength makes shares equal on the half that chose it; this is the largest.[/]"
     elif not about["strength"]:
         said += "\n[yellow]On the half that chose it shares are equal already, so nothing is pushed.[/]"

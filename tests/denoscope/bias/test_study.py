@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import denoscope
+from denoscope.analysis import BiasFeatures
 from denoscope.bias import BiasStudy
 from denoscope.bias.labels import classes_of
 from denoscope.cli.commands.features import prompts_for
@@ -53,16 +54,17 @@ def made(model, dictionary):
 def test_what_it_says_is_of_seeds_with_which_nothing_was_found(made, model):
     data = made.data
     assert data["seed"].values.tolist() == SEEDS[5:] and data.attrs["found_on"] == 5
-    assert [str(w) for w in data["way"].values] == ["plain", "features", "as active", "contrast"]
+    assert [str(w) for w in data["way"].values] == ["plain", "features", "as active", "contrast", "means"]
+    assert data.attrs["missing"] == {}
     plain = denoscope.trace(model, seeds=SEEDS[5:], steps=1).images
     shown = torch.from_numpy(data["pictures"].values[0]).movedim(-1, 1) / 255
     torch.testing.assert_close(shown, plain, atol=0.003, rtol=0)
     assert data["label"].values[0].tolist() == shade(plain)
     assert data.attrs["towards"] == "light" and data.attrs["strength"] > 0
     assert (data["moved"].values[0] == 0).all() and (data["moved"].values[1] > 0).all()
-    assert made.shares()["class"].tolist() == [*CLASSES, "neither"] * 4
-    assert made.shares().groupby("way")["mean"].sum().tolist() == pytest.approx([1.0] * 4)
-    assert set(made.features()["class"]) <= set(CLASSES) and len(made.to_frame()) == 4
+    assert made.shares()["class"].tolist() == [*CLASSES, "neither"] * 5
+    assert made.shares().groupby("way")["mean"].sum().tolist() == pytest.approx([1.0] * 5)
+    assert set(made.features()["class"]) <= set(CLASSES) and len(made.to_frame()) == 5
 
 
 def test_it_is_kept_and_its_page_is_whole(made, tmp_path):
@@ -71,10 +73,28 @@ def test_it_is_kept_and_its_page_is_whole(made, tmp_path):
     assert again.data.equals(made.data) and repr(again) == repr(made) and "table" in again._repr_html_()
     text = again.page(tmp_path / "bias.html", command="denoscope bias <b>").read_text()
     page = Page(text)
-    assert page.tags.count("img") == 4 * 5 and "script" not in page.tags
+    assert page.tags.count("img") == 5 * 5 and "script" not in page.tags
     assert all(link.startswith("data:") for link in page.links)
     words = " ".join(page.words)
     assert "denoscope bias <b>" in words and "features by plain class contrast" in words
+
+
+def test_a_class_without_features_is_told_and_the_rest_is_measured(model, dictionary, tmp_path, monkeypatch):
+    plain = BiasFeatures.top
+    none = lambda self, name, features=30, by="attribution": (  # noqa: E731
+        plain(self, name, features, by) if by == "contrast" else []
+    )
+    monkeypatch.setattr(BiasFeatures, "top", none)
+    given = {"seeds": SEEDS, "label": shade, "judge": Eyes(), **RUN}
+    few = denoscope.study_bias(model, dictionary, CLASSES, **given)
+    assert [str(w) for w in few.data["way"].values] == ["plain", "means"]
+    assert set(few.data.attrs["missing"]) == {"features", "as active", "contrast"}
+    assert "no feature speaks for 'light' by attribution" in few.data.attrs["missing"]["features"]
+    assert "no features to push" in repr(few) and (few.data["moved"].sel(way="means") > 0).all()
+    few.save(tmp_path / "b.zarr")
+    words = " ".join(Page(BiasStudy.load(tmp_path / "b.zarr").page(tmp_path / "b.html").read_text()).words)
+    assert "No features were found to push" in words and "painted as often already" not in words
+    assert "the features found, pushed : no feature speaks for" in words
 
 
 def red(images):
