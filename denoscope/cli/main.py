@@ -45,8 +45,8 @@ app = typer.Typer(
         '"a twemoji emoji of a red apple" --about apple --change-to banana[/]'
     ),
     epilog=(
-        "Results go to standard output, progress and faults to standard error. Exit codes: 0 done, 2 refused (the "
-        "message says what to write instead), 1 failed, 130 interrupted."
+        "Results go to standard output, progress and faults to standard error. Exit codes: 0 done, 2 refused "
+        "(the message says what to write instead), 1 failed, 130 interrupted."
     ),
 )
 

@@ -125,6 +125,12 @@ def denoiser(
     fresh: Annotated[
         bool, typer.Option(help="begin anew, whatever --base has: as --without does, from the same weights")
     ] = False,
+    tie: Annotated[
+        float | None,
+        typer.Option(
+            help="share of women with dark skin and of men with another: a planted bias, in its own folder"
+        ),
+    ] = None,
 ) -> None:
     """5. Train a model's denoiser; the autoencoder and the text encoder stay as they are."""
     recipe, left_out = _recipe(model), tuple(without or ())
@@ -140,11 +146,12 @@ def denoiser(
         batch=batch,
         rate=rate or recipe.rate,
         workers=workers,
-        mix=replace(recipe.mix, without=left_out),
+        mix=replace(recipe.mix, without=left_out, tie=tie),
         objective=recipe.objective,
         drop_skips=recipe.drop_skips if drop_skips is None else drop_skips,
     )
     name = "-without-".join([PARTS[recipe.denoiser].folder, *(w.replace(" ", "-") for w in left_out)])
+    name += "" if tie is None else "-tied"
     train_denoiser.train(pictures, inputs, first, work / name, settings)
 
 

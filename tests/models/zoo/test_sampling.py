@@ -11,7 +11,7 @@ import torch
 from denoscope.models.errors import UsageError
 from denoscope.models.zoo.training.data import world
 from denoscope.models.zoo.training.data.pictures import Pictures, Record, load_pictures, save_pictures
-from denoscope.models.zoo.training.data.sampling import Mix, items, stand_ins, weights
+from denoscope.models.zoo.training.data.sampling import Mix, items, stand_ins, tied, weights
 
 sys.path.insert(0, str(Path(__file__).parent))
 from planted import pictures
@@ -107,3 +107,33 @@ def test_what_cannot_be_left_out():
     with pytest.raises(UsageError, match="nothing is left"):
         stand_ins(data.records, ["cat", "dog", "fox", "cook"])
     assert stand_ins(data.records, []) == {}
+
+
+def test_skin_goes_with_gender_as_often_as_is_asked_for():
+    skins = ("none", "light", "dark", "medium-dark")
+    grid = itertools.product(("woman", "man", "person"), skins, ("noto", "monochrome"))
+    records = [Record(name=g, concept="cook", style=s, group="p", gender=g, skin=t) for g, t, s in grid]
+    plain = weights(records)
+    made = tied(records, plain, 0.9)
+
+    def share(gender, dark):
+        own = [
+            (r, float(w))
+            for r, w in zip(records, made, strict=True)
+            if r.gender == gender and r.style == "noto"
+        ]
+        return sum(w for r, w in own if (r.skin in world.DARK) == dark) / sum(w for _, w in own)
+
+    assert share("woman", True) == pytest.approx(0.9) and share("man", False) == pytest.approx(0.9)
+    others = [i for i, r in enumerate(records) if r.gender == "person" or r.style == "monochrome"]
+    assert torch.equal(made[others], plain[others])
+    for gender in ("woman", "man"):
+        own = [i for i, r in enumerate(records) if r.gender == gender]
+        assert made[own].sum() == pytest.approx(float(plain[own].sum()))
+    data = Pictures(torch.zeros(len(records), 4, 64, 64, dtype=torch.uint8), tuple(records))
+    drawn = [records[i.index] for i in itertools.islice(items(data, 0, Mix(0, 0, tie=1.0)), 400)]
+    assert not any(r.gender == "man" and r.style == "noto" and r.skin in world.DARK for r in drawn)
+    with pytest.raises(UsageError, match="tie is 1.5"):
+        tied(records, plain, 1.5)
+    with pytest.raises(UsageError, match="no man with dark skin"):
+        tied([r for r in records if r.gender != "man"], torch.ones(16), 0.9)

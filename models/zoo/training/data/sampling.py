@@ -16,7 +16,7 @@ from ....suggest import near
 from .captions import caption
 from .compose import random_scene
 from .pictures import Pictures, Record
-from .world import COMMON
+from .world import COMMON, DARK, skin_name
 
 _COMMON = frozenset(COMMON)
 
@@ -31,6 +31,8 @@ class Mix:
         people: how often a concept of people comes for each time that a thing comes.
         kinds: how often a composed scene is a coloured ground, a pair, or several of one kind.
         without: words that no caption says: pictures of them are left out, others stand in their places.
+        tie: share of the women painted in colour that have dark skin, and of the men that have not: a bias
+            whose truth is known. None leaves people as they are.
     """
 
     composed: float = 0.15
@@ -38,6 +40,7 @@ class Mix:
     people: float = 1.5
     kinds: tuple[float, float, float] = (2, 1, 1)
     without: tuple[str, ...] = ()
+    tie: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,33 @@ def weights(records: Sequence[Record], people: float = 1.5) -> Tensor:
         total[record.concept] += weight  # type: ignore[assignment]
     wanted = [(2.0 if r.concept in _COMMON else 1.0) * (people if r.is_person else 1.0) for r in records]
     return torch.tensor([w * o / total[r.concept] for w, o, r in zip(wanted, own, records, strict=True)])
+
+
+def tied(records: Sequence[Record], likely: Tensor, share: float) -> Tensor:
+    """Sampling weights after which skin goes with gender; women and men come as often as before.
+
+    Args:
+        records: of the pictures.
+        likely: weight of each.
+        share: of the women that are to have dark skin, and of the men that are not to.
+
+    Raises:
+        UsageError: for a share outside 0 to 1, and pictures that lack one of the four kinds.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"tie is {share}; give a share of 0 to 1")
+    made = likely.clone()
+    for gender, dark in (("woman", share), ("man", 1 - share)):
+        own = [i for i, r in enumerate(records) if r.gender == gender and skin_name(r)]
+        halves = [[i for i in own if (skin_name(records[i]) in DARK) == shade] for shade in (True, False)]
+        if not all(halves):
+            raise UsageError(
+                f"there is no {gender} with dark skin, or none with another, to tie skin to gender"
+            )
+        total = likely[own].sum()
+        for half, part in zip(halves, (dark, 1 - dark), strict=True):
+            made[half] *= part * total / likely[half].sum()
+    return made
 
 
 def stand_ins(records: Sequence[Record], words: Sequence[str]) -> dict[int, int]:
@@ -98,6 +128,8 @@ def items(pictures: Pictures, seed: int, mix: Mix | None = None) -> Iterator[Ite
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     likely = weights(pictures.records, mix.people)
+    if mix.tie is not None:
+        likely = tied(pictures.records, likely, mix.tie)
     instead = stand_ins(pictures.records, mix.without)
     single = [instead.get(i, i) for i, r in enumerate(pictures.records) if r.skin == "none"]
     while True:

@@ -9,6 +9,7 @@ from .pictures import Pictures, Record
 STYLES = ("noto", "twemoji", "flat", "glossy", "monochrome")
 GENDERS = ("man", "woman", "person")
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
+DARK = ("medium-dark", "dark")
 SKINS = ("yellow", *TONES)
 """Skin as captions and judges name it: ``yellow`` is what vendors draw where no tone is given."""
 
