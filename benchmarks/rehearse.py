@@ -51,7 +51,11 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         "AT": (1,),
     },
     "directions": lambda m: {"FULL": m.SMALL},
+    "bias_sites": lambda _: {"SEEDS": {"known": range(24), "tried": range(2)}, "STEPS": 2},
     "bias_features": lambda m: {"FULL": m.SMALL},
+    "planted_bias": lambda m: {
+        "SIZES": m.Sizes(dictionary=4, updates=4, known=32, tried=8, features=4, steps=3)
+    },
     "guidance": lambda m: {"JOBS": m.JOBS[:2], "SEEDS": range(2), "STEPS": 4},
     "information": lambda m: {"SIZES": m.Sizes(draws=2, samples=8, pairs=1, pictures=1, captions=3)},
     "classification": lambda m: {"SIZES": m.Sizes(pictures=2, learned=4, seeds=1, models=m.MODELS[:1])},

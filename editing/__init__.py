@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazily(
         "methods": "",
         "nullspace": "methods.nullspace",
         "planted": "planting.files",
+        "planted_bias": "planting.bias",
         "planting": "",
         "quickfix": "methods.quickfix",
         "read_foreign": "foreign",

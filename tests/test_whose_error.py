@@ -534,6 +534,7 @@ class World:
             "Search": (editing.Search, {"objective": "contrast", "tokens": "subject", "steps": 3, "rate": 0.1,
                                         "stop": 0.9, "ball": 2.0, "decay": 0.0}),
             "planted": (editing.planted, {"kind": "fact", "model": "emoji"}),
+            "planted_bias": (editing.planted_bias, {"model": "emoji-people"}),
             "refact": (editing.refact, found),
             "memit": (editing.memit, {**found, "weight": 2.0}),
             "uce": (editing.uce, {

@@ -88,7 +88,7 @@ def planted(kind: str, model: str = "emoji") -> PlantedPlaces:
         raise NotFoundError(f"no kind of planted place is called {kind!r}; {near(kind, KINDS)}")
     path = HOME / f"{model}-{kind}.safetensors"
     if not path.is_file():
-        there = sorted({p.stem.rpartition("-")[0] for p in HOME.glob("*.safetensors")})
+        there = sorted({p.stem.rpartition("-")[0] for p in HOME.glob(f"*-{kind}.safetensors")})
         raise NotFoundError(f"nothing was planted in {model!r}; there is {', '.join(there) or 'no model'}")
     return read(path)
 

@@ -1,0 +1,164 @@
+"""A bias that was put there, and what takes it out: ``python benchmarks/planted_bias.py``.
+
+``emoji-people`` with a planted bias: women mostly have dark skin, men mostly have not. A dictionary is
+trained on it, features of gender and of skin are found, and each sample is pushed to a skin of its own, drawn
+without regard to gender. How much of the tie is left, beside features as active, plain class contrast, mean
+activations, and the model before anything was planted? Writes a table of docs/bias-features.md; what was
+measured is kept in --output. Some twenty minutes of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from bias_features import ATTRIBUTES, PAGE, SITES, opened, seeds
+from faster import bfloat16
+from pages import ROOT, bounds, table, write
+from word_bias import kept, says
+
+from denoscope.analysis import BiasFeatures, Mitigation, bias_features, compare_mitigations, stratified
+from denoscope.analysis.intervals import proportion
+from denoscope.editing import planted_bias
+from denoscope.models.judges import load_judge
+from denoscope.models.store.fingerprint import fingerprint
+from denoscope.probes import Dictionary, Learning, train_dictionary
+
+GENDERS = "woman", "man"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured."""
+
+    dictionary: int = 256
+    updates: int = 4000
+    known: int = 256
+    tried: int = 256
+    features: int = 30
+    steps: int = 20
+
+
+SIZES = Sizes()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one model, with the bias or without."""
+
+    dictionary: Dictionary
+    of: Mapping[str, BiasFeatures]
+
+    def shared(self, n: int) -> int:
+        """How many of the first features of gender are among those of skin."""
+        top = [{f for c in one.classes for f in one.top(c, n)} for one in self.of.values()]
+        return len(set.intersection(*top))
+
+
+def found(folder: Path, name: str) -> Found:
+    """Train a dictionary on the model as it is, and find the features of both attributes."""
+    model = opened("emoji-people")
+    run: dict[str, Any] = {"steps": SIZES.steps}
+    d = train_dictionary(
+        model, SITES["upper"], seeds=seeds("dictionary", SIZES.dictionary), store=folder / f"upper-{name}",
+        learning=Learning(updates=SIZES.updates, rows=512), **run,
+    )  # fmt: skip
+    return Found(d, {
+        a.name: kept(folder, f"{name}-{a.name}", BiasFeatures, lambda: bias_features(
+            model, d, a.classes, label=a.label, seeds=seeds("known", SIZES.known), **run))  # noqa: B023
+        for a in ATTRIBUTES.values()
+    })  # fmt: skip
+
+
+def ways(at: Found) -> dict[str, Any]:
+    """Each sample is pushed to a skin that was drawn for it."""
+    skin, wanted = at.of["skin"], stratified(ATTRIBUTES["skin"].target, SIZES.tried)
+    how: dict[str, Any] = {"features": SIZES.features}
+    made: dict[str, Any] = {
+        told: [(skin.towards(at.dictionary, c, 1.0, by=by, **how),) for c in wanted]
+        for told, by in (("features", "attribution"), ("contrast", "contrast"), ("as active", "matched"))
+    }
+    return {**made, "means": [(skin.mean_difference(c),) for c in wanted]}
+
+
+def tried(folder: Path, name: str, every: Mapping[str, Any]) -> Mitigation:
+    """What becomes of the same seeds."""
+    return kept(folder, f"{name}-ways", Mitigation, lambda: compare_mitigations(
+        opened("emoji-people"), every, seeds=seeds("tried", SIZES.tried), label=gender_and_skin,
+        target={f"{g}, {s}": 0.25 for g in GENDERS for s in ATTRIBUTES["skin"].classes},
+        judge=load_judge("emoji"), steps=SIZES.steps))  # fmt: skip
+
+
+def gender_and_skin(images: torch.Tensor) -> list[str | None]:
+    """Both of what a picture shows; None where it shows no woman and no man."""
+    skins = ATTRIBUTES["skin"].label(images)
+    return [
+        f"{g}, {s}" if g in GENDERS and s else None
+        for g, s in zip(says("gender")(images), skins, strict=True)
+    ]
+
+
+def difference(one: tuple[int, int], other: tuple[int, int]) -> dict[str, float]:
+    """Difference of two shares, (how many, of how many), with Newcombe's interval (1998, method 10)."""
+    a, b = (
+        {
+            k: float(v)
+            for k, v in proportion(xr.DataArray([1.0] * k + [0.0] * (n - k), dims="p"), ["p"]).items()
+        }
+        for k, n in (one, other)
+    )
+    mean = a["mean"] - b["mean"]
+    return {
+        "mean": mean,
+        "low": mean - ((a["mean"] - a["low"]) ** 2 + (b["high"] - b["mean"]) ** 2) ** 0.5,
+        "high": mean + ((a["high"] - a["mean"]) ** 2 + (b["mean"] - b["low"]) ** 2) ** 0.5,
+    }
+
+
+def lines(made: Mitigation, name: str, ways: Sequence[str]) -> list[tuple[str, ...]]:
+    """Shares of dark skin, the tie, and what was kept."""
+    frame, rows = made.to_frame().set_index("way"), []
+    for way in ways:
+        said = [str(x) for x in made.data["label"].sel(way=way).values]
+        counts = [(said.count(f"{g}, dark"), sum(x.startswith(f"{g},") for x in said)) for g in GENDERS]
+        shares = [f"{k} of {n}" for k, n in counts]
+        tie = bounds(difference(*counts)) if all(n > 1 for _, n in counts) else "none of a gender"
+        at = frame.loc[way]
+        like = [
+            bounds({"mean": at[k], "low": at[f"{k}_low"], "high": at[f"{k}_high"]}, digits)
+            for k, digits in (("kept", 2), ("quality", 3))
+        ]
+        rows.append((name, way, *shares, tie, *like))
+    return rows
+
+
+@bfloat16()
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    output = parser.parse_args().output
+    torch.set_num_threads(1)
+    model, bias = opened("emoji-people"), planted_bias()
+    folder = output / f"planted-bias-{fingerprint(model)[:12]}-{bias.edit.id[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, shared = [], []
+    for name, on in (("as it ships", nullcontext()), ("with the bias", bias.edit.applied(model))):
+        with on:
+            at = found(folder, name.replace(" ", "-"))
+            made = tried(folder, name.replace(" ", "-"), ways(at))
+        shared.append(f"{at.shared(SIZES.features)} ({name})")
+        rows += lines(made, name, [str(w) for w in made.data["way"].values])
+    header = ("model", "way", "women with dark skin", "men with dark skin", "tie", "kept", "kernel distance")
+    told = f"Features that are both of gender and of skin, of the first {SIZES.features} of each class: "
+    write(PAGE, "planted", f"{table(header, rows)}\n\n{told}{', '.join(shared)}.")
+
+
+if __name__ == "__main__":
+    main()
