@@ -18,6 +18,7 @@ from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
 from ..analysis.intervals import interval, proportion
 from ..models.errors import StateError
 from ..models.store.disk import write_bytes
+from .paired import ahead, told
 
 NOTHING, OUTRIGHT = "nothing done", "asked outright"
 """What stands beside the changes: the unedited model, and the same asked for what is wanted."""
@@ -125,6 +126,25 @@ class Changes:
         return {n: float(frame["efficacy"][n] * specificity[n]) for n in self.names}
 
     @property
+    def worth(self) -> dict[str, Array]:
+        """Efficacy times specificity of each change, seed by seed; none of a balance, which no seed has alone."""
+        if not self.judged or self.data.attrs["goal"] == "balance":
+            return {}
+        own, others = (
+            self.data["hit"][:, self.data["kind"].values == k] for k in ("efficacy", "specificity")
+        )
+        kept = others.mean("prompt") if others.sizes["prompt"] else 1.0
+        found = own.mean("prompt") * kept
+        return {n: found.sel(change=n).values.astype(float) for n in self.names}
+
+    @cached_property
+    def ahead(self) -> pd.DataFrame:
+        """By how much the best is ahead of each other change, and how often that comes by chance: ``p``."""
+        if self.best is None or not self.worth:
+            return pd.DataFrame({"change": [], "difference": [], "p": []})
+        return ahead(self.best, self.worth)
+
+    @property
     def best(self) -> str | None:
         """The change with the largest efficacy times specificity; None where nobody judged, or none helps."""
         if not self.judged or not self.names:
@@ -153,6 +173,8 @@ class Changes:
             text += (
                 ", and that of doing nothing" if alike else ". Its interval overlaps that of doing nothing"
             )
+        seen = told(self.ahead, self.data.sizes["seed"])
+        text += f". {seen}" if seen else ""
         return f"{text}. It was chosen on these pictures, so its own numbers flatter it a little."
 
 

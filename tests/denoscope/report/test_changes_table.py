@@ -11,6 +11,7 @@ import xarray as xr
 
 from denoscope.analysis.intervals import proportion
 from denoscope.report.changes import NOTHING, OUTRIGHT, Changes
+from denoscope.report.paired import ahead
 
 KINDS = ["efficacy", "generality", "specificity", "specificity"]
 SEEDS = 4
@@ -63,6 +64,29 @@ def test_the_best_reaches_much_and_keeps_much():
         "Its interval overlaps those of 2 of 2 others, and that of doing nothing." in found.why
         and "flatter it" in found.why
     )
+
+
+def test_seed_by_seed_few_seeds_say_nothing_and_many_say_who_is_ahead(monkeypatch):
+    few = changes(HITS)
+    assert "4 seeds are too few to tell it from 2 others seed by seed" in few.why  # 2 * 2 ** -4 is .125
+    monkeypatch.setattr("tests.denoscope.report.test_changes_table.SEEDS", 8)
+    many = changes({
+        NOTHING: [0, 0, 8, 8], "full": [8, 8, 8, 8], "near": [7, 8, 8, 8], "idle": [0, 0, 8, 8]
+    })  # fmt: skip
+    frame = many.ahead.set_index("change")
+    assert frame["difference"].to_dict() == {"near": 0.125, "idle": 1.0}
+    assert frame.loc["idle", "p"] == pytest.approx(2 * 2**-8) and frame.loc["near", "p"] == pytest.approx(0.5)
+    assert "Seed by seed it is ahead of 1 of 2 others" in many.why
+    assert changes(HITS, goal="balance").ahead.empty and changes(HITS, judged=0).ahead.empty
+
+
+def test_the_test_of_signs_holds_its_level():
+    rng = np.random.default_rng(0)
+    wrong = sum(
+        (ahead("a", {n: rng.integers(0, 2, 8).astype(float) for n in "abc"})["p"] <= 0.05).any()
+        for _ in range(200)
+    )
+    assert wrong <= 200 * 0.05 + 3 * (200 * 0.05 * 0.95) ** 0.5
 
 
 def test_what_stands_beside_is_never_the_best_and_none_may_be():
