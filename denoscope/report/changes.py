@@ -127,7 +127,7 @@ class Changes:
 
     @property
     def worth(self) -> dict[str, Array]:
-        """Efficacy times specificity of each change, seed by seed; none of a balance, which no seed has alone."""
+        """Efficacy times specificity of each change, seed by seed; of a balance, which no seed has, none."""
         if not self.judged or self.data.attrs["goal"] == "balance":
             return {}
         own, others = (
