@@ -10,8 +10,9 @@ from ..analysis.mediation.planning import plan_study, rows_per_second
 from ..analysis.mediation.text_tracing import trace_text
 from ..models.errors import DenoscopeError
 from .case import Setup
+from .changes.brush import prompts_of
 from .changes.ground import WORDINGS
-from .changes.judging import prompts_of
+from .changes.insisting import BINS
 from .stages.attack import attack_rows
 from .stages.denoiser_cause import denoiser_call
 from .stages.information import LEVELS, PICTURES, words_of
@@ -71,7 +72,7 @@ def expected(setup: Setup) -> Expected:
     if "directions" in analyses:
         found = runs(2 * WORDINGS * n)
     n_changes = sum(OFFERED[a] for a in analyses) + BESIDE
-    rows["trying the changes"] = found + runs(n_changes * len(prompts_of(setup)) * n)
+    rows["trying the changes"] = found + runs(n_changes * len(prompts_of(setup)) * n) + n_changes * BINS * n
     if setup.judge is not None and setup.goal.kind in {"change_to", "steer"}:
         rows["trying to get it back"] = attack_rows(setup)
     pace = rows_per_second(model, samples=min(4, n), guidance=setup.guidance, prompt=case.prompt, steps=2)

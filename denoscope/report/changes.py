@@ -65,9 +65,12 @@ class Changes:
 
         ``efficacy``: share of pictures of the edited wording that show what is wanted; of a balance, how even
         the two attributes are: 1 for halves, 0 for one alone. ``generality``: the same in other wordings.
-        ``specificity``: share of pictures of other things that show themselves. ``unmoved``: share of these
-        that look as before at a glance. ``quality``: fit with the text that should be shown. ``where`` the
-        weights change, ``size``: how many numbers, ``rows``: of the denoiser to find strength or direction.
+        ``robustness``: the same where painting starts from a half-noised picture of the old. ``specificity``:
+        share of pictures of other things that show themselves. ``unmoved``: share of these that look as
+        before at a glance. ``depth``: how much of the way from the old text to the wanted one goes what the
+        network says of half-noised pictures of the old (0 to 1, unguided). ``quality``: fit with the text
+        that should be shown. ``where`` the weights change, ``size``: how many numbers, ``rows``: of the
+        denoiser to find strength or direction.
         Intervals are of prompts and seeds, and not of the choice of the best.
         """
         kinds, hit = self.data["kind"].values, self.data["hit"]
@@ -78,6 +81,8 @@ class Changes:
             "generality": reached(hit[:, kinds == "generality"], proportion, level),
             "specificity": _bounds(hit[:, kinds == "specificity"], proportion, level),
             "unmoved": _bounds(alike[:, kinds == "specificity"], proportion, level),
+            "robustness": reached(hit[:, kinds == "robustness"], proportion, level),
+            "depth": _bounds(self.data["depth"].rename(asked="prompt"), interval, level),
             "quality": _bounds(self.data["fit"][:, kinds == "efficacy"], interval, level),
         }
         names = list(map(str, self.data["change"].values))

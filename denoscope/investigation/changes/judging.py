@@ -12,7 +12,6 @@ import xarray as xr
 from torch import Tensor
 
 from ...analysis.edit_evaluation.appearance import colour_difference
-from ...analysis.edit_evaluation.painting import Painter
 from ...analysis.judging import fits
 from ...models.errors import DenoscopeError
 from ...models.images import to_array
@@ -20,33 +19,8 @@ from ...models.progress import Progress
 from ...report.changes import NOTHING, OUTRIGHT
 from ..case import Setup
 from ..goal import Goal
+from .brush import Brush, Tried
 from .change import Change
-
-BATCH = 16
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One prompt that changes are tried on.
-
-    Args:
-        kind: efficacy, generality or specificity.
-        template: with ``{}`` for the word.
-        word: what the prompt says.
-    """
-
-    kind: str
-    template: str
-    word: str
-
-
-def prompts_of(setup: Setup) -> list[Tried]:
-    """The edited wording, others of it, and other things."""
-    words, about = setup.wording, setup.goal.about
-    tried = [Tried("efficacy", t, about) for t in words.efficacy]
-    tried += [Tried("generality", t, about) for t in words.generality]
-    tried += [Tried("specificity", t, w) for w, ts in words.neighbourhood.items() for t in ts]
-    return tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,53 +45,60 @@ def judged(setup: Setup, changes: Sequence[Change], progress: Progress) -> Judge
     Returns:
         ``hit`` [change, prompt, seed]: 1 where the picture fits best what is wanted (of other things itself)
         of all that the goal compares, NaN without a judge; ``fit``: how well it fits the text that it should
-        show; ``moved`` and ``colour``: how far it is from the picture before; ``pictures`` [change, picture,
-        y, x, channel] of the edited wording. The first change is nothing, the second asks outright.
+        show; ``moved`` and ``colour``: how far it is from the picture before; ``depth`` [change, asked,
+        seed]: of each edited wording, as in ``insisting.depth``; ``pictures`` [change, picture, y, x,
+        channel] of the edited wording. The first change is nothing, the second asks outright.
     """
-    tried, goal = prompts_of(setup), setup.goal
-    case, total = setup.case, (len(changes) + 2) * len(tried) * len(setup.seeds)
-    painter = Painter(setup.model, setup.seeds, case.steps, setup.guidance, BATCH, progress, total)
-    texts = [goal.written(t.template, t.word) for t in tried]
-    before = painter(list(dict.fromkeys(texts)))
-    looking = _Looking(setup, tried, torch.stack([before[t] for t in texts]))
-    names, found, failed, best = [NOTHING], [looking.at(looking.before)], dict[str, str](), None
-    kinds = [t.kind for t in tried]
-    outright = _outright(setup, tried, painter, before)
+    brush = Brush.of(setup, (len(changes) + 2), progress)
+    looking = _Looking(setup, brush.asked.tried, brush.before)
+    names, found, failed, best = [NOTHING], [looking.at(brush.before, brush.deep())], dict[str, str](), None
+    kinds = [t.kind for t in brush.asked.tried]
+    outright = brush.outright()
     if outright is not None:
         names.append(OUTRIGHT)
-        found.append(looking.at(outright))
+        found.append(looking.at(outright, brush.deep(outright=True)))
     for change in changes:
         try:
             with change.applied(setup.model):
-                painted = painter(list(dict.fromkeys(texts)))
+                after, deep = brush.painted(), brush.deep()
         except DenoscopeError as error:
             failed[change.name] = " ".join(str(error).split())
             continue
-        after = torch.stack([painted[t] for t in texts])
         names.append(change.name)
-        found.append(looking.at(after))
-        worth = score(goal, found[-1]["hit"], kinds)
+        found.append(looking.at(after, deep))
+        worth = score(setup.goal, found[-1]["hit"], kinds)
         if change.edit and outright is not None and (best is None or worth > best[0]):
-            best = worth, change.name, {"before": looking.before, "after": after, "oracle": outright}
-    progress(total, total, "judged")
+            best = worth, change.name, {"before": brush.before, "after": after, "oracle": outright}
+    progress(brush.painter.total, brush.painter.total, "judged")
+    kept = None if best is None or setup.judge is None else (best[1], _evaluated(best[2], kinds))
+    return Judged(_labelled(setup, brush, names, found), failed, kept)
+
+
+def _evaluated(pictures: Mapping[str, Tensor], kinds: Sequence[str]) -> dict[str, Tensor]:
+    """The pictures that an evaluation of the edit is of: those from noise."""
+    own = [i for i, kind in enumerate(kinds) if kind != "robustness"]
+    return {state: x[own] for state, x in pictures.items()}
+
+
+def _labelled(setup: Setup, brush: Brush, names: list[str], found: Sequence[Any]) -> xr.Dataset:
+    """All that was measured, as one data set."""
     dims = {"hit": ("prompt", "seed"), "fit": ("prompt", "seed"), "moved": ("prompt", "seed"),
-            "colour": ("prompt", "seed"), "pictures": ("picture", "y", "x", "channel")}  # fmt: skip
+            "colour": ("prompt", "seed"), "depth": ("asked", "seed"),
+            "pictures": ("picture", "y", "x", "channel")}  # fmt: skip
     data: dict[str, Any] = {k: (("change", *d), np.stack([f[k] for f in found])) for k, d in dims.items()}
     coords: dict[str, Any] = {
         "change": names,
         "seed": setup.seeds,
-        "kind": ("prompt", kinds),
-        "text": ("prompt", texts),
+        "kind": ("prompt", [t.kind for t in brush.asked.tried]),
+        "text": ("prompt", brush.asked.texts),
     }
-    rivals = list(goal.rivals(tuple(setup.wording.neighbourhood)))
     attrs = {
-        "goal": goal.kind,
-        "goal_said": goal.said,
-        "rivals": rivals,
+        "goal": setup.goal.kind,
+        "goal_said": setup.goal.said,
+        "rivals": list(setup.goal.rivals(tuple(setup.wording.neighbourhood))),
         "judged": int(setup.judge is not None),
     }
-    kept = None if best is None or setup.judge is None else best[1:]
-    return Judged(xr.Dataset(data, coords, attrs), failed, kept)
+    return xr.Dataset(data, coords, attrs)
 
 
 def score(goal: Goal, hit: Any, kinds: Sequence[str]) -> float:
@@ -134,30 +115,6 @@ def score(goal: Goal, hit: Any, kinds: Sequence[str]) -> float:
     return reached * (float(np.mean(hit[others])) if others.any() else 1.0)
 
 
-def _outright(
-    setup: Setup, tried: Sequence[Tried], painter: Painter, before: dict[str, Tensor]
-) -> Tensor | None:
-    """Pictures of what is wanted, asked for in words; of other things as before. No change can do better.
-
-    Of a balance, each attribute for every other seed.
-    """
-    goal = setup.goal
-    wanted = goal.asked if goal.kind == "balance" else (goal.meant,)
-    texts = {(t.template, w): goal.written(t.template, w) for t in tried if t.kind != "specificity"
-             for w in wanted}  # fmt: skip
-    if not all(texts.values()):
-        return None  # the prompt is the word alone: without it nothing is left to ask for
-    made = {**before, **painter([t for t in dict.fromkeys(texts.values()) if t not in before])}
-    rows = []
-    for t in tried:
-        if t.kind == "specificity":
-            rows.append(before[goal.written(t.template, t.word)])
-            continue
-        own = [made[texts[t.template, w]] for w in wanted]
-        rows.append(torch.stack([own[i % len(own)][i] for i in range(len(setup.seeds))]))
-    return torch.stack(rows)
-
-
 @dataclass(frozen=True, eq=False)
 class _Looking:
     """Who looks at the pictures, and what those before were."""
@@ -166,7 +123,7 @@ class _Looking:
     tried: Sequence[Tried]
     before: Tensor
 
-    def at(self, images: Tensor) -> dict[str, Any]:
+    def at(self, images: Tensor, deep: Any) -> dict[str, Any]:
         """What is measured of the pictures [prompt, seed, 3, height, width] under one change."""
         seen = [self._seen(t, x) for t, x in zip(self.tried, images, strict=True)]
         colour = [colour_difference(b, a) for b, a in zip(self.before, images, strict=True)]
@@ -176,6 +133,7 @@ class _Looking:
             "fit": np.stack([fit for _, fit in seen]),
             "moved": (images - self.before).abs().mean((-3, -2, -1)).double().numpy(),
             "colour": torch.stack(colour).double().numpy(),
+            "depth": deep,
             "pictures": to_array(torch.cat(own)).values,
         }
 

@@ -19,6 +19,8 @@ COLUMNS = {
     "generality": "other wordings",
     "specificity": "others kept",
     "unmoved": "look as before",
+    "robustness": "from half-made pictures",
+    "depth": "depth",
     "quality": "fit",
 }
 ACROSS = 6

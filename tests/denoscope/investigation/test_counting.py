@@ -10,7 +10,7 @@ import pytest
 import denoscope
 from denoscope.analysis import plan_study, trace_text
 from denoscope.investigation.case import prepare
-from denoscope.investigation.changes.judging import prompts_of
+from denoscope.investigation.changes.brush import prompts_of
 from denoscope.investigation.counting import BESIDE, OFFERED, expected
 from denoscope.investigation.stages.information import LEVELS, PICTURES, information
 from denoscope.investigation.stages.text_cause import text_call

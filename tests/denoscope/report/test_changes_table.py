@@ -13,7 +13,7 @@ from denoscope.analysis.intervals import proportion
 from denoscope.report.changes import NOTHING, OUTRIGHT, Changes
 from denoscope.report.paired import ahead
 
-KINDS = ["efficacy", "generality", "specificity", "specificity"]
+KINDS = ["efficacy", "generality", "specificity", "specificity", "robustness"]
 SEEDS = 4
 
 
@@ -24,7 +24,13 @@ def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=()):
     hit = hit if judged else np.full_like(hit, np.nan)
     dims = ("change", "prompt", "seed")
     data = xr.Dataset(
-        {"hit": (dims, hit), "fit": (dims, hit), "moved": (dims, hit), "colour": (dims, hit * 0 + colour)},
+        {
+            "hit": (dims, hit),
+            "fit": (dims, hit),
+            "moved": (dims, hit),
+            "colour": (dims, hit * 0 + colour),
+            "depth": (("change", "asked", "seed"), hit[:, :1] * 0.5),
+        },  # fmt: skip
         {"change": names, "seed": range(SEEDS), "kind": ("prompt", KINDS)},
         {"goal": goal, "goal_said": "it is so", "judged": judged},
     )
@@ -35,11 +41,11 @@ def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=()):
 
 
 HITS = {
-    NOTHING: [0, 0, 4, 4],
-    OUTRIGHT: [4, 4, 4, 4],
-    "strong": [4, 3, 2, 2],
-    "clean": [3, 3, 4, 4],
-    "idle": [0, 0, 4, 4],
+    NOTHING: [0, 0, 4, 4, 0],
+    OUTRIGHT: [4, 4, 4, 4, 4],
+    "strong": [4, 3, 2, 2, 4],
+    "clean": [3, 3, 4, 4, 3],
+    "idle": [0, 0, 4, 4, 0],
 }
 
 
@@ -71,7 +77,7 @@ def test_seed_by_seed_few_seeds_say_nothing_and_many_say_who_is_ahead(monkeypatc
     assert "4 seeds are too few to tell it from 2 others seed by seed" in few.why  # 2 * 2 ** -4 is .125
     monkeypatch.setattr("tests.denoscope.report.test_changes_table.SEEDS", 8)
     many = changes({
-        NOTHING: [0, 0, 8, 8], "full": [8, 8, 8, 8], "near": [7, 8, 8, 8], "idle": [0, 0, 8, 8]
+        NOTHING: [0, 0, 8, 8, 0], "full": [8, 8, 8, 8, 8], "near": [7, 8, 8, 8, 7], "idle": [0, 0, 8, 8, 0]
     })  # fmt: skip
     frame = many.ahead.set_index("change")
     assert frame["difference"].to_dict() == {"near": 0.125, "idle": 1.0}
@@ -98,7 +104,12 @@ def test_what_stands_beside_is_never_the_best_and_none_may_be():
 
 
 def test_of_a_balance_halves_are_best_and_its_interval_holds_both_sides():
-    hits = {NOTHING: [4, 4, 4, 4], "even": [2, 2, 4, 4], "over": [0, 0, 4, 4], "near": [3, 2, 4, 4]}
+    hits = {
+        NOTHING: [4, 4, 4, 4, 4],
+        "even": [2, 2, 4, 4, 2],
+        "over": [0, 0, 4, 4, 0],
+        "near": [3, 2, 4, 4, 3],
+    }
     frame = changes(hits, goal="balance").to_frame().set_index("change")
     assert frame["efficacy"].tolist() == [0.0, 1.0, 0.0, 0.5]
     share = proportion(changes(hits).data["hit"].sel(change="near")[:1], ["prompt", "seed"])
