@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.html import panel, table
 from ..report.page import written
+from ..report.widgets import framed
 from .page import render
 from .telling import COLUMNS
 
@@ -77,3 +78,17 @@ class Atlas(Stored):
             OSError: if it cannot be written.
         """
         return written(path, render(self.data, self.tells(), command))
+
+    @checked
+    def widget(self, height: int = 900) -> Any:
+        """Return the page as a widget for notebooks: the same file; ``picked`` holds the feature.
+
+        Args:
+            height: of the frame, in pixels.
+
+        Raises:
+            ValueError: for a height below 100.
+            RuntimeError: without anywidget, which the extra "notebooks" brings.
+        """
+        title = f"Features of {self.data.attrs['site']}"
+        return framed(render(self.data, self.tells(), ""), title, height, "page('features.html')")

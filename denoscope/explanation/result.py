@@ -19,6 +19,7 @@ from ..models.errors import NotFoundError, UsageError
 from ..models.html import panel, pictures, table
 from ..models.suggest import near
 from ..report.page import written
+from ..report.widgets import framed
 from .kinds import DEFAULT_MAP, KINDS, PARTS
 from .page import render
 
@@ -165,6 +166,20 @@ class Explanation(Stored):
         self._maps(first)
         text = render(self.data, self.to_frame(), self.pairs_to_frame(), first, command)
         return written(path, text)
+
+    @checked
+    def widget(self, height: int = 900) -> Any:
+        """Return the page as a widget for notebooks: the same file; ``picked`` holds the words and the place.
+
+        Args:
+            height: of the frame, in pixels.
+
+        Raises:
+            ValueError: for a height below 100.
+            RuntimeError: without anywidget, which the extra "notebooks" brings.
+        """
+        text = render(self.data, self.to_frame(), self.pairs_to_frame(), DEFAULT_MAP, "")
+        return framed(text, f"What each word of {self.prompt!r} does", height, "page('explanation.html')")
 
     def _maps(self, kind: str) -> Any:
         if kind not in KINDS:

@@ -19,6 +19,7 @@ from ..analysis.erasure.result import Robustness
 from ..analysis.mediation.result import Mediation
 from ..analysis.scores import load_store
 from ..editing.edit import Edit
+from ..models.arguments import checked
 from ..models.base import Model
 from ..models.drawn import Figure, figure
 from ..models.errors import FileInTheWayError, MissingFileError, NotFoundError, UsageError
@@ -51,6 +52,21 @@ class Investigation:
     def page(self) -> Path:
         """The page; open it in any browser."""
         return self.folder / "report.html"
+
+    @checked
+    def widget(self, height: int = 900) -> Any:
+        """Return the page as a widget for notebooks: the same file; ``picked`` holds the point of a figure.
+
+        Args:
+            height: of the frame, in pixels.
+
+        Raises:
+            ValueError: for a height below 100.
+            RuntimeError: without anywidget, which the extra "notebooks" brings.
+        """
+        from ..report.widgets import framed  # noqa: PLC0415  # the page is a heavy import
+
+        return framed(self.page.read_text(), "The investigation", height, f"{self.page}, in any browser,")
 
     @cached_property
     def edit(self) -> Edit:

@@ -14,9 +14,9 @@ from ..analysis.intervals import interval
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
-from ..models.errors import StateError
 from ..models.html import panel, pictures, table
 from ..report.page import written
+from ..report.widgets import widget
 from .page import render, shown
 
 MOVED = "moved"
@@ -86,13 +86,10 @@ class Steered(Stored):
         Raises:
             RuntimeError: without anywidget, which the extra "notebooks" brings.
         """
-        try:
+
+        def make() -> Any:
             from .widget import Slider  # noqa: PLC0415  # anywidget is an extra
-        except ModuleNotFoundError as error:
-            if error.name not in ("anywidget", "traitlets"):
-                raise
-            raise StateError(
-                "the slider in a notebook needs anywidget: pip install 'denoscope[notebooks]'; "
-                "page('steered.html') works without"
-            ) from error
-        return Slider(shown=shown(self.data, self.to_frame()))
+
+            return Slider(shown=shown(self.data, self.to_frame()))
+
+        return widget(make, "the slider", "page('steered.html')")

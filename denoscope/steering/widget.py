@@ -1,4 +1,4 @@
-"""The slider as a widget for notebooks; anywidget is imported here alone."""
+"""The slider as a widget for notebooks; anywidget is imported here and in report/framed.py alone."""
 
 from __future__ import annotations
 

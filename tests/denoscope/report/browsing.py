@@ -13,7 +13,7 @@ import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FRAME = """<!doctype html><body><script>
-addEventListener("message", e => { document.body.dataset.probe = e.data; });
+addEventListener("message", e => { if (typeof e.data === "string") document.body.dataset.probe = e.data; });
 </script><iframe src="page.html" style="border:0;width:%dpx;height:3000px"></iframe></body>"""
 
 
@@ -38,15 +38,35 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
+HOST = """<!doctype html><body><div id="cell"></div><script type="module">
+%s
+const shown = JSON.parse(%s), said = [];
+const model = { get: name => shown[name], set: (name, value) => said.push([name, value]),
+  save_changes: () => { document.body.dataset.probe = JSON.stringify(said); } };
+render({ model, el: document.getElementById("cell") });
+</script></body>"""
+
+
+def embed(script, shown, folder):
+    """Show a widget as a notebook does: what its script says back to Python, and what the console said."""
+    text = json.dumps(json.dumps(shown)).replace("</", "<\\/")
+    (folder / "frame.html").write_text(HOST % (script, text))
+    return _opened(folder, 900)
+
+
 def browse(page, probe, folder, width):
     """Open a page in a frame of some width: what the probe in it measured, and what the console said."""
+    (folder / "page.html").write_text(page.replace("</body>", probe))
+    (folder / "frame.html").write_text(FRAME % width)
+    return _opened(folder, max(width, 600))
+
+
+def _opened(folder, width):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no headless browser is installed (looked for {', '.join(BROWSERS)})")
-    (folder / "page.html").write_text(page.replace("</body>", probe))
-    (folder / "frame.html").write_text(FRAME % width)
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={max(width, 600)},3000"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},3000"]
     command += ["--virtual-time-budget=30000", "--dump-dom", (folder / "frame.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     found = re.search(r'data-probe="([^"]+)"', done.stdout)
