@@ -51,7 +51,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         "AT": (1,),
     },
     "directions": lambda m: {"FULL": m.SMALL},
-    "bias_sites": lambda _: {"SEEDS": {"known": range(24), "tried": range(2)}, "STEPS": 2},
+    "bias_sites": lambda _: {"KNOWN": range(24), "TRIED": range(2), "STEPS": 2},
     "bias_features": lambda m: {"FULL": m.SMALL},
     "planted_bias": lambda m: {
         "SIZES": m.Sizes(dictionary=4, updates=4, known=32, tried=8, features=4, steps=3)
