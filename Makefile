@@ -38,7 +38,8 @@ demo: $(READY)  ## the main job on the embedded model; says where its page is
 test: $(READY)  ## all tests, the layer test and the examples in docs/ and docstrings included
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-stress: $(READY)  ## tests that are too long for every change: many kills, full-size solves, simulations
+stress: $(READY)  ## tests that are too long for every change: many kills, full-size solves, a real JupyterLab
+	@$(PY) $(PIP) -e '.[notebooks]'
 	@$(PY) -m pytest -m stress $(PYTEST_ARGS)
 
 lint: $(READY)  ## ruff: rules and format

@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazily(
         "fit_linear_ag": "guiding.fitting",
         "read_sae_lens": "dictionary",
         "read_sdxl_unbox": "dictionary",
+        "shipped_dictionary": "dictionary",
         "stability": "dictionary",
         "train_dictionary": "dictionary",
         "where_said": "directions.where_said",

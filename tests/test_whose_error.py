@@ -482,6 +482,7 @@ class World:
             "Dictionary.load": (probes.Dictionary.load, {"path": "dictionary.safetensors"}),
             "Stability.share": (probes.stability(d, d).share, {"cosine": 0.5}),
             "stability": (probes.stability, {"a": d, "b": d}),
+            "shipped_dictionary": (probes.shipped_dictionary, {"model": "emoji"}),
             "write_sae_lens": (written, {"dictionary": d, "folder": "sae out"}),
             "read_sae_lens": (probes.read_sae_lens, {"folder": "sae", "model": model, "site": SITE,
                                                      "source": None}),

@@ -8,6 +8,7 @@ from .collecting import collect_activations
 from .foreign import read_sae_lens, read_sdxl_unbox, write_sae_lens
 from .learning import Learning
 from .matching import Stability, stability
+from .shipped import shipped_dictionary
 from .training import train_dictionary
 from .value import Dictionary
 
@@ -22,6 +23,7 @@ __all__ = [
     "collect_activations",
     "read_sae_lens",
     "read_sdxl_unbox",
+    "shipped_dictionary",
     "stability",
     "train_dictionary",
     "write_sae_lens",

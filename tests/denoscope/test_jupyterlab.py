@@ -28,7 +28,7 @@ model = denoscope.load(tiny_sd())
 run = denoscope.trace(model, ["a red cat"], seeds=[0], steps=2, sites="unet/mid.*/cross_attn.out")
 run""",
     "run.plot()",
-    """found = denoscope.explain(model, "a red cat", steps=2, levels=2)
+    """found = denoscope.explain(model, "a red cat", steps=2, levels=4)
 shown = found.widget(height=500)
 shown""",
     "print('picked', shown.picked)",
