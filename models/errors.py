@@ -9,7 +9,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-_LIBRARIES = ("site-packages", "dist-packages", "/IPython/")
+_LIBRARIES = ("site-packages", "dist-packages", "/IPython/", "<string>", "<@")
+"""Installed code, and what is made while running: constructors of dataclasses, checks of arguments."""
 _HERE = Path(__file__).parent.parent  # the folder of the package, or of the checkout's five folders
 _FOLDERS = tuple(str(_HERE / name) for name in ("analysis", "denoscope", "editing", "models", "probes"))
 

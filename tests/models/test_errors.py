@@ -1,6 +1,7 @@
 """Our errors are ours, and still the built-in ones."""
 
 import contextlib
+import dataclasses
 import io
 import re
 import traceback
@@ -88,3 +89,22 @@ def test_a_foreign_error_in_a_hook_stays_what_it_was_and_says_where() -> None:
         trace(model, ["a cat"], seeds=[0], steps=2, interventions=[act])
     assert "mlp.out, step 0" in caught.value.__notes__[0]
     assert len(traceback.extract_tb(caught.value.__traceback__)) > 10  # nothing is lost
+
+
+@dataclasses.dataclass(frozen=True)
+class Fussy:
+    """Its constructor is made while Python runs, and has no line."""
+
+    x: int = 0
+
+    def __post_init__(self) -> None:
+        raise errors.UsageError("give something else")
+
+
+def test_made_constructors_are_no_lines_of_the_callers() -> None:
+    with pytest.raises(errors.UsageError) as caught:
+        Fussy()
+    lines = caught.value._render_traceback_()
+    assert lines[0] == "UsageError: give something else" and len(lines) == 4
+    assert "in test_made_constructors_are_no_lines_of_the_callers: Fussy()" in lines[1]
+    assert "<string>" not in "".join(lines) and "in __post_init__" in lines[2]
