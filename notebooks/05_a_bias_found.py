@@ -25,12 +25,11 @@ import torch
 import denoscope
 from denoscope.analysis import count_labels
 from denoscope.bias.labels import classes_of
-from denoscope.probes import Learning, train_dictionary
+from denoscope.probes import shipped_dictionary
 
 torch.set_num_threads(1)
 QUICK = bool(os.environ.get("DENOSCOPE_QUICK"))
 PROMPT, WORD, CLASSES = "a noto emoji of a judge", "judge", ["woman", "man"]
-SITE = "unet/up.1.attn.1/resid.post"
 SEEDS = range(8) if QUICK else range(64)
 HOW = {"steps": 2 if QUICK else 20}
 model = denoscope.load("emoji")
@@ -49,17 +48,16 @@ count_labels(model, {WORD: PROMPT}, asked.label, CLASSES, seeds=SEEDS, **HOW).to
 
 # %% [markdown]
 # ## A dictionary
-# What passes through one site, as a sum of few directions out of many. It is trained on the prompt with each
-# class written before the job, in turns, and on seeds that nothing else here uses. Its features belong to
-# these prompts: it is no dictionary of all that the model knows.
+# What passes through one site, as a sum of few directions out of many. A small one ships: it was trained on
+# captions of all that the model knows, people foremost, at a site where the difference between women and men
+# moves what is painted (docs/bias-features.md). One of your own takes minutes: `train_dictionary`.
 
 # %%
-texts = [f"a noto emoji of a {name} {WORD}" for name in CLASSES] * (2 if QUICK else 32)
-learning = Learning(updates=20 if QUICK else 4000)
-dictionary = train_dictionary(
-    model, SITE, texts, seeds=range(1000, 1000 + len(texts)), learning=learning, **HOW
-)
+dictionary = shipped_dictionary("emoji")
 dictionary.record["held_out"]  # explained: how much of the variance it writes down
+
+# %%
+dictionary
 
 # %% [markdown]
 # ## Find, calibrate, push
@@ -82,8 +80,8 @@ study.features()
 # %% [markdown]
 # ## Does it help?
 # Beside the push stand its rivals: as many features that are as active and were not chosen (if they do as
-# much, the features found are nothing special), features by plain class contrast, and the class written into
-# the prompt, half and half.
+# much, the features found are nothing special), features by plain class contrast, the difference of the
+# classes' mean activations, which needs no features, and the class written into the prompt, half and half.
 
 # %%
 study.shares()
@@ -102,15 +100,16 @@ study.to_frame()
 
 # %%
 first = study.features().groupby("class")["feature"].head(2).tolist()
+texts = [f"a noto emoji of a {name} {WORD}" for name in CLASSES] * 8
 atlas = denoscope.browse_features(
-    model, dictionary, (texts * 4)[:16], seeds=range(2000, 2016), features=first, judge=asked.judge, **HOW
+    model, dictionary, texts, seeds=range(2000, 2016), features=first, judge=asked.judge, **HOW
 )
 atlas.to_frame()
 
 # %% [markdown]
 # ## What this does not say
 # - The classes are a judge's. A push that fools the judge counts as success: look at the page.
-# - One prompt, one site, one training. Features of another seed are others.
+# - One prompt, one site, one dictionary. Features of another seed are others.
 # - With as few pictures an interval is wide; shares within it are not shown to be equal, nor unequal.
 #
 # ## Take it along: pages that work offline, and all numbers

@@ -37,8 +37,9 @@ WordOpt = Annotated[
 DictionaryOpt = Annotated[
     Path | None,
     typer.Option(
-        help="A file of  denoscope features train; if left out a small one is trained on the prompt, at "
-        "the last stream of the denoiser that is coarser than its output.",
+        help="A file of  denoscope features train; if left out the one that ships with the model, or else "
+        "a small one that is trained on the prompt, at the last stream of the denoiser that is coarser than "
+        "its output.",
         show_default=False,
     ),
 ]
@@ -76,6 +77,7 @@ def bias(
     settings: dict[str, Any] = {"steps": run.steps, "guidance": run.guidance}
     with to.bars() as show:
         settings["progress"] = show
+        known = known or _shipped(model)
         if known is None:
             texts = [naming(prompt, about, name) for name in asked.names] if about else [prompt]
             known = _trained(model, texts if prompt else None, seeds, settings)
@@ -126,6 +128,19 @@ def _tell(made: BiasStudy, page: Path, results: Path, to: Output) -> None:
         f"{said}\n\n[bold green]done[/]  open [bold]{escape(str(page))}[/] in a browser",
         written=[page],
     )  # fmt: skip
+
+
+def _shipped(model: Model) -> Dictionary | None:
+    """The dictionary that ships for these very weights."""
+    from ...models.errors import NotFoundError
+    from ...models.store.fingerprint import fingerprint
+    from ...probes.dictionary import shipped_dictionary
+
+    try:
+        found = shipped_dictionary(model.name)
+    except NotFoundError:
+        return None
+    return found if found.model == fingerprint(model) else None
 
 
 def _trained(model: Model, texts: list[str] | None, seeds: list[int], settings: dict[str, Any]) -> Dictionary:
