@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from faster import bfloat16
 from own_words import PAIRS
 from pages import ROOT, bounds, table, write
 
@@ -232,7 +233,9 @@ def report(folder: Path) -> None:
     write(PAGE, "findings-drive-changes", told + table(header, rows(found)))
 
 
+@bfloat16()
 def main() -> None:
+    """Measure and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings" / "drive")
     torch.set_num_threads(1)
