@@ -104,7 +104,8 @@ def _check(dictionary: Dictionary, when: When) -> None:
 
 def _analysed(dictionary: Dictionary, asked: Question, seen: Seen) -> xr.Dataset:
     k = len(asked.classes)
-    lines = [_at_step(dictionary, asked, seen, i) for i in range(len(seen.steps))]
+    with torch.autocast("cpu", enabled=False):  # codes, slopes and scores in float32, whatever is around
+        lines = [_at_step(dictionary, asked, seen, i) for i in range(len(seen.steps))]
     names = ("score", "right", "shuffled", "gap")
     found = {name: np.stack([getattr(line, name) for line in lines]) for name in names}
     activity = np.mean([line.activity for line in lines], 0)

@@ -169,11 +169,14 @@ class Dictionary:
             )
         groups = rows if isinstance(steps, Sequence) else rows[None]
         mixed = mixtures(self.levels, steps, len(groups))
-        parts = [
-            self._encoded(chunk, weights)
-            for group, weights in zip(groups, mixed, strict=True)
-            for chunk in group.reshape(-1, widest).split(CHUNK)
-        ]
+        with torch.autocast(
+            rows.device.type, enabled=False
+        ):  # which features are on hangs on small differences
+            parts = [
+                self._encoded(chunk, weights)
+                for group, weights in zip(groups, mixed, strict=True)
+                for chunk in group.reshape(-1, widest).split(CHUNK)
+            ]
         return joined(parts, tuple(rows.shape[:-1]))
 
     @checked

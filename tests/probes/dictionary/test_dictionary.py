@@ -40,6 +40,13 @@ def test_it_computes_its_formula(plain):
     assert torch.allclose(d.decode(codes.dense()), made, atol=1e-5)
 
 
+def test_codes_are_in_float32_whatever_format_the_model_runs_in(plain):
+    d = random_dictionary(TOKEN_CHANNELS)
+    codes = d.encode(plain[TOKENS])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(d.encode(plain[TOKENS]).dense(), codes.dense())
+
+
 def test_on_pictures_it_is_a_convolution_of_one_pixel():
     x = torch.randn(2, 16, 4, 4, generator=rng(3))
     d = random_dictionary(Channels(Site(AFTER), PICTURE))
