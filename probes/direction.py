@@ -257,7 +257,7 @@ class Direction(VectorsBySite):
         if along.rows:
             told |= {"rows": list(along.rows.kinds), "subject": along.rows.subject}
         told |= {} if gate is None else gate.told
-        return Moving(self.site, move, when, Spec(kind, told))
+        return Moving(self.site, move, when, Spec(kind, told), self.about)
 
     # on disk ------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -13,6 +13,7 @@ from ...models.adapter import Adapter
 from ...models.errors import UsageError
 from ...models.run.context import CallContext
 from ...models.site import Site
+from ...models.store.fingerprint import fingerprint
 from ..intervene import Intervention
 from .token_rows import TokenRows
 
@@ -166,16 +167,34 @@ class Move:
 
 @dataclass(frozen=True)
 class Moving(Intervention):
-    """An intervention that learns its channel axis from the model it acts in."""
+    """An intervention that learns its channel axis from the model it acts in; ``about`` its direction."""
 
     fn: Move
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def parts(self, model: Adapter) -> tuple[Intervention, ...]:
-        """Return what it is in one model."""
+        """Return what it is in one model.
+
+        Raises:
+            ValueError: for a direction that was found in a model of another name, with other weights; an
+                edited one keeps its name.
+        """
+        check_found_in(self.about, model)
         gate = self.fn.gate
         gate = None if gate is None else replace(gate, along=gate.along.at(model))
         placed = Move(self.fn.along.at(model), self.fn.act, gate)
         return (Intervention(self.site, placed, self.when, self.spec),)
+
+
+def check_found_in(about: Mapping[str, Any], model: Adapter) -> None:
+    """Raise UsageError for what was found in another model."""
+    known, name = about.get("weights"), about.get("model")
+    if known is None or name == model.name or known == fingerprint(model):  # type: ignore[arg-type]
+        return
+    raise UsageError(
+        f"the direction was found in {name!r} and would act in {model.name!r}, which has other weights; find "
+        "it anew there, or, to try what it does nevertheless: direction.noted(weights=None)"
+    )
 
 
 def added(strength: float) -> Act:

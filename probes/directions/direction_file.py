@@ -67,5 +67,5 @@ def _check_weights(path: Path, about: Mapping[str, Any], model: Adapter) -> None
         raise UsageError(
             f"the direction in {str(path)!r} was found in {about.get('model')!r} with other weights than "
             f"those of {model.name!r} (another model, or edited since); find it anew, or, to try what it "
-            "does there nevertheless, load it without model="
+            "does there nevertheless, Direction.load(path).noted(weights=None)"
         )

@@ -175,6 +175,16 @@ def test_directions_of_other_weights_or_rows_do_not_add():
         ours.dot(theirs)
 
 
+def test_a_direction_of_another_model_is_refused_where_it_would_act(tiny):
+    own = {"model": tiny.name, "weights": "0" * 64}  # edited since, which keeps the name
+    foreign = Direction(PICTURE, vector(16), about={"model": "another", "weights": "0" * 64})
+    with pytest.raises(ValueError, match="found in 'another' and would act in .*noted.weights=None"):
+        read(tiny, "a cat", foreign.steer(1.0), site=PICTURE)
+    moved = read(tiny, "a cat", foreign.noted(weights=None).steer(1.0), site=PICTURE)
+    same = read(tiny, "a cat", foreign.noted(**own).steer(1.0), site=PICTURE)
+    assert torch.equal(moved, same) and not torch.equal(moved, read(tiny, "a cat", site=PICTURE))
+
+
 def test_a_file_knows_its_weights(tiny, tmp_path):
     from denoscope.models.store.fingerprint import fingerprint  # noqa: PLC0415
 
