@@ -4,6 +4,7 @@ VENV ?= .venv
 WHEEL_VENV ?= $(VENV)-wheel
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+NOTEBOOK_ARGS ?=
 PYTEST_ARGS ?=
 PIP_ARGS ?= --quiet --disable-pip-version-check
 INSTALL_ARGS ?=
@@ -15,7 +16,7 @@ FINDINGS := mediation carriers word_places information word_experiments classifi
   quickfix_settings quickfix_keep own_words edits dictionaries circuits directions bias_sites bias_features planted_bias \
   guidance findings_drive_changes page_picture
 
-.PHONY: help setup demo test stress lint format types bench findings rehearse docs wheel wheel-demo clean
+.PHONY: help setup demo test stress lint format types bench findings rehearse notebooks docs wheel wheel-demo clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -63,6 +64,9 @@ findings: $(READY)  ## numbers and pictures in docs/ that come from the embedded
 
 rehearse: $(READY)  ## the same in small, twice, and into build/: before hours are spent on it
 	@for part in $(FINDINGS) robustness; do $(PY) benchmarks/rehearse.py $$part || exit 1; done
+
+notebooks: $(READY)  ## every notebook, whole, as .ipynb with figures in build/notebooks
+	@$(PY) benchmarks/notebooks.py $(NOTEBOOK_ARGS)
 
 docs: $(READY)  ## the programming reference as pages in build/docs
 	@$(PY) $(PIP) -e '.[docs]'

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # One change, three ways
 #
-# Find when and where a word comes in, change what it means by three closed-form methods, compare what they do
-# and what else they move, and take them along: as a LoRA, and as a pipeline that plain diffusers opens.
+# Find when and where a word comes in, change what it means by three methods, compare what they do and what
+# else they move, and take them along: as a LoRA, and as a pipeline that plain diffusers opens.
 
 # %%
 import os
@@ -67,6 +67,7 @@ where = denoscope.analysis.locate(
     kinds=["self_attn.out"],
 )
 site = where.top(1)[0]
+print("most of it:", site)
 where.plot("share of the effect")
 
 # %% [markdown]
@@ -81,7 +82,7 @@ edits = {
     "uce": denoscope.editing.uce(model, asked),
     "memit": denoscope.editing.memit(model, asked),
 }
-pd.DataFrame({name: {"numbers": e.size, "weights": len(e.to_frame())} for name, e in edits.items()}).T
+pd.DataFrame({name: {"numbers": e.size(), "weights": len(e.to_frame())} for name, e in edits.items()}).T
 
 # %%
 plain = denoscope.trace(model, [PROMPT] * len(SEEDS), seeds=SEEDS, steps=STEPS)
@@ -115,15 +116,16 @@ pd.concat(
 )
 
 # %% [markdown]
-# Where did it go wrong? For each request: how far its outputs are met, and how far the kept ones moved.
+# How well was it met? For each request of UCE, `met` is 1 where its outputs are exactly those asked for, and
+# 0 where they are no nearer than before.
 
 # %%
 denoscope.editing.explain(edits["uce"], model).requests
 
 # %% [markdown]
 # ## Take it along
-# As a LoRA in diffusers' format, and as a whole pipeline. Plain diffusers opens it, and paints what the edit
-# paints here.
+# As a LoRA in diffusers' format, and as a whole pipeline. Does plain diffusers paint with it what the edit
+# paints here?
 
 # %%
 folder = Path(mkdtemp())

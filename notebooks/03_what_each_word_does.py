@@ -37,7 +37,8 @@ found
 
 # %% [markdown]
 # ## How much: nats that no other word tells
-# An interval is of the noise that was drawn. Other pictures of the prompt differ by more: change the seed.
+# An interval is of the noise that was drawn. It says nothing of other pictures of the prompt: change the
+# seed.
 
 # %%
 found.to_frame()
@@ -72,8 +73,8 @@ found.at(8, 8)
 
 # %% [markdown]
 # ## Two words: alike, alone, together
-# Below the diagonal what both tell alike (below 0: a word misleads until its companion is there), above it
-# what only the two together tell.
+# Below the diagonal what both tell alike (where it is below 0, a word misleads until its companion is there),
+# above it what only the two together tell.
 
 # %%
 found.plot_pairs()

@@ -74,8 +74,9 @@ strip.widget()
 
 # %% [markdown]
 # ## How far is 1?
-# Directions have no common length. Calibrated, strength 1 raises the judge's answer by one logit in the mean.
-# Where the interval of the effect holds 0 there is no such unit, and that is said.
+# Directions have no common length. Calibrated, strength 1 raises the judge's answer by one logit in the mean;
+# `mean`, `low` and `high` are what the direction as it was found did. Where that interval holds 0 there is no
+# such unit, and that is said.
 
 # %%
 try:
@@ -155,7 +156,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## For good
 # At the output of a linear layer a steering that acts at all steps, in all branches, is a change of its bias.
-# As an edit it paints what the steering painted; as a whole pipeline it opens in plain diffusers.
+# How far the edit's pictures are from the steered ones, and those of plain diffusers from the edit's, is
+# printed last.
 
 # %%
 edit = denoscope.editing.freeze(model, steps["both"])

@@ -100,7 +100,7 @@ found.plot()
 pd.DataFrame(found.table.skipped, columns=["analysis", "why"])
 
 # %% [markdown]
-# ## An edit and a steering, on prompts that none of this has seen
+# ## An edit and a steering, on other prompts
 # The best edit of weights, and the steering of the encoded text. Weights act on every text; the steering
 # waits for the word. How far do pictures with and without the word move?
 
@@ -112,6 +112,8 @@ chosen = {
     "steering": "steering of the encoded text",
 }
 NEW = ["a twemoji emoji of a man firefighter", "a noto emoji of a rocket"]
+seen = found.evaluation.data["prompt"].values.tolist()
+print("prompts that the changes were tried on already:", [text for text in NEW if text in seen])
 run = {"seeds": [7] * len(NEW), "steps": STEPS}
 plain = denoscope.trace(model, NEW, **run)
 after = {}

@@ -183,30 +183,34 @@ def _tell(batch: Batch, error: RayError, times: int) -> None:
 
 
 @contextmanager
-def workers_on(address: str | None, gpus_per_worker: float, edits: Edits) -> Iterator[None]:
+def workers_on(
+    address: str | None, gpus_per_worker: float, workers: int | None, edits: Edits
+) -> Iterator[None]:
     """Let the sweeps of a block run on a cluster; see ``denoscope.on_ray``."""
     if WORKERS.get() is not None:
         raise StateError("on_ray is active already; sweeps run on that cluster")
+    threads = torch.get_num_threads()
     with ExitStack() as stack:
         if not ray.is_initialized():
-            _connect(address)
+            _connect(address, None if gpus_per_worker or workers is None else workers * threads)
             stack.callback(ray.shutdown)
         elif address is not None:
             raise StateError(f"this process is connected to Ray already; leave out address={address!r}")
-        threads = torch.get_num_threads()
         needs = {"num_gpus": gpus_per_worker, "num_cpus": 1} if gpus_per_worker else {"num_cpus": threads}
         device = "cuda" if gpus_per_worker else "cpu"
         remote = ray.remote(max_restarts=-1, max_task_retries=-1, **needs)(Worker)
-        workers: list[Any] = [remote.remote(threads, device) for _ in range(_count(gpus_per_worker, threads))]
-        stack.callback(lambda: [ray.kill(worker) for worker in workers])
-        token = WORKERS.set(RayWorkers(workers, edits))
+        count = _count(gpus_per_worker, threads, workers)
+        made: list[Any] = [remote.remote(threads, device) for _ in range(count)]
+        stack.callback(lambda: [ray.kill(worker) for worker in made])
+        token = WORKERS.set(RayWorkers(made, edits))
         stack.callback(WORKERS.reset, token)
         yield
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, cpus: int | None) -> None:
+    """Connect to a cluster, or start one: of all cores, or with room for so many."""
     alone = address is None and "RAY_ADDRESS" not in os.environ
-    local: dict[str, Any] = {"include_dashboard": False} if alone else {}
+    local: dict[str, Any] = {"include_dashboard": False, "num_cpus": cpus} if alone else {}
     if alone:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
     try:
@@ -234,8 +238,8 @@ def _nodes() -> list[dict[str, Any]]:
     return found
 
 
-def _count(gpus_per_worker: float, threads: int) -> int:
-    """How many workers the cluster has room for, node by node."""
+def _count(gpus_per_worker: float, threads: int, workers: int | None = None) -> int:
+    """How many workers there will be: those asked for, or as many as there is room for, node by node."""
     kind, each = ("GPU", gpus_per_worker) if gpus_per_worker else ("CPU", float(threads))
     nodes = [float(node["Resources"].get(kind, 0)) for node in _nodes() if node["Alive"]]
     count = sum(int(n / each + 1e-9) for n in nodes)
@@ -247,4 +251,8 @@ def _count(gpus_per_worker: float, threads: int) -> int:
         raise UsageError(
             f"{what}, but no node of the cluster has more than {max(nodes, default=0):g} {kind}s; {fewer}"
         )
-    return count
+    if workers is not None and workers > count:
+        raise UsageError(
+            f"workers is {workers}, but the cluster has room for {count}; give fewer, or leave it out"
+        )
+    return count if workers is None else workers

@@ -189,6 +189,9 @@ def test_more_than_there_is_is_told(monkeypatch: Any, gpus: float, nodes: Any, w
         ray._count(gpus, 1)
     monkeypatch.setattr(ray.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 3, "GPU": 2}}] * 2)
     assert (ray._count(0.5, 1), ray._count(2, 1), ray._count(0, 2)) == (8, 2, 2)
+    assert (ray._count(0, 1, 4), ray._count(0, 1, 6)) == (4, 6)
+    with pytest.raises(UsageError, match="workers is 7, but the cluster has room for 6; give fewer"):
+        ray._count(0, 1, 7)
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: Any) -> None:
@@ -198,6 +201,8 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch: Any) -> None:
     with pytest.raises(StateError, match=r"pip install 'denoscope\[ray\]'"), denoscope.on_ray():
         pass
     with pytest.raises(UsageError, match="gpus_per_worker is -1"), denoscope.on_ray(gpus_per_worker=-1):
+        pass
+    with pytest.raises(UsageError, match="workers is 0; it is 1 or more"), denoscope.on_ray(workers=0):
         pass
 
 
