@@ -1,12 +1,13 @@
 """Do findings help? Changes where an analysis says, against random places and everywhere, on ``emoji``.
 
-    python benchmarks/findings_drive_changes.py        24 word pairs: some 40 minutes of one core
+    python benchmarks/findings_drive_changes.py        24 word pairs: some two hours of one core
 
 For each of 24 word pairs that no setting was chosen on, each analysis is run as an investigation runs it,
 and its change is made where it says; beside it the same kind of change, of equal size, at a place, word,
 direction or set of features drawn at random, and everywhere. All are tried on the same prompts and seeds.
 What counts is efficacy times specificity, pair by pair. Writes the table of docs/investigation.md; each pair
-is kept in --output under a hash of the weights, so that a run that was stopped goes on.
+is kept in --output under a hash of the weights, so that a run that was stopped goes on, on another machine
+too. The dictionary is kept in build/.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from denoscope.probes import Dictionary, Learning, train_dictionary
 PAGE = "docs/investigation.md"
 TAKEN = {"professions": 8, "things": 8, "colours": 3, "skin tones": 3, "styles": 2}
 """So many pairs of each kind, 24 together."""
+FOUND = ROOT / "benchmarks" / "found" / "drive"
 RUN: Mapping[str, Any] = {"seeds": 3, "steps": 8, "draws": 1}
 SITE = "unet/up.1.res.0/resid.post"
 UPDATES = 1500
@@ -209,12 +211,13 @@ def _difference(some: list[tuple[list[float], list[float]]]) -> str:
     return bounds({k: float(v) for k, v in interval(values, ["pair"]).items()})
 
 
-def report(folder: Path) -> None:
+def report(folder: Path, fits: Path) -> None:
     """Measure what is missing, and write the table."""
     model = denoscope.load("emoji")
-    kept = folder / fingerprint(model)[:12]
-    kept.mkdir(parents=True, exist_ok=True)
-    dictionary, found = trained(model, kept), []
+    kept, made = (where / fingerprint(model)[:12] for where in (folder, fits))
+    for where in (kept, made):
+        where.mkdir(parents=True, exist_ok=True)
+    dictionary, found = trained(model, made), []
     for i, pair in enumerate(cases()):
         path = kept / f"{i}.json"
         if not path.exists():
@@ -237,9 +240,10 @@ def report(folder: Path) -> None:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings" / "drive")
+    parser.add_argument("--output", type=Path, default=FOUND, help="what came out; the dictionary, elsewhere")
     torch.set_num_threads(1)
-    report(parser.parse_args().output)
+    output = parser.parse_args().output
+    report(output, ROOT / "build" / "findings" / "drive" if output == FOUND else output)
 
 
 if __name__ == "__main__":
