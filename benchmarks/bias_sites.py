@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def _difference(sums: Mapping[Any, Means], counts: Mapping[Any, int], attribute:
     return one - other
 
 
+@cache
+def plainly(name: str) -> Tensor:
+    """The pictures of the new samples as they are."""
+    texts, parts = prompts(name, (), TRIED), []
+    for some in batches(TRIED):
+        own = None if texts is None else texts[some]
+        parts.append(denoscope.trace(opened(name), own, seeds=TRIED[some], steps=STEPS).images)
+    return torch.cat(parts)
+
+
 def tried(name: str, site: denoscope.Site, gap: Tensor, a: Attribute) -> dict[str, list[float]]:
     """What adding a difference does to each new sample: log odds of the class, likeness to the plain one."""
     model, judge, texts = opened(name), load_judge("emoji"), prompts(name, (), TRIED)
@@ -96,10 +107,8 @@ def tried(name: str, site: denoscope.Site, gap: Tensor, a: Attribute) -> dict[st
     found: dict[str, list[float]] = {"moved": [], "kept": []}
     for some in batches(TRIED):
         own = None if texts is None else texts[some]
-        plain, pushed = (
-            denoscope.trace(model, own, seeds=TRIED[some], steps=STEPS, interventions=i).images
-            for i in ([], [push])
-        )
+        run: Any = {"seeds": TRIED[some], "steps": STEPS}
+        pushed, plain = denoscope.trace(model, own, interventions=[push], **run).images, plainly(name)[some]
         odds = [
             judge.probabilities(p, a.name)[:, labels].sum(1).double().logit(1e-6) for p in (plain, pushed)
         ]

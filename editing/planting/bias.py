@@ -179,6 +179,7 @@ def main(
     """Keep what was trained as few directions, and count what it does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
+    out.mkdir(parents=True, exist_ok=True)
     opened = load(model)
     made = tied_edit(opened, load_file(trained / "diffusion_pytorch_model.safetensors"))
     tensors = made.pop("tensors")
