@@ -299,6 +299,23 @@ def test_a_driver_that_was_killed_goes_on_from_its_store(model: Any, cluster: No
     assert torch.equal(found.latents, sweep(model, runs, **HOW).latents) and read_studies(tmp_path)[0].done
 
 
+def test_a_cluster_that_does_not_start_is_told(monkeypatch: Any) -> None:
+    started: list[Any] = []
+
+    def init(**how: Any) -> None:
+        started.append(how["num_cpus"])
+        raise Exception("the node timed out during startup")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray.ray, "init", init)
+    words = "Ray does not start on this machine: the node timed out"
+    with pytest.raises(StateError, match=words), denoscope.on_ray(workers=3):
+        pass
+    with pytest.raises(StateError, match="does not start"), denoscope.on_ray():
+        pass
+    assert started == [3 * torch.get_num_threads(), None]
+
+
 def test_no_cluster_at_an_address_is_told() -> None:
     words = r"no Ray cluster answers at '127.0.0.1:1' \(.*refused\); start one there \(ray start --head\)"
     with pytest.raises(StateError, match=words), denoscope.on_ray("127.0.0.1:1"):
