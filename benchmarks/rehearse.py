@@ -70,6 +70,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         **{"UPDATES": 4},
     },
     "edits": lambda m: {"edits": quick(m.edits), "cost": quick(m.cost)},
+    "beside": lambda _: {"STEPS": 2, "ROUNDS": 1},
     "page_picture": lambda _: {"DEMO": ("demo", "--quick", "--seeds", "2")},
 }
 """What is smaller; the names are those of the benchmark's own module."""
