@@ -11,6 +11,7 @@ import argparse
 import importlib
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ import pages
 
 from denoscope.models import zoo
 
-WRITTEN = ("README.md", "docs", "denoscope/bench/data")
+WRITTEN = ("README.md", "docs", "denoscope/bench/data", "probes/dictionary/made")
 
 
 def quick(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,6 +53,10 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     },
     "directions": lambda m: {"FULL": m.SMALL},
     "bias_sites": lambda _: {"KNOWN": range(24), "TRIED": range(2), "STEPS": 2},
+    "shipped_dictionary": lambda m: {
+        **{"CAPTIONS": 4, "JOBS": 4, "RUN": {"steps": 2}, "UPDATES": 4, "ROWS": 32},
+        "FILE": Path(tempfile.mkdtemp()) / "emoji.safetensors",
+    },
     "bias_features": lambda m: {"FULL": m.SMALL},
     "planted_bias": lambda m: {
         "SIZES": m.Sizes(dictionary=4, updates=4, known=32, tried=8, features=4, steps=3)
@@ -74,6 +79,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         **{"UPDATES": 4},
     },
     "edits": lambda m: {"edits": quick(m.edits), "cost": quick(m.cost)},
+    "beside": lambda _: {"STEPS": 2, "ROUNDS": 1},
     "page_picture": lambda _: {"DEMO": ("demo", "--quick", "--seeds", "2")},
 }
 """What is smaller; the names are those of the benchmark's own module."""
