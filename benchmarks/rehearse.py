@@ -53,7 +53,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     },
     "directions": lambda m: {"FULL": m.SMALL},
     "bias_sites": lambda _: {"KNOWN": range(24), "TRIED": range(2), "STEPS": 2},
-    "shipped_dictionary": lambda m: {
+    "shipped_dictionary": lambda _: {
         **{"CAPTIONS": 4, "JOBS": 4, "RUN": {"steps": 2}, "UPDATES": 4, "ROWS": 32},
         "FILE": Path(tempfile.mkdtemp()) / "emoji.safetensors",
     },
