@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import word_bias
 import xarray as xr
-from bias_features import ATTRIBUTES, PAGE, Attribute, opened
+from bias_features import ATTRIBUTES, Attribute, opened
 from faster import bfloat16
 from pages import ROOT, bounds, table, write
 from torch import Tensor
@@ -32,6 +32,7 @@ from denoscope.models.judges import load_judge
 from denoscope.models.store.disk import write_bytes
 from denoscope.models.store.fingerprint import fingerprint
 
+PAGE = "docs/bias-features.md"
 KNOWN, TRIED = range(6000, 6192), range(7000, 7064)
 STEPS, BATCH = 20, 32
 ASKED = {"emoji-people": ("gender", "skin"), "emoji": ("gender",)}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import xarray as xr
-from bias_features import ATTRIBUTES, PAGE, SITES, opened, seeds
+from bias_features import ATTRIBUTES, SITES, opened, seeds
 from faster import bfloat16
 from pages import ROOT, bounds, table, write
 from word_bias import kept, says
@@ -30,6 +30,7 @@ from denoscope.models.judges import load_judge
 from denoscope.models.store.fingerprint import fingerprint
 from denoscope.probes import Dictionary, Learning, train_dictionary
 
+PAGE = "docs/bias-features.md"
 GENDERS = "woman", "man"
 
 

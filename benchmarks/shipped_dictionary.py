@@ -21,7 +21,7 @@ import denoscope
 from denoscope.models import zoo
 from denoscope.probes import Dictionary, Learning, stability, train_dictionary
 
-CARD = "probes/dictionary/made/emoji.md"
+PAGE = "probes/dictionary/made/emoji.md"
 FILE = ROOT / "probes/dictionary/made/emoji.safetensors"
 SITE = "unet/up.1.attn.1/resid.post"
 CAPTIONS, JOBS = 256, 240
@@ -61,7 +61,7 @@ def main() -> None:
     ]  # fmt: skip
     FILE.parent.mkdir(exist_ok=True)
     halved(two[0]).save(FILE)
-    write(CARD, "card", told(two[0], two[1], len(prompts)))
+    write(PAGE, "card", told(two[0], two[1], len(prompts)))
 
 
 def told(one: Dictionary, other: Dictionary, samples: int) -> str:

@@ -13,7 +13,9 @@ sys.path.append(str(ROOT / "benchmarks"))
 import pages  # noqa: E402
 import rehearse  # noqa: E402
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([
+    ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "probes").rglob("*.md")
+])  # fmt: skip
 PAGE = re.compile(r'^PAGE = "(.+)"$', re.MULTILINE)
 WRITES = re.compile(r'\bwrite\((?:PAGE|"(?P<page>[^"]+)"), "(?P<name>[^"]+)"')
 
