@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 PIP = -m pip install $(PIP_ARGS) $(INSTALL_ARGS) --no-build-isolation -c constraints.txt
 READY := $(VENV)/.ready
 FINDINGS := mediation carriers word_places information word_experiments classification two_denoisers localising truth \
-  quickfix_settings quickfix_keep own_words edits dictionaries circuits directions bias_features guidance findings_drive_changes page_picture
+  quickfix_settings quickfix_keep own_words edits dictionaries circuits directions bias_features guidance findings_drive_changes page_picture gpu
 
 .PHONY: help setup demo test stress lint format types bench findings rehearse docs wheel wheel-demo clean
 .DEFAULT_GOAL := help

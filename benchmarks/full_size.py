@@ -26,16 +26,23 @@ from denoscope.models.synthetic.published import PUBLISHED
 KINDS = ("cross_attn.out", "joint_attn.out")
 
 
-def run(name: str, device: str, traced: bool) -> dict[str, float]:
-    """Open a random model, make one guided step, and say what it took."""
-    warnings.simplefilter("ignore")
+def opened(name: str, device: str) -> denoscope.Model:
+    """Open a model of a published configuration, with random weights, on a device."""
     torch.manual_seed(0)
     dtype = format_on(device)
     torch.set_default_dtype(dtype)
-    with torch.device(device):
-        pipe = PUBLISHED[name]()
-    torch.set_default_dtype(torch.float32)
-    model = denoscope.load(pipe.to(device, dtype))
+    try:
+        with torch.device(device):
+            pipe = PUBLISHED[name]()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return denoscope.load(pipe.to(device, dtype))
+
+
+def run(name: str, device: str, traced: bool) -> dict[str, float]:
+    """Open a random model, make one guided step, and say what it took."""
+    warnings.simplefilter("ignore")
+    model = opened(name, device)
     part = model.input_site.component
     sites = [s for s in model.sites(f"{part}/**") if s.kind in KINDS] if traced else []
     with torch.no_grad():

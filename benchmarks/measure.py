@@ -82,7 +82,13 @@ def clock(fn: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def race(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, warm: bool = True) -> Pair:
+def race(
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    rounds: int,
+    warm: bool = True,
+    clock: Callable[[Callable[[], Any]], float] = clock,
+) -> Pair:
     """Time both in turns, the order changing each round; one unmeasured round goes first if ``warm``."""
     if warm:
         ours(), theirs()

@@ -71,6 +71,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     },
     "edits": lambda m: {"edits": quick(m.edits), "cost": quick(m.cost)},
     "page_picture": lambda _: {"DEMO": ("demo", "--quick", "--seeds", "2")},
+    "gpu": lambda _: {"LIMIT": 60.0},
 }
 """What is smaller; the names are those of the benchmark's own module."""
 FEW = ["--seeds", "1", "--steps", "2"]
@@ -83,6 +84,7 @@ ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "quickfix_keep": (FEW,),
     "own_words": (FEW,),
     "edits": ([], ["--model", "emoji-dit"]),
+    "gpu": (["--tiny"],),
 }
 """How it is called, where not without arguments."""
 

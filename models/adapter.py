@@ -268,7 +268,7 @@ class Adapter(Structure):
         if not isinstance(step, Step):
             return torch.stack([self.time(s) for s in step])
         kind = torch.int64 if float(step.t).is_integer() else torch.float32
-        t = torch.tensor(step.t, dtype=kind, device=self.device)
+        t = torch.full((), step.t, dtype=kind, device=self.device)  # made there: a copy would be waited for
         return t if rows is None else t.expand(rows)
 
     @checked

@@ -22,7 +22,6 @@ from .run.levels import Step
 from .run.noising import generators_of, noised_start
 from .run.prediction import Steps
 from .run.sampling import Sampling, SamplingOptions, as_guidance, begin_run, check_run, sample
-from .run.schedule import noise_level
 from .run.state import SamplerState, State
 from .site import Site, match_sites
 from .sites import Sites
@@ -76,8 +75,8 @@ class Model(Adapter):
     @checked
     def steps(self, run: int | Sampling) -> list[Step]:
         """Return the steps of a run, of so many or of a Sampling's: one for each call of the network."""
-        scheduler = self._begin((run if isinstance(run, Sampling) else Sampling(steps=run)).schedule)
-        return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
+        how = run if isinstance(run, Sampling) else Sampling(steps=run)
+        return levels.steps_of(self._begin(how.schedule))
 
     @property
     def levels(self) -> list[Step]:

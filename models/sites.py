@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from .places.hooks import hooked
+from .places.refuse import uncompiled
 from .run.context import Call
 from .run.levels import Step
 from .site import Site
@@ -69,7 +70,8 @@ def site_shapes(model: Adapter) -> dict[Site, tuple[int, ...]]:
 
         watch = [(s, lambda x, s=s: look(s, x)) for s in places]
         somewhen = Step(0, 500.0, 1.0)  # no scheduler is asked, so models without weights do as well
-        with torch.no_grad(), model.live.suspending(), hooked(model, watch):  # nobody else is told
+        nobody = model.live.suspending()  # else is told
+        with torch.no_grad(), nobody, uncompiled(model), hooked(model, watch):
             prompts = model.encode([""])
             with model.calling(Call(model.input_site.component, {"cond": slice(0, 1)}, (somewhen,))):
                 model.predict(model.noise([0]), somewhen, prompts)

@@ -9,7 +9,6 @@ embedder before the blocks has exact keys (``text_layers``), and is where edits 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from ..models.arguments import batches
 from ..models.base import Model
 from ..models.places.hooks import before_calls
+from ..models.places.refuse import uncompiled
 from ..models.run.levels import Step
 from .text_layers import TextLayer, segments_of, smallest
 from .text_states import TokenStates, encoded
@@ -57,8 +57,7 @@ def joint_inputs(model: Model, layer: TextLayer, texts: Sequence[str]) -> dict[s
         for some in batches(len(texts), _BATCH):
             own = [prompts[text] for text in texts[some]]
             seen: list[Tensor] = []
-            with ExitStack() as stack:
-                stack.enter_context(before_calls(layer.module, partial(_look, seen)))
+            with uncompiled(model), before_calls(layer.module, partial(_look, seen)):
                 small.denoise(latents.expand(len(own), *latents.shape[1:]), step, own)
             for text, prompt, states in zip(texts[some], own, seen[0], strict=True):
                 found[text] += segments_of(prompt, states.cpu())

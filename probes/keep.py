@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from .stored import StoredArray, as_array, variable
 
 log = logging.getLogger("denoscope")
 WARN_BYTES = 1_000_000_000  # bytes from which a run says loudly how much it keeps
+PINNED_BYTES = 2 * 2**30  # so much of what a GPU sends may lie where it writes to by itself
 
 
 class Keeper:
     """Keeps activations in main memory, [step, sample, ...] for each site, wherever the model computes.
 
-    The buffer for all steps is made at the first one: stacking at the end would need twice the memory.
+    The buffer for all steps is made at the first one: stacking at the end would need twice the memory. What
+    comes from a GPU goes to pinned memory, up to ``PINNED_BYTES``: the run goes on while it is copied.
 
     Args:
         n_steps: how many steps will be kept.
@@ -35,6 +38,7 @@ class Keeper:
     def __init__(self, n_steps: int, dtype: torch.dtype | None) -> None:
         self.n_steps, self.dtype = n_steps, dtype
         self.buffers: dict[Site, Any] = {}
+        self.sending: set[torch.device] = set()  # GPUs that may still be copying
         self.announced = False
 
     def __enter__(self) -> Keeper:
@@ -55,10 +59,17 @@ class Keeper:
         self._put(self.buffers[site], ... if position is None else position, x)
 
     def _buffer(self, site: Site, steps: tuple[int, ...], x: Tensor) -> Any:  # noqa: ARG002
-        return torch.empty((*steps, *x.shape), dtype=self.dtype or x.dtype)
+        dtype = self.dtype or x.dtype
+        more = prod(steps) * x.numel() * dtype.itemsize
+        pinned = x.is_cuda and self.bytes() + more <= PINNED_BYTES
+        return torch.empty((*steps, *x.shape), dtype=dtype, pin_memory=pinned)
 
     def _put(self, buffer: Any, at: Any, x: Tensor) -> None:
-        buffer[at] = x
+        if not (x.is_cuda and buffer.is_pinned()):
+            buffer[at] = x
+            return
+        buffer[at].copy_(x, non_blocking=True)
+        self.sending.add(x.device)
 
     def bytes(self) -> int:
         """Return how many bytes the whole run will keep."""
@@ -79,7 +90,9 @@ class Keeper:
         )
 
     def kept(self) -> Mapping[Site, Any]:
-        """Return the activations, before the run is over."""
+        """Return the activations, before the run is over; all of them are there."""
+        while self.sending:
+            torch.cuda.synchronize(self.sending.pop())
         return self.buffers
 
     def complete(self, trace: Any) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..models.base import Model
 from ..models.errors import StateError, UsageError
 from ..models.places.hooks import before_calls
+from ..models.places.refuse import uncompiled
 from ..models.text.prompt import Prompt, Words
 from .text_states import TEXT_BATCH, TokenStates, encoded
 
@@ -66,7 +67,7 @@ def text_layers(model: Model) -> list[TextLayer]:
     found, read = dict[str, TextLayer](), dict[str, Tensor]()
     steps = small.steps(4)
     noise = small.noise([0, 1, 0])
-    with torch.no_grad(), ExitStack() as stack:
+    with torch.no_grad(), uncompiled(model), ExitStack() as stack:
         for module, name in names.items():
             look = partial(_look, found, read, f"{part}.{name}.weight", module, text)
             stack.enter_context(before_calls(module, look))
@@ -135,7 +136,7 @@ def _projected(model: Model, module: nn.Module, prompts: Mapping[str, Prompt]) -
     for first in range(0, len(every), TEXT_BATCH):
         some = every[first : first + TEXT_BATCH]
         try:
-            with torch.no_grad(), before_calls(module, stop):
+            with torch.no_grad(), uncompiled(model), before_calls(module, stop):
                 small.denoise(small.noise([0] * len(some)), small.steps(1)[0], some)
         except _Stopped as stopped:
             yield from stopped.value

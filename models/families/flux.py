@@ -112,7 +112,9 @@ class Flux(TransformerModel):
         """
         embeds, n = torch.stack([p.embeds for p in prompts]), len(prompts)
         _, height, width = self._unpacked
-        places = self.pipe._prepare_latent_image_ids(n, height // 2, width // 2, self.device, embeds.dtype)
+        with self.device:  # they are made there, not copied at each step
+            grid = (height // 2, width // 2)
+            places = self.pipe._prepare_latent_image_ids(n, *grid, self.device, embeds.dtype)
         out: Tensor = self.denoiser(
             hidden_states=x,
             timestep=self.time(step, n).to(x.dtype) / 1000,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..run.prediction import Steps
+from ..run.tables import table
 from ..text.prompt import Prompt
 from ._images import from_text_pipeline
 from ._transformer import TransformerModel
@@ -59,11 +60,8 @@ class PixArt(TransformerModel):
         if not self.pipe.transformer.use_additional_conditions:
             return {"resolution": None, "aspect_ratio": None}
         height, width = self.size
-        like = {"dtype": self.dtype, "device": self.device}
-        return {
-            "resolution": torch.tensor([[height, width]], **like).repeat(rows, 1),  # type: ignore[arg-type]
-            "aspect_ratio": torch.tensor([[height / width]], **like).repeat(rows, 1),  # type: ignore[arg-type]
-        }
+        told = {"resolution": (height, width), "aspect_ratio": (height / width,)}
+        return {name: table((said,) * rows, self.device, self.dtype) for name, said in told.items()}
 
     def run_pipeline(
         self, prompts: Sequence[str], generators: list[torch.Generator], steps: int, guidance: float

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..arguments import checked
 from ..run.context import Branch
 from ..run.prediction import Steps
+from ..run.tables import table
 from ..text.encoders import clip
 from ..text.options import skipped_layer
 from ..text.prompt import Prompt
@@ -79,7 +80,7 @@ class StableDiffusionXL(UNetModel):
     def predict(self, x: Tensor, step: Steps, prompts: Sequence[Prompt]) -> Tensor:
         """The UNet's output for network inputs x [sample, channel, height, width]."""
         embeds = torch.stack([p.embeds for p in prompts])
-        sizes = torch.tensor([self._sizes(p) for p in prompts], dtype=embeds.dtype, device=self.device)
+        sizes = table(tuple(self._sizes(p) for p in prompts), self.device, embeds.dtype)
         pooled = torch.stack([p.pooled for p in prompts if p.pooled is not None])
         out: Tensor = self.denoiser(
             x,
@@ -91,10 +92,10 @@ class StableDiffusionXL(UNetModel):
         )[0]
         return out
 
-    def _sizes(self, prompt: Prompt) -> list[int]:
+    def _sizes(self, prompt: Prompt) -> tuple[int, ...]:
         """Original size, crop from the top left, target size; by default the whole picture."""
         whole = {"original_size": self.size, "crops_coords_top_left": (0, 0), "target_size": self.size}
-        return [number for name, size in whole.items() for number in prompt.sizes.get(name, size)]
+        return tuple(number for name, size in whole.items() for number in prompt.sizes.get(name, size))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures in 0..1; an autoencoder that overflows in half precision works in float32 meanwhile."""

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from ..run.tables import indices
+
 # Looks at a tensor (``x[rows]``, ``x.shape``) and returns (rows, new values of those rows), or None.
 Handler = Callable[[Any], "tuple[slice | list[int], Tensor] | None"]
 ATTENTION_KINDS = ("q", "k", "v", "probs", "z")
@@ -80,7 +82,7 @@ class AttentionTap(TorchFunctionMode):
             if change is not None:
                 rows, new = change
                 probs[rows] = new
-                out = put(out, (rows, new.to(out) @ call["value"][rows]))
+                out = put(out, (rows, new.to(out) @ call["value"][indices(rows, out.device)]))
         for handler in self._of("z"):
             out = put(out, handler(out))
         return out
@@ -117,9 +119,10 @@ class _Probs:
         self.changed.update(zip(self._indices(rows), new, strict=True))
 
     def __getitem__(self, rows: slice | list[int]) -> Tensor:
-        q, k, mask = self.call["query"][rows], self.call["key"][rows], self.call.get("attn_mask")
+        at, mask = indices(rows, self.call["query"].device), self.call.get("attn_mask")
+        q, k = self.call["query"][at], self.call["key"][at]
         if mask is not None and mask.ndim == 4 and mask.shape[0] > 1:
-            mask = mask[rows]
+            mask = mask[at]
         probs = attention_probs(q, k, mask, bool(self.call.get("is_causal")), self.call.get("scale"))
         if not self.changed:
             return probs
@@ -137,5 +140,5 @@ def put(x: Tensor, change: tuple[slice | list[int], Tensor] | None) -> Tensor:
     if new.shape == x.shape and isinstance(rows, slice):  # a list may name all rows in another order
         return new.to(x)
     y = x.clone()
-    y[rows] = new.to(y)
+    y[indices(rows, y.device)] = new.to(y)
     return y

@@ -35,14 +35,14 @@ def hooked(model: Adapter, handlers: Sequence[tuple[Site, Handler]]) -> Iterator
 
     Raises:
         LookupError: if a site is not in the model.
-        RuntimeError: if a component was compiled, or is computed again for gradients: hooks would be
+        RuntimeError: if what holds a site was compiled, or is computed again for gradients: hooks would be
             skipped silently.
     """
-    check_hooks_act(model, {site.component for site, _ in handlers})
+    places = model.places_of([site for site, _ in handlers])
+    check_hooks_act(model, [(site, place) for (site, _), place in zip(handlers, places, strict=True)])
     clear_taps()
     with Undo() as undo:
         taps: dict[nn.Module, list[tuple[str, Handler]]] = {}
-        places = model.places_of([site for site, _ in handlers])
         for (site, handler), place in zip(handlers, places, strict=True):
             if place.port == "sdpa":
                 taps.setdefault(place.module, []).append((str(place.item), handler))
@@ -102,7 +102,7 @@ def inputs(model: Adapter, site: Site) -> Iterator[list[Tensor]]:
         LookupError, RuntimeError: as ``hooked``.
     """
     place, seen = model.place(site), list[Tensor]()
-    check_hooks_act(model, {site.component})
+    check_hooks_act(model, [(site, place)])
     with Undo() as undo:
         _before(undo, place.module, lambda _, args: seen.append(args[0].detach().cpu()))
         yield seen

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..arguments import check_fields, checked
 from ..errors import DenoscopeError, StateError, UsageError, short_traceback
 from ..run.context import TEXT, CallContext, When
+from ..run.tables import indices
 from ..site import Site
 from .account import Account, AccountError
 from .hooks import hooked
@@ -134,8 +135,9 @@ def intervening(model: Adapter, *interventions: Probe, account: Account | None =
         LookupError: if a site is not in the model.
         ValueError: if a text-encoder site is given steps, or (later) an intervention returns another shape,
             or changes what the denoiser does not read.
-        RuntimeError: if a component was compiled, or a site is reached outside a run. An ``AccountError`` if
-            something acts elsewhere, more often, less often or on other rows than it should, or never.
+        RuntimeError: if what holds a site was compiled, or it is reached outside a run. An
+            ``AccountError`` if something acts elsewhere, more often, less often or on other rows than it
+            should, or never.
     """
     acting = parts_of(model, interventions)
     for i in acting:
@@ -180,7 +182,8 @@ def _handler(model: Adapter, intervention: Intervention, index: int, account: Ac
 
 
 def _apply(intervention: Intervention, x: Any, rows: list[int], context: CallContext) -> Tensor | None:
-    before = x[_where(rows)]
+    at = _where(rows)
+    before = x[indices(at, x.device)] if isinstance(x, Tensor) else x[at]
     try:
         new = intervention.fn(before, context)
     except Exception as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import check_fields
 from ..errors import UsageError
-from .schedule import is_flow
+from .schedule import is_flow, near, noise_level
 
 OUTSIDE = -1
 """Index of a Step that is no position in a run."""
@@ -46,6 +46,12 @@ class Step:
         if self.sigma == 0:
             return math.inf
         return -math.inf if math.isinf(self.sigma) else -2 * math.log(self.sigma)
+
+
+def steps_of(scheduler: Any) -> list[Step]:
+    """Return the steps of a begun scheduler: one for each call of the network."""
+    there = near(scheduler)
+    return [Step(i, float(t), noise_level(there, i)) for i, t in enumerate(there.timesteps)]
 
 
 def trained_levels(scheduler: Any) -> list[Step]:

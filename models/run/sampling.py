@@ -21,9 +21,9 @@ from ..text.prompt import Prompt
 from .asymmetric import asymmetric_step
 from .branches import Guided, Reading, branch_interventions, guided, read
 from .context import Branch
-from .levels import Step, check_step
+from .levels import Step, check_step, steps_of
 from .noise import generators
-from .schedule import check_eta, copied, noise_level, scaled, step_kwargs
+from .schedule import check_eta, copied, scaled, step_kwargs
 from .settings import Sampling, SamplingOptions, as_guidance
 from .state import SamplerState, State
 
@@ -59,7 +59,7 @@ def sample(
     check_eta(model.scheduler, sampling.eta)
     guidance = sampling.guided(model)
     start = begin_run(model, seeds, sampling) if start is None else _going_on(model, start, seeds, sampling)
-    steps = _steps(start.scheduler)
+    steps = steps_of(start.scheduler)
     guidance.check(model, steps)
     own = branch_interventions(guidance, model, steps[start.index :])
     planned = parts_of(model, (*own, *interventions))
@@ -87,11 +87,6 @@ def sample(
         said = (made.combined.output, made.outputs, made.rows, _added(guidance, made))
         yield State(step, x, model_input, *said, *whose)
     account.close()
-
-
-def _steps(scheduler: Any) -> list[Step]:
-    """The steps of a begun scheduler."""
-    return [Step(i, float(t), noise_level(scheduler, i)) for i, t in enumerate(scheduler.timesteps)]
 
 
 def _added(guidance: Guidance, made: Guided) -> Mapping[str, Tensor]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .tables import indices
 
 # Their noise does not come from the generators they are given, or their step needs more than a sample.
 REFUSED = {
@@ -157,6 +158,15 @@ def scaled(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
     return model_input
 
 
+def near(scheduler: Any) -> Any:
+    """Return a copy whose times and levels lie in main memory: a GPU waits for each that is read there."""
+    twin = copy.copy(scheduler)
+    for name in ("timesteps", "sigmas", "alphas_cumprod"):
+        if isinstance(value := vars(twin).get(name), Tensor):
+            setattr(twin, name, value.cpu())
+    return twin
+
+
 def noise_level(scheduler: Any, index: int) -> float:
     """Return s_t / a_t of ``x_t = a_t x_0 + s_t eps`` before step ``index`` of a begun scheduler."""
     sigmas = getattr(scheduler, "sigmas", None)
@@ -207,7 +217,7 @@ def copied(scheduler: Any) -> Any:
 
 def scheduler_rows(scheduler: Any, rows: Sequence[int], shape: Sequence[int]) -> Any:
     """Return a copy whose memory of earlier steps holds only some samples."""
-    return _with_memory([(scheduler, shape)], lambda parts: parts[0][list(rows)])
+    return _with_memory([(scheduler, shape)], lambda parts: parts[0][indices(list(rows), parts[0].device)])
 
 
 def scheduler_join(parts: Sequence[tuple[Any, Sequence[int]]]) -> Any:

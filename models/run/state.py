@@ -16,6 +16,7 @@ from .context import Branch
 from .levels import Step
 from .noise import generators
 from .schedule import copied, scheduler_join, scheduler_rows
+from .tables import indices
 
 if TYPE_CHECKING:
     from ..places.account import Account
@@ -52,13 +53,17 @@ class SamplerState:
         chosen, n = list(rows), len(self.latents)
         if not chosen or not all(0 <= row < n for row in chosen):
             raise UsageError(f"rows are {chosen}; they are some of the state's samples 0 to {n - 1}")
+
+        def some(x: Tensor) -> Tensor:
+            return x[indices(chosen, x.device)]
+
         return SamplerState(
             self.index,
-            self.latents[chosen],
+            some(self.latents),
             scheduler_rows(self.scheduler, chosen, self.latents.shape),
             tuple(self.noise_states[i] for i in chosen),
-            {name: x[chosen] for name, x in self.known.items()},
-            {name: x[chosen] for name, x in self.memory.items()},
+            {name: some(x) for name, x in self.known.items()},
+            {name: some(x) for name, x in self.memory.items()},
         )
 
     @checked

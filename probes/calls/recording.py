@@ -60,7 +60,7 @@ class Recorder:
                 if context.step in met:
                     raise AccountError(f"{site} was traced twice at step {context.step.index} of one run")
                 met.append(context.step)
-            self.kept.setdefault(site, []).append(x.detach().cpu().clone())
+            self.kept.setdefault(site, []).append(x.detach().to("cpu", copy=True))
 
         return Intervention(site, keep, when)
 

@@ -79,7 +79,7 @@ class GuidanceLog:
 
 
 class LogKeeper:
-    """Makes a GuidanceLog step by step."""
+    """Makes a GuidanceLog step by step, where the run computes; its few numbers come over at the end."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -107,36 +107,35 @@ class LogKeeper:
         self.output.append(_length(flat))
         parts = {name: x.detach().flatten(1).float() for name, x in added.items()}
         self.added.append({name: (_length(x), _cosine(x, flat)) for name, x in parts.items()})
-        self.numbers.append({name: x.detach().float().cpu() for name, x in (numbers or {}).items()})
+        self.numbers.append({name: x.detach().float() for name, x in (numbers or {}).items()})
 
     def result(self) -> GuidanceLog | None:
         """Return the log; None of no steps."""
         if not self.steps:
             return None
         some = {n: x for numbers in self.numbers for n, x in numbers.items()}
-        n = len(self.output[0])
+        unknown = torch.full_like(self.output[0], math.nan)
         return GuidanceLog(
             tuple(self.steps),
-            torch.stack(self.output),
-            {p: self._over_steps(p, 0, n, 0.0) for p in self._parts()},
-            {p: self._over_steps(p, 1, n, math.nan) for p in self._parts()},
-            {k: torch.stack([x.get(k, torch.full((n,), math.nan)) for x in self.numbers]) for k in some},
+            torch.stack(self.output).cpu(),
+            {p: self._over_steps(p, 0, torch.zeros_like(unknown)) for p in self._parts()},
+            {p: self._over_steps(p, 1, unknown) for p in self._parts()},
+            {k: torch.stack([x.get(k, unknown) for x in self.numbers]).cpu() for k in some},
             tuple(self.rows),
         )
 
     def _parts(self) -> list[str]:
         return list(dict.fromkeys(name for added in self.added for name in added))
 
-    def _over_steps(self, part: str, which: int, n: int, missing: float) -> Tensor:
-        none = (torch.full((n,), missing),) * 2
-        return torch.stack([added.get(part, none)[which] for added in self.added])
+    def _over_steps(self, part: str, which: int, missing: Tensor) -> Tensor:
+        return torch.stack([added.get(part, (missing,) * 2)[which] for added in self.added]).cpu()
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
     """Not a number where nothing was added."""
     found = torch.cosine_similarity(x, y, dim=1)
-    return found.masked_fill((x == 0).all(1), math.nan).cpu()
+    return found.masked_fill((x == 0).all(1), math.nan)
 
 
 def _length(x: Tensor) -> Tensor:
-    return x.square().mean(1).sqrt().cpu()
+    return x.square().mean(1).sqrt()

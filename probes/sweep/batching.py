@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...models.base import Model, Prompt, SamplerState, State
 from ...models.run.sampling import Sampling, SamplingOptions
+from ...models.run.tables import indices
 from ..intervene import Intervention
 from .partition import Batch, ChangedBatch, Finished, Key, PlainBatch, SweepRun, Timed, key_of, partition
 
@@ -93,13 +94,14 @@ class SweepExecutor:
             here, rows = state.step.index, rows + state.rows
             for i, key in enumerate(keys):
                 if here in batch.moments[key]:
-                    known = {b: x[[i]] for b, x in state.outputs.items()}
+                    known = {b: x[i : i + 1].clone() for b, x in state.outputs.items()}
                     self.starts[key, here] = replace(self.starts[key, here], known=known)
             if any(here + 1 in batch.moments[k] for k in keys):
                 self._keep(state.sampler_state(), keys, batch.moments)
             if here + 1 >= batch.last and not batch.finished:
                 break
-        return state.latents[[keys.index(k) for k in batch.finished]], rows
+        finished = [keys.index(k) for k in batch.finished]
+        return state.latents[indices(finished, state.latents.device)], rows
 
     def _keep(self, moment: SamplerState, keys: Sequence[Key], moments: Mapping[Key, set[int]]) -> None:
         for i, key in enumerate(keys):
@@ -134,7 +136,7 @@ class SweepExecutor:
             starts += [self._start(run.plain, batch)] * size
         states = self._sample(prompts, seeds, SamplerState.join(starts), interventions)
         state, rows = _last(states)
-        return state.latents[firsts], rows
+        return state.latents[indices(firsts, state.latents.device)], rows
 
     def _sample(
         self,

@@ -10,8 +10,10 @@ import torch
 from denoscope.models.load import load
 from denoscope.models.run.context import When
 from denoscope.models.site import Site
-from denoscope.models.synthetic.tiny import tiny_ddpm
+from denoscope.models.synthetic.tiny import tiny_ddpm, tiny_sd
+from denoscope.probes import keep
 from denoscope.probes.intervene import Intervention, scale
+from denoscope.probes.keep import Keeper
 from denoscope.probes.trace import Trace, trace
 
 PROMPTS, RUN = ["a cat", "a red dog"], {"seeds": [4, 9], "steps": 3}
@@ -263,3 +265,54 @@ def test_a_trace_says_which_interventions_acted(tiny):
         "branch": "cond",
     }
     assert "interventions" not in trace(tiny, ["a cat"], seeds=[0], steps=1).about
+
+
+# from a GPU -----------------------------------------------------------------------------------------------
+
+
+class Sent(torch.Tensor):
+    """A tensor of main memory that says it is on a GPU, or pinned."""
+
+    is_cuda = True
+
+    def is_pinned(self):
+        return True
+
+
+def test_what_a_gpu_sends_is_pinned_up_to_a_limit_and_waited_for(monkeypatch):
+    asked, waited, empty = [], [], torch.empty
+
+    def made(*shape, pin_memory, **how):
+        asked.append(pin_memory)
+        buffer = empty(*shape, **how)
+        return buffer.as_subclass(Sent) if pin_memory else buffer
+
+    monkeypatch.setattr(torch, "empty", made)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(keep, "PINNED_BYTES", 50)
+    keeper, x = Keeper(2, None), torch.arange(4.0).as_subclass(Sent)
+    for step in range(2):
+        for site in "ab":
+            keeper.add(Site(f"unet/{site}/out"), step, x + step)
+    assert asked == [True, False]  # 32 bytes each
+    assert not waited and len(keeper.kept()) == 2 and waited == [torch.device("cpu")]
+    assert not keeper.sending
+    for kept in keeper.result().values():
+        assert kept.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+
+
+def test_what_comes_from_main_memory_is_neither_pinned_nor_waited_for(tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("there is no GPU"))
+    run = trace(tiny, PROMPTS, sites=[OUT], **RUN)
+    assert not run[OUT].is_pinned()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_trace_on_a_gpu_keeps_what_was_there():
+    model = load(tiny_sd().to("cuda"))
+    seen = []
+    look = Intervention(Site(OUT), lambda x, _: seen.append(x.cpu()))
+    run = trace(model, PROMPTS, sites=[OUT], interventions=[look], **RUN)
+    assert run[OUT].is_pinned() and torch.equal(run[OUT], torch.stack(seen))
+    assert torch.equal(run.latents, trace(model, PROMPTS, **RUN).latents)

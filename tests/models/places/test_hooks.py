@@ -202,6 +202,9 @@ def test_a_compiled_part_is_refused_only_where_hooks_go():
         module(ONE)
     assert torch.equal(seen[0], ONE)
     module[0].compile(backend="eager")
+    with hooked(model, [(SITE, doubled)]):  # around what was compiled, hooks act
+        assert (module(ONE) == 2).all()
+    module.compile(backend="eager")
     for context in (hooked(model, [(SITE, doubled)]), inputs(model, SITE)):
         with pytest.raises(RuntimeError, match="unet was compiled"), context:
             pass

@@ -14,9 +14,11 @@ from diffusers.hooks import apply_pyramid_attention_broadcast
 from denoscope.editing.edit import Edit
 from denoscope.models.errors import StateError
 from denoscope.models.load import load
+from denoscope.models.sites import site_shapes
 from denoscope.models.synthetic import tiny, tiny_families
 from denoscope.probes.attach import attached
 from denoscope.probes.intervene import Intervention, scale, zero
+from denoscope.probes.text_layers import smallest, text_layers
 from denoscope.probes.trace import trace
 
 OUT = "unet/mid.attn.0.0/cross_attn.out"
@@ -162,3 +164,61 @@ def test_interventions_beside_gradient_checkpointing_are_refused():
     trace(model, ["a cat"], sites=OUT, interventions=[scale(OUT, 2.0)], **RUN)  # without gradients nothing is
     model.pipe.unet.disable_gradient_checkpointing()
     torch.testing.assert_close(gradient(recompute=True), wanted)
+
+
+# compiled -------------------------------------------------------------------------------------------------
+
+INSIDE = ("up.0.attn.0.0/cross_attn.out", "up.0.attn.0.0/self_attn.q", "up.0.attn.0.0/mlp.act")
+
+
+def part_of(pipe):
+    """A block of the UNet that holds sites, and whose own output is one."""
+    return pipe.unet.up_blocks[0].attentions[0].transformer_blocks[0]
+
+
+def test_around_a_compiled_forward_hooks_act_and_inside_they_are_refused():
+    model, plain = load(tiny.tiny_sd()), load(tiny.tiny_sd())
+    block = part_of(model.pipe)
+    block.forward = torch.compile(block.forward, backend="eager")
+    edge, beside = "unet/up.0.attn.0.0/resid.post", OUT
+    change = [scale(edge, 2.0), scale(beside, 3.0)]
+    for act in ([], change, []):  # what was compiled has not learned of the hooks
+        ours, theirs = (
+            trace(m, ["a cat"], sites=[edge, beside], interventions=act, **RUN) for m in (model, plain)
+        )
+        torch.testing.assert_close(ours.latents, theirs.latents)
+        torch.testing.assert_close(ours[edge], theirs[edge])
+    for site in INSIDE:
+        with pytest.raises(StateError, match=rf"unet was compiled, and unet/{site} lies inside.*forward"):
+            trace(model, ["a cat"], sites=[f"unet/{site}"], **RUN)
+
+
+def test_inside_of_compiled_attention_is_refused_at_its_edge_not():
+    model = load(tiny.tiny_sd())
+    attention = part_of(model.pipe).attn2
+    attention.forward = torch.compile(attention.forward, backend="eager")
+    for site in ("cross_attn.out", "cross_attn.probs"):
+        with pytest.raises(StateError, match="lies inside"):
+            trace(model, ["a cat"], sites=f"unet/up.0.attn.0.0/{site}", **RUN)
+    trace(model, ["a cat"], sites="unet/up.0.attn.0.0/mlp.out", **RUN)
+
+
+def test_a_compiled_call_holds_its_own_hooks_so_its_edge_is_refused():
+    model = load(tiny.tiny_sd())
+    part_of(model.pipe).compile(backend="eager")
+    with pytest.raises(StateError, match="resid.post lies inside"):
+        trace(model, ["a cat"], sites="unet/up.0.attn.0.0/resid.post", **RUN)
+    trace(model, ["a cat"], sites=OUT, **RUN)
+
+
+def test_what_only_looks_looks_uncompiled():
+    """Shapes of sites, and layers that read text: found by hooks inside, also of what ran compiled before."""
+    model, plain = load(tiny.tiny_sd()), load(tiny.tiny_sd())
+    part_of(model.pipe).compile(backend="eager")
+    small = smallest(model)
+    with torch.no_grad():
+        small.denoise(small.noise([0, 1, 0]), small.steps(4)[0], ["a cat"] * 3)
+    assert [layer.weight for layer in text_layers(model)] == [layer.weight for layer in text_layers(plain)]
+    assert site_shapes(model) == site_shapes(plain)
+    with pytest.raises(StateError, match="lies inside"):  # only while it looks
+        trace(model, ["a cat"], sites=f"unet/{INSIDE[0]}", **RUN)
