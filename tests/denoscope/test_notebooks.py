@@ -25,8 +25,7 @@ FIGURES = {
     "06_one_investigation.py": 2,
     "07_a_long_study.py": 2,
 }
-LONG = {"05_a_bias_found.py": pytest.mark.stress}
-CASES = [pytest.param(path, id=path.stem, marks=LONG.get(path.name, ())) for path in NOTEBOOKS]
+CASES = [pytest.param(path, id=path.stem) for path in NOTEBOOKS]
 
 
 def test_there_are_notebooks():
