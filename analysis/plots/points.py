@@ -46,7 +46,11 @@ def trade_off(summary: pd.DataFrame, across: str = "efficacy", up: str = "neighb
         rows.append((name, *x, *y))
     figure.update_xaxes(title=across, range=[-0.04, 1.04], gridcolor=_GRID, zeroline=False, fixedrange=True)
     figure.update_yaxes(
-        title=f"specificity: {up}", range=[-0.04, 1.04], gridcolor=_GRID, zeroline=False, fixedrange=True
+        title=up if up == "specificity" else f"specificity: {up}",
+        range=[-0.04, 1.04],
+        gridcolor=_GRID,
+        zeroline=False,
+        fixedrange=True,
     )
     figure.update_layout(legend=_BELOW)
     columns = ["method", *(f"{n}{s}" for n in (across, up) for s in ("", ", low", ", high"))]
