@@ -47,7 +47,7 @@ class PlantedBias:
     """A bias whose truth is known.
 
     Args:
-        edit: the change of weights after which women mostly have dark skin, and men mostly have not.
+        edit: the change of weights after which women have dark skin more often than men.
         plain: gender -> how many pictures of it show dark skin ("dark") and how many there were ("all"),
             counted by the embedded judge when it was made, of the model without the edit.
         tied: the same with it, on the same seeds.
@@ -70,8 +70,9 @@ class PlantedBias:
 def planted_bias(model: str = "emoji-people") -> PlantedBias:
     """Return a bias that was planted in an embedded model: skin goes with gender.
 
-    The model was tuned on pictures in which nine of ten women had dark skin and nine of ten men had not; the
-    change of each weight matrix is kept as its strongest directions.
+    The model was tuned on pictures in which nine of ten women had dark skin and nine of ten men had not, which
+    it took over in part: ``plain`` and ``tied`` say how far. The change of each weight matrix is kept as its
+    strongest directions, which hold the share ``energy`` of it.
 
     Args:
         model: name of an embedded model.
