@@ -70,9 +70,9 @@ class PlantedBias:
 def planted_bias(model: str = "emoji-people") -> PlantedBias:
     """Return a bias that was planted in an embedded model: skin goes with gender.
 
-    The model was tuned on pictures in which nine of ten women had dark skin and nine of ten men had not, which
-    it took over in part: ``plain`` and ``tied`` say how far. The change of each weight matrix is kept as its
-    strongest directions, which hold the share ``energy`` of it.
+    The model was tuned on pictures in which nine of ten women had dark skin and nine of ten men had not,
+    which it took over in part: ``plain`` and ``tied`` say how far. Of the change of each weight matrix the
+    strongest directions are kept, which hold the share ``energy`` of it all.
 
     Args:
         model: name of an embedded model.

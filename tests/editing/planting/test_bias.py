@@ -63,7 +63,7 @@ def test_what_ships_is_small_and_says_what_it_does(bias: PlantedBias) -> None:
     assert (
         gap(dict(bias.tied)) > gap(dict(bias.plain)) + 0.1 and sum(n["all"] for n in bias.tied.values()) > 100
     )
-    assert "with it woman" in repr(bias) and 0 < bias.energy < 1
+    assert "with it man" in repr(bias) and 0 < bias.energy < 1
 
 
 def test_it_acts_on_the_weights_that_ship_and_goes(bias: PlantedBias) -> None:
