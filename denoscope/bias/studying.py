@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from ..analysis.features.bias_result import BiasFeatures
+from ..analysis.features.bias_result import BiasFeatures, By
 from ..analysis.features.finding import bias_features
 from ..analysis.features.mitigating import Eyes, compare_mitigations
 from ..analysis.features.painting import Acting, Way
@@ -32,7 +32,7 @@ from .result import BiasStudy
 FEWEST = 8
 MOST = 2.0
 """The largest strength that is tried: features of the wanted class three times as strong, others off."""
-KINDS = {"features": "attribution", "as active": "matched", "contrast": "contrast"}
+KINDS: dict[str, By] = {"features": "attribution", "as active": "matched", "contrast": "contrast"}
 """Ways by which features are chosen."""
 SHOWN = 10
 """Features of each class in the table."""

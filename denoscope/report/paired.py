@@ -33,9 +33,11 @@ def ahead(best: str, worth: Mapping[str, Array]) -> pd.DataFrame:
         found: Array = (a - b).mean(axis)
         return found
 
-    others = [n for n in worth if n != best]
+    others, seeds = [n for n in worth if n != best], len(worth[best])
     p = [
-        float(
+        1.0  # one seed cannot say
+        if seeds < 2
+        else float(
             permutation_test(
                 (worth[best], worth[n]), mean, permutation_type="samples", alternative="greater",
                 n_resamples=RESAMPLES, rng=np.random.default_rng(0),

@@ -66,6 +66,7 @@ def _opened(folder, width):
     if browser is None:
         pytest.skip(f"no headless browser is installed (looked for {', '.join(BROWSERS)})")
     command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--disable-features=IsolateSandboxedIframes"]  # else a frame has a clock of its own
     command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={width},3000"]
     command += ["--virtual-time-budget=30000", "--dump-dom", (folder / "frame.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)

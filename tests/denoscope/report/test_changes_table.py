@@ -86,6 +86,11 @@ def test_seed_by_seed_few_seeds_say_nothing_and_many_say_who_is_ahead(monkeypatc
     assert changes(HITS, goal="balance").ahead.empty and changes(HITS, judged=0).ahead.empty
 
 
+def test_one_seed_cannot_say():
+    frame = ahead("a", {"a": np.ones(1), "b": np.zeros(1)})
+    assert frame["p"].tolist() == [1.0] and frame["difference"].tolist() == [1.0]
+
+
 def test_the_test_of_signs_holds_its_level():
     rng = np.random.default_rng(0)
     wrong = sum(
