@@ -7,6 +7,7 @@ a notebook.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -120,8 +121,9 @@ def _bar(**settings: Any) -> Any:
 
 
 def _watched() -> bool:
-    """Whether standard error is a terminal, or this is a notebook."""
-    return _in_notebook() or sys.stderr.isatty()
+    """Whether standard error is a terminal, or this is a notebook; tqdm's widgets do not ask TQDM_DISABLE."""
+    unwanted = os.environ.get("TQDM_DISABLE", "0") not in {"", "0"}
+    return not unwanted and (_in_notebook() or sys.stderr.isatty())
 
 
 def _in_notebook() -> bool:

@@ -55,6 +55,25 @@ def test_a_bar_comes_by_itself_after_two_seconds_and_goes(screen, clock):
     assert screen.getvalue().endswith("\r")
 
 
+@pytest.mark.parametrize(("said", "shown"), [("1", False), ("0", True), ("", True)])
+def test_the_environment_keeps_bars_away_in_notebooks_too(screen, clock, monkeypatch, said, shown):
+    monkeypatch.setenv("TQDM_DISABLE", said)
+    made = []
+    monkeypatch.setattr(progress, "_in_notebook", lambda: True)
+    monkeypatch.setattr(
+        progress,
+        "_bar",
+        lambda **how: (
+            made.append(how["desc"])
+            or SimpleNamespace(n=0, total=0, update=lambda _: None, close=lambda: None)
+        ),
+    )
+    with showing() as show:
+        clock[0] += 5
+        show(1, 9, "sampling")
+    assert made == ["sampling"] * shown
+
+
 def test_what_ends_as_the_time_is_up_has_no_bar(screen, clock):
     with showing() as show:
         clock[0] += 5
