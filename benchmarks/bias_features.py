@@ -9,7 +9,6 @@ goes on. Some four hours of one core.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 from faster import bfloat16
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 from word_bias import kept, says
 
 import denoscope
@@ -330,11 +329,9 @@ def professions(folder: Path, sizes: Sizes) -> str:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    output = parser.parse_args().output
+    where = output(__doc__)
     torch.set_num_threads(1)
-    folder = output / f"bias-{fingerprint(opened('emoji-people'))[:12]}"
+    folder = where / f"bias-{fingerprint(opened('emoji-people'))[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     write(PAGE, "told", told(folder, FULL))
     write(PAGE, "features", scored(folder, FULL))

@@ -10,7 +10,6 @@ core.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -23,7 +22,7 @@ import word_bias
 import xarray as xr
 from bias_features import ATTRIBUTES, Attribute, opened
 from faster import bfloat16
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 from torch import Tensor
 
 import denoscope
@@ -154,12 +153,10 @@ def _bounds(values: Sequence[float]) -> str:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    output = parser.parse_args().output
+    where = output(__doc__)
     torch.set_num_threads(1)
-    write(PAGE, "sites", page(measured("emoji-people", output)))
-    write(PAGE, "sites-emoji", page(measured("emoji", output)))
+    write(PAGE, "sites", page(measured("emoji-people", where)))
+    write(PAGE, "sites-emoji", page(measured("emoji", where)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ that was stopped goes on. About an hour and a half of one core.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 import xarray as xr
 from measure import Row
-from pages import ROOT, bounds, table, write
+from pages import ROOT, bounds, output, table, write
 from torch import Tensor
 
 import denoscope
@@ -336,15 +335,13 @@ def measure() -> list[Row]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    options = parser.parse_args()
+    where = output(__doc__)
     torch.set_num_threads(1)
-    write(PAGE, "accuracy", accuracy(options.output, SIZES))
-    write(PAGE, "noise", noise(options.output, SIZES))
-    write(PAGE, "pruning", pruning(options.output, SIZES))
-    write(PAGE, "weights", weights(options.output, SIZES))
-    write(PAGE, "compositions", compositions(options.output, SIZES))
+    write(PAGE, "accuracy", accuracy(where, SIZES))
+    write(PAGE, "noise", noise(where, SIZES))
+    write(PAGE, "pruning", pruning(where, SIZES))
+    write(PAGE, "weights", weights(where, SIZES))
+    write(PAGE, "compositions", compositions(where, SIZES))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ hash of the weights: a run that was stopped goes on. Some 40 minutes of one core
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import torch
 from faster import bfloat16
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 from torch import Tensor
 
 import denoscope
@@ -339,12 +338,10 @@ def detected(model: denoscope.Model, sizes: Sizes, folder: Path) -> str:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    options = parser.parse_args()
+    where = output(__doc__)
     torch.set_num_threads(1)
     model = denoscope.load("emoji")
-    folder = options.output / f"directions-{fingerprint(model)[:12]}"
+    folder = where / f"directions-{fingerprint(model)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     write(PAGE, "monotone", monotone(model, FULL, folder))
     write(PAGE, "kept", kept(model, FULL, folder))

@@ -9,7 +9,6 @@ on. Some ten minutes of one core.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from localising import WORDS
 from measure import Row
-from pages import ROOT, table, write
+from pages import ROOT, output, table, write
 from torch import Tensor
 
 import denoscope
@@ -252,11 +251,9 @@ def measure() -> list[Row]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    options = parser.parse_args()
+    where = output(__doc__)
     torch.set_num_threads(1)
-    folder = kept_in(options.output)
+    folder = kept_in(where)
     write(PAGE, "all-pairs", all_pairs(folder, SIZES))
     write(PAGE, "sampling", sampling(folder, SIZES))
     write(PAGE, "captions", captions(folder, SIZES))

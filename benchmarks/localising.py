@@ -9,7 +9,6 @@ on, and other weights are measured anew. Some 40 minutes of one core.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 import xarray as xr
 from faster import bfloat16
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 
 import denoscope
 from denoscope.analysis import Mediation, Noise, Scores, agreement, attribution_patching, race, trace_denoiser
@@ -132,11 +131,9 @@ def approximated(folder: Path) -> str:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    options = parser.parse_args()
+    where = output(__doc__)
     torch.set_num_threads(1)
-    folder = options.output / f"localising-{fingerprint(opened('emoji'))[:12]}"
+    folder = where / f"localising-{fingerprint(opened('emoji'))[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     write(PAGE, "race", raced(folder))
     write(PAGE, "attribution", approximated(folder))

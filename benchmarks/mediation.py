@@ -6,7 +6,6 @@ a run that was stopped goes on, and other weights are measured anew.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 from faster import bfloat16
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 
 import denoscope
 from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
@@ -220,12 +219,10 @@ def blocks(model: denoscope.Model, scenes: int = 16, steps: int = 10) -> str:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    options = parser.parse_args()
+    where = output(__doc__)
     torch.set_num_threads(1)
     model = denoscope.load("emoji")
-    folder = options.output / fingerprint(model)[:12]
+    folder = where / fingerprint(model)[:12]
     folder.mkdir(parents=True, exist_ok=True)
     found = {name: kept(folder / f"mediation-{name}.zarr", study) for name, study in studies(model).items()}
     write(PAGE, "text", text_table(found["text"]))

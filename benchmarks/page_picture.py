@@ -6,14 +6,13 @@ picture in a Chromium.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from pages import ROOT
+from pages import ROOT, output
 from PIL import Image
 
 import denoscope
@@ -40,9 +39,7 @@ def shoot(page: Path, picture: Path) -> None:
 
 def main() -> None:
     """Run the demo, take the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    folder = parser.parse_args().output / fingerprint(denoscope.load("emoji"))[:12] / "demo"
+    folder = output(__doc__) / fingerprint(denoscope.load("emoji"))[:12] / "demo"
     command = [sys.executable, "-m", "denoscope", *DEMO, "--output", str(folder)]
     subprocess.run(command, check=True)
     shoot(folder / "report.html", PICTURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,14 @@ def write(page: str, name: str, text: str) -> None:
     if n != 1:
         raise SystemExit(f"{page} has the markers <!-- {name} --> and <!-- /{name} --> {n} times, not once")
     path.write_text(new)
+
+
+def output(doc: str | None) -> Path:
+    """Where a command keeps what it measures: ``--output``, or build/findings."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    found: Path = parser.parse_args().output
+    return found
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

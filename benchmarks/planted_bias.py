@@ -9,7 +9,6 @@ measured is kept in --output. Some twenty minutes of one core.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 import xarray as xr
 from bias_features import ATTRIBUTES, SITES, opened, seeds
 from faster import bfloat16
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 from word_bias import kept, says
 
 from denoscope.analysis import BiasFeatures, Mitigation, bias_features, compare_mitigations, stratified
@@ -142,12 +141,10 @@ def lines(made: Mitigation, name: str, ways: Sequence[str]) -> list[tuple[str, .
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    output = parser.parse_args().output
+    where = output(__doc__)
     torch.set_num_threads(1)
     model, bias = opened("emoji-people"), planted_bias()
-    folder = output / f"planted-bias-{fingerprint(model)[:12]}-{bias.edit.id[:8]}"
+    folder = where / f"planted-bias-{fingerprint(model)[:12]}-{bias.edit.id[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     rows, shared = [], []
     for name, on in (("as it ships", nullcontext()), ("with the bias", bias.edit.applied(model))):

@@ -1,4 +1,4 @@
-"""Our edits as a technique of eval-unlearn (https://pypi.org/project/eval-unlearn).
+"""Our edits as a technique of eval-unlearn (https://github.com/REAL-Lab-Imperial/Eval-Unlearn).
 
 It finds this class by the entry point ``eval_unlearn.techniques``, makes it of ``technique.config``, and
 calls ``generate``. Nothing of eval-unlearn is imported: that is all it asks of a technique.

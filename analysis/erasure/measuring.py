@@ -23,8 +23,7 @@ from ...models.base import Model, Prompt
 from ...models.errors import UsageError
 from ...models.images import checked_images
 from ...models.progress import Progress, showing
-from ...models.run.noise import generators
-from ...models.run.prediction import scales, wanted
+from ...models.run.prediction import wanted
 from ...models.store.provenance import provenance
 from ...probes.sweep.sweeping import SweepRun, sweep
 from ..edit_evaluation.evaluate import described
@@ -36,6 +35,8 @@ from .sources import (
     being,
     check_alike,
     denoised,
+    middles,
+    noised,
     patched_denoiser,
     patched_text,
     through_denoiser,
@@ -136,14 +137,11 @@ def _moments(
         if len(pictures) != len(rows):
             raise UsageError(f"{len(pictures)} pictures for {len(rows)} prompts and seeds; give one for each")
         latents = model.encode_image(pictures.float())
-    levels, found = model.steps(painting["steps"]), []
-    for i in range(bins):
-        step = levels[(2 * i + 1) * len(levels) // (2 * bins)]
-        sources = generators([seed + APART * (i + 1) for _, seed in rows])
-        noise = torch.stack([torch.randn(latents[0].shape, generator=g) for g in sources]).to(latents)
-        a, s = scales(model.scheduler, step, latents)
+    found = []
+    for i, step in enumerate(middles(model.steps(painting["steps"]), bins)):
+        x, noise = noised(model, latents, step, [seed + APART * (i + 1) for _, seed in rows])
         aim = wanted(model.scheduler, latents, noise, step)
-        found.append(Moment(step, a * latents + s * noise, aim, [text for text, _ in rows]))
+        found.append(Moment(step, x, aim, [text for text, _ in rows]))
     return found
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from ...models.base import Model, Prompt
 from ...models.errors import UsageError
 from ...models.run.levels import Step
+from ...models.run.noise import generators
+from ...models.run.prediction import scales
 from ...models.site import Site
 from ...probes.intervene import Intervention, intervening
 
@@ -35,6 +37,19 @@ class Moment:
     x: Tensor
     wanted: Tensor
     texts: Sequence[str]
+
+
+def middles(steps: Sequence[Step], bins: int) -> list[Step]:
+    """The steps in the middle of so many equal parts of a run."""
+    return [steps[(2 * i + 1) * len(steps) // (2 * bins)] for i in range(bins)]
+
+
+def noised(model: Model, latents: Tensor, step: Step, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return latents as they would be at a step, and the noise in them, drawn by a seed for each row."""
+    drawn = [torch.randn(latents[0].shape, generator=g) for g in generators(seeds)]
+    noise = torch.stack(drawn).to(latents)
+    a, s = scales(model.scheduler, step, latents)
+    return a * latents + s * noise, noise
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pandas as pd
 
@@ -12,13 +12,13 @@ from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.html import panel, table
 from ..report.page import written
-from ..report.widgets import framed
+from ..report.widgets import WithPage
 from .page import render
 from .telling import COLUMNS
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas(Stored):
+class Atlas(Stored, WithPage):
     """Where features are on, what they tell, and what editing them does.
 
     Args:
@@ -79,16 +79,6 @@ class Atlas(Stored):
         """
         return written(path, render(self.data, self.tells(), command))
 
-    @checked
-    def widget(self, height: int = 900) -> Any:
-        """Return the page as a widget for notebooks: the same file; ``picked`` holds the feature.
-
-        Args:
-            height: of the frame, in pixels.
-
-        Raises:
-            ValueError: for a height below 100.
-            RuntimeError: without anywidget, which the extra "notebooks" brings.
-        """
+    def _as_page(self) -> tuple[str, str, str]:
         title = f"Features of {self.data.attrs['site']}"
-        return framed(render(self.data, self.tells(), ""), title, height, "page('features.html')")
+        return render(self.data, self.tells(), ""), title, "page('features.html')"

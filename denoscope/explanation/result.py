@@ -19,7 +19,7 @@ from ..models.errors import NotFoundError, UsageError
 from ..models.html import panel, pictures, table
 from ..models.suggest import near
 from ..report.page import written
-from ..report.widgets import framed
+from ..report.widgets import WithPage
 from .kinds import DEFAULT_MAP, KINDS, PARTS
 from .page import render
 
@@ -28,7 +28,7 @@ Z = 1.96
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation(Stored):
+class Explanation(Stored, WithPage):
     """What each word of a prompt does to one picture.
 
     Args:
@@ -167,19 +167,9 @@ class Explanation(Stored):
         text = render(self.data, self.to_frame(), self.pairs_to_frame(), first, command)
         return written(path, text)
 
-    @checked
-    def widget(self, height: int = 900) -> Any:
-        """Return the page as a widget for notebooks: the same file; ``picked`` holds the words and the place.
-
-        Args:
-            height: of the frame, in pixels.
-
-        Raises:
-            ValueError: for a height below 100.
-            RuntimeError: without anywidget, which the extra "notebooks" brings.
-        """
+    def _as_page(self) -> tuple[str, str, str]:
         text = render(self.data, self.to_frame(), self.pairs_to_frame(), DEFAULT_MAP, "")
-        return framed(text, f"What each word of {self.prompt!r} does", height, "page('explanation.html')")
+        return text, f"What each word of {self.prompt!r} does", "page('explanation.html')"
 
     def _maps(self, kind: str) -> Any:
         if kind not in KINDS:

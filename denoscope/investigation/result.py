@@ -19,7 +19,6 @@ from ..analysis.erasure.result import Robustness
 from ..analysis.mediation.result import Mediation
 from ..analysis.scores import load_store
 from ..editing.edit import Edit
-from ..models.arguments import checked
 from ..models.base import Model
 from ..models.drawn import Figure, figure
 from ..models.errors import FileInTheWayError, MissingFileError, NotFoundError, UsageError
@@ -28,6 +27,7 @@ from ..models.load import load
 from ..models.opening.placing import placing
 from ..models.store.fingerprint import fingerprint
 from ..models.suggest import near
+from ..report.widgets import WithPage
 
 if TYPE_CHECKING:
     from ..report.changes import Changes
@@ -39,7 +39,7 @@ STAGES = ("oracle", "look", "text", "denoiser", "information", "features", "chan
 
 
 @dataclass(frozen=True)
-class Investigation:
+class Investigation(WithPage):
     """The result of ``investigate``; what it holds is read from its folder when asked for.
 
     Args:
@@ -53,20 +53,8 @@ class Investigation:
         """The page; open it in any browser."""
         return self.folder / "report.html"
 
-    @checked
-    def widget(self, height: int = 900) -> Any:
-        """Return the page as a widget for notebooks: the same file; ``picked`` holds the point of a figure.
-
-        Args:
-            height: of the frame, in pixels.
-
-        Raises:
-            ValueError: for a height below 100.
-            RuntimeError: without anywidget, which the extra "notebooks" brings.
-        """
-        from ..report.widgets import framed  # noqa: PLC0415  # the page is a heavy import
-
-        return framed(self.page.read_text(), "The investigation", height, f"{self.page}, in any browser,")
+    def _as_page(self) -> tuple[str, str, str]:
+        return self.page.read_text(), "The investigation", f"{self.page}, in any browser,"
 
     @cached_property
     def edit(self) -> Edit:

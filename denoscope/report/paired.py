@@ -68,9 +68,7 @@ def told(frame: pd.DataFrame, seeds: int) -> str:
     if not n:
         return ""
     if 2.0**-seeds * n > SURE:
-        few = f"{seeds} seed{'s' * (seeds != 1)}"
-        return f"{few} are too few to tell it from {n} other{'s' * (n != 1)} seed by seed".replace(
-            "1 seed are", "1 seed is"
-        )
+        few = "1 seed is" if seeds == 1 else f"{seeds} seeds are"
+        return f"{few} too few to tell it from {n} other{'s' * (n != 1)} seed by seed"
     behind = int((frame["p"] <= SURE).sum())
     return f"Seed by seed it is ahead of {behind} of {n} others (exact test of signs, 5 % for all together)"

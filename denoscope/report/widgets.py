@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..models.arguments import checked
 from ..models.errors import StateError, UsageError
 
 
@@ -28,6 +29,28 @@ def widget(make: Callable[[], Any], what: str, instead: str) -> Any:
             f"{what} in a notebook needs anywidget: pip install 'denoscope[notebooks]'; {instead} works "
             "without"
         ) from error
+
+
+class WithPage:
+    """A result that is a page as well; in a cell of a notebook it is a widget."""
+
+    def _as_page(self) -> tuple[str, str, str]:
+        """The page; what it is, for those who do not see it; what works without anywidget."""
+        raise NotImplementedError
+
+    @checked
+    def widget(self, height: int = 900) -> Any:
+        """Return the page as a widget for notebooks: the same file; ``picked`` is what was clicked last.
+
+        Args:
+            height: of the frame, in pixels.
+
+        Raises:
+            ValueError: for a height below 100.
+            RuntimeError: without anywidget, which the extra "notebooks" brings.
+        """
+        html, title, instead = self._as_page()
+        return framed(html, title, height, instead)
 
 
 def framed(html: str, title: str, height: int, instead: str) -> Any:

@@ -63,16 +63,18 @@ class Asked:
         """What each prompt says."""
         return [self.setup.goal.written(t.template, t.word) for t in self.tried]
 
+    def of(self, *kinds: str) -> list[str]:
+        """What the prompts of some kinds say."""
+        return [text for t, text in zip(self.tried, self.texts, strict=True) if t.kind in kinds]
+
     @property
     def from_noise(self) -> list[str]:
         """What is painted from noise, each text once."""
-        own = [text for t, text in zip(self.tried, self.texts, strict=True) if t.kind != "robustness"]
-        return list(dict.fromkeys(own))
+        return list(dict.fromkeys(self.of("efficacy", "generality", "specificity")))
 
     def rows(self, kind: str) -> list[str]:
         """The text of each picture of a kind: prompt by prompt, seed by seed."""
-        own = [text for t, text in zip(self.tried, self.texts, strict=True) if t.kind == kind]
-        return [text for text in own for _ in self.setup.seeds]
+        return [text for text in self.of(kind) for _ in self.setup.seeds]
 
     def wanted(self, kind: str) -> list[str]:
         """The text that asks outright for each of them; none where one has none."""
@@ -120,7 +122,7 @@ class Brush:
         total = times * len(asked.from_noise) * len(setup.seeds)
         painter = Painter(setup.model, setup.seeds, setup.case.steps, setup.guidance, BATCH, progress, total)
         made = painter(asked.from_noise)
-        own = [made[text] for t, text in zip(asked.tried, asked.texts, strict=True) if t.kind == "efficacy"]
+        own = [made[text] for text in asked.of("efficacy")]
         halves, said = None, None
         try:
             halves = Halves.of(setup, torch.cat(own))

@@ -6,11 +6,12 @@ from ...analysis.directions.site import site_direction
 from ...analysis.directions.token import Rows, token_direction
 from ...analysis.mediation.result import Mediation
 from ...editing.freezing import freeze
+from ...models.errors import UsageError
 from ...probes.direction import Direction
 from ...probes.intervene import Intervention
 from ...report.plain import plain_site
 from .acting import Steer
-from .by_mediation import reading_site
+from .by_mediation import reading_site, reads_text
 from .change import Change
 from .ground import Ground, Offers
 
@@ -59,14 +60,16 @@ def at_site(ground: Ground, site: str, direction: Direction | None = None) -> li
 
 
 def site_of(ground: Ground, denoiser: Mediation | None) -> str:
-    """The cross-attention that mediation found; without mediation, the middle one.
+    """The attention to the text that mediation found; without mediation, the middle one.
 
     Raises:
-        LookupError: for a denoiser without cross-attention.
+        ValueError: for a denoiser that does not attend to the text.
     """
     if denoiser is not None:
         return reading_site(denoiser)
-    found = ground.model.sites(f"{ground.model.input_site.component}/**/cross_attn.out")
+    found = [s for s in ground.model.sites(f"{ground.model.input_site.component}/**") if reads_text(s)]
+    if not found:
+        raise UsageError("the denoiser does not attend to the text anywhere")
     return str(found[len(found) // 2])
 
 

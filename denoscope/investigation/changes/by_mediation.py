@@ -8,6 +8,7 @@ from ...editing.methods.balancing import balance
 from ...editing.methods.locoedit import locoedit
 from ...editing.methods.uce import uce
 from ...models.errors import UsageError
+from ...models.site import Site
 from ...report.causal_map import CausalMap
 from ...report.plain import plain_site
 from ..stages.change import PLAIN, edit_worded
@@ -24,7 +25,7 @@ def offer(ground: Ground, text: Mediation | None, denoiser: Mediation | None, of
     if text is not None and ground.goal.kind != "balance":
         offers.attempt(BY, "an edit of the text encoder", lambda: in_text(ground, text))
     if denoiser is not None:
-        offers.attempt(BY, "an edit of one cross-attention", lambda: in_denoiser(ground, denoiser))
+        offers.attempt(BY, "an edit of one attention to the text", lambda: in_denoiser(ground, denoiser))
 
 
 def by_method(ground: Ground, offers: Offers) -> None:
@@ -64,9 +65,9 @@ def in_text(ground: Ground, text: Mediation, site: str | None = None) -> Change:
 
 
 def in_denoiser(ground: Ground, denoiser: Mediation, site: str | None = None) -> Change:
-    """Edit the keys and values of the cross-attention that came nearest, or of another."""
+    """Edit keys and values of the text in the attention to it that came nearest, or in another."""
     place = reading_site(denoiser) if site is None else site
-    why = f"Of all cross-attentions {plain_site(place)} comes nearest to the clean run."
+    why = f"Of all places that read the text {plain_site(place)} comes nearest to the clean run."
     name = f"locoedit of {plain_site(place)}"
     if ground.goal.kind == "balance":
         edit, told, rows = evenly(ground, place)
@@ -75,16 +76,21 @@ def in_denoiser(ground: Ground, denoiser: Mediation, site: str | None = None) ->
 
 
 def reading_site(denoiser: Mediation) -> str:
-    """The cross-attention that came nearest to the clean run.
+    """The attention of the picture to the text that came nearest to the clean run.
 
     Raises:
         ValueError: if none was restored.
     """
     ranked = map(str, CausalMap.of(denoiser).ranked()["site"])
-    found = next((s for s in ranked if s.endswith("cross_attn.out")), None)
+    found = next((s for s in ranked if reads_text(Site(s))), None)
     if found is None:
-        raise UsageError("no cross-attention was restored, so none was found")
+        raise UsageError("no attention to the text was restored, so none was found")
     return found
+
+
+def reads_text(site: Site) -> bool:
+    """Whether the picture has there what it reads of the text, in cross-attention or joint attention."""
+    return site.kind in ("cross_attn.out", "joint_attn.out") and site.stream != "txt"
 
 
 def evenly(ground: Ground, site: str | None) -> tuple[Edit, str, int]:

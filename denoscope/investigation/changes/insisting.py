@@ -12,10 +12,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...analysis.erasure.sources import middles, noised
 from ...models.base import Model
 from ...models.run.levels import Step
-from ...models.run.noise import generators
-from ...models.run.prediction import scales
 from ...models.run.state import SamplerState
 from ..case import Setup
 
@@ -55,15 +54,9 @@ class Halves:
         images = images.to(torch.float32)
         start = model.start_at(images, len(steps) // 2, seeds, steps=setup.case.steps)
         latents = torch.cat([model.encode_image(some) for some in images.split(BATCH)])
-        noised = []
-        for i in range(min(BINS, len(steps))):
-            step = steps[(2 * i + 1) * len(steps) // (2 * min(BINS, len(steps)))]
-            drawn = [
-                torch.randn(latents[0].shape, generator=g) for g in generators([s + i + 1 for s in seeds])
-            ]
-            a, s = scales(model.scheduler, step, latents)
-            noised.append((step, a * latents + s * torch.stack(drawn).to(latents)))
-        return cls(model, start, tuple(noised), setup.guidance)
+        at = middles(steps, min(BINS, len(steps)))
+        half = [noised(model, latents, step, [s + i + 1 for s in seeds])[0] for i, step in enumerate(at)]
+        return cls(model, start, tuple(zip(at, half, strict=True)), setup.guidance)
 
     @torch.no_grad()
     def painted(self, texts: Sequence[str]) -> Float[Tensor, "picture 3 height width"]:

@@ -85,14 +85,29 @@ def read(data: xr.Dataset, path: Path, dictionary: Dictionary | None) -> Made:
         FileNotFoundError: if a change's file is gone.
         ValueError: if one is damaged, or features are of another dictionary.
     """
+    _check_whole(data)
     told = json.loads(data.attrs["told"])
     return Made(data, {name: _read(name, about, path, dictionary) for name, about in told.items()})
 
 
 def table_of(data: xr.Dataset) -> Changes:
-    """What changes came to, as the stage has it."""
+    """What changes came to, as the stage has it.
+
+    Raises:
+        ValueError: for a stage of an older version, which lacks what is told now.
+    """
+    _check_whole(data)
     told = json.loads(data.attrs["told"])
     return Changes(data, told, tuple((str(a), str(b)) for a, b in json.loads(data.attrs["skipped"])))
+
+
+def _check_whole(data: xr.Dataset) -> None:
+    lost = sorted({"hit", "fit", "colour", "kind", "depth"} - {str(v) for v in data.variables})
+    if lost:
+        raise UsageError(
+            f"the changes of this run were tried by an older version, which did not tell {lost[0]}; to try "
+            "them anew, investigate again"
+        )
 
 
 def _read(name: str, told: Mapping[str, Any], path: Path, dictionary: Dictionary | None) -> Change:

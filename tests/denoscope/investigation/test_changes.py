@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from html import unescape
 
@@ -11,12 +12,19 @@ import torch
 
 import denoscope
 from denoscope import Direction, Edit, load, trace
+from denoscope.analysis import Mediation
+from denoscope.analysis.scores import read_store, save_store
 from denoscope.investigation import Investigation
 from denoscope.investigation.case import prepare
+from denoscope.investigation.changes import by_directions, by_mediation
 from denoscope.investigation.changes.acting import Push, Steer
 from denoscope.investigation.changes.change import Change, file_name
+from denoscope.investigation.changes.ground import Ground
 from denoscope.investigation.changes.judging import NOTHING, OUTRIGHT, judged
 from denoscope.investigation.changes.making import chosen_edit, make, read
+from denoscope.investigation.folder import STAGE
+from denoscope.investigation.stages.denoiser_cause import denoiser_cause
+from denoscope.models.synthetic.tiny_families import tiny_flux, tiny_sd3
 from denoscope.probes import Learning, train_dictionary
 from denoscope.report.changes import Changes
 
@@ -140,6 +148,37 @@ def test_a_change_whose_file_is_damaged_is_made_again(case, tmp_path, caplog):
     denoscope.investigate(case, tmp_path / "run", progress=silent)
     assert "The changes are made again" in caplog.text and file.read_bytes() == whole
     assert Investigation(tmp_path / "run").table.names == before.table.names
+
+
+def test_changes_of_an_older_version_are_told_and_made_again(case, tmp_path, caplog):
+    folder = tmp_path / "run"
+    run = denoscope.investigate(case, folder, progress=silent)
+    about = read_store(folder / "results.zarr" / "changes", STAGE)[1]
+    older = run._stage("changes").drop_vars("depth")
+    shutil.rmtree(folder / "results.zarr" / "changes")
+    save_store(older, folder / "results.zarr" / "changes", about)
+    with pytest.raises(ValueError, match="older version, which did not tell depth"):
+        _ = Investigation(folder).table
+    again = denoscope.investigate(case, folder, progress=silent)
+    assert "The changes are made again" in caplog.text and "depth" in again.to_frame()
+
+
+@pytest.mark.parametrize("made", [tiny_sd3, tiny_flux])
+def test_joint_attention_is_edited_and_steered_where_the_picture_reads_the_text(made, case, tmp_path):
+    made().save_pretrained(tmp_path)
+    setup = prepare(replace(case, model=str(tmp_path), seeds=1))
+    ground, cause = Ground(setup, silent), Mediation(denoiser_cause(setup, silent))
+    place = by_mediation.reading_site(cause)
+    assert place.endswith("joint_attn.out@img")
+    edit = by_mediation.in_denoiser(ground, cause)
+    assert {name.split(".attn.")[1] for name in edit.edit.deltas} == {
+        "add_k_proj.weight",
+        "add_v_proj.weight",
+    }
+    assert by_directions.site_of(ground, cause) == place
+    assert by_directions.site_of(ground, None).endswith("joint_attn.out@img")
+    steered, frozen = by_directions.at_site(ground, place)
+    assert str(steered.act.direction.site) == place and frozen.edit
 
 
 def test_every_goal_has_its_page(case, tmp_path):
