@@ -16,6 +16,7 @@ from ..models.run.context import When
 from ..models.run.sampling import Sampling, SamplingOptions
 from ..models.sites import site_shapes
 from ..probes.dictionary import Dictionary
+from ..probes.sweep.keeping import on_disk
 from ..probes.sweep.partition import SweepRun, partition
 from .edit_evaluation.prompts import EvaluationPrompt
 from .features.gathering import Question
@@ -35,6 +36,9 @@ class StudyPlan:
         reference_rows: what the published scheme takes for the same scores; None where there is none.
         samples: the most that one batch holds.
         kept: bytes of activations that are kept at a time, in main memory.
+        files: how many a store makes of it, beside its database; 0 too of what no store keeps.
+        stored: bytes of latents that a store keeps, and of pictures of an evaluation; keys, hashes and
+            scores come to some more.
     """
 
     what: str
@@ -45,6 +49,8 @@ class StudyPlan:
     reference_rows: int | None
     samples: int
     kept: int
+    files: int = 0
+    stored: int = 0
 
     @checked
     def seconds(self, pace: float) -> float:
@@ -76,14 +82,17 @@ def evaluation_plan(
     texts = list(dict.fromkeys(p.prompt for p in prompts))
     meant = dict.fromkeys(p.template.replace("{}", p.target) for p in prompts)
     more = [text for text in meant if text not in texts]
-    runs = rows = most = units = 0
+    runs = rows = most = units = files = stored = 0
     for some in (texts, more, texts):
         swept = [SweepRun(text, seed) for text in some for seed in seeds]
         batches, _ = partition(swept, batch, model.branch_names(how)) if swept else ([], [])
         runs, units = runs + len(swept), units + len(batches)
         rows += sum(one.rows(branches, n_steps) for one in batches)
         most = max([most, *(one.samples for one in batches)])
-    return StudyPlan("evaluate_edit", units, runs, rows, every_branch(how), None, most, 0)
+        made, kept = on_disk(model, batches, pictures=True)
+        files, stored = files + made, stored + kept
+    exact = every_branch(how)
+    return StudyPlan("evaluate_edit", units, runs, rows, exact, None, most, 0, files, stored)
 
 
 def features_plan(

@@ -12,6 +12,7 @@ from ...models.arguments import checked
 from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.run.sampling import Sampling
+from ...probes.sweep.keeping import on_disk
 from ...probes.sweep.partition import ChangedBatch, PlainBatch, key_of, partition
 from ..edit_evaluation.evaluate import evaluate_edit
 from ..features.finding import bias_features
@@ -66,7 +67,7 @@ def planned(tracing: Tracing) -> StudyPlan:
     of, seeds = tracing.experiment, tracing.experiment.seeds
     guidance = Sampling(guidance=of.settings["guidance"]).guided(of.model)
     branches, steps = of.model.branch_names(guidance), len(of.model.steps(of.settings["steps"]))
-    rows, runs, most = 0, 0, 1
+    rows, runs, most, files, stored = 0, 0, 1, 0, 0
     for p in range(len(of.clean)):
         restored = (tracing.counted or tracing.restore)(p, seeds[0])
         swept = of.runs(p, seeds[0], restored)
@@ -75,6 +76,8 @@ def planned(tracing: Tracing) -> StudyPlan:
         rows += restored.rows + sum(one.rows(len(branches), steps) for one in batches)
         runs += len({key_of(run) for run in swept}) + restored.rows // of.rows_per_run
         most = max(most, *(one.samples for one in batches))
+        made, kept = on_disk(of.model, batches)
+        files, stored = files + made, stored + kept
     return StudyPlan(
         what=tracing.recipe["study"],
         units=len(of.clean) * len(seeds),
@@ -84,6 +87,8 @@ def planned(tracing: Tracing) -> StudyPlan:
         reference_rows=tracing.reference_rows,
         samples=most,
         kept=tracing.kept,
+        files=files * len(seeds),
+        stored=stored * len(seeds),
     )  # fmt: skip
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
+
+import torch
 
 from ...models.base import Model, Prompt
 from ...models.errors import StateError, UsageError
 from ...models.store.canonical import json_hash
 from ...models.store.identity import digest
-from ...models.store.ledger import Kept
+from ...models.store.ledger import IN_ROW, Kept
 from ...models.store.store import Store
 from ...models.store.study import Study
 from .batching import Memory
@@ -95,6 +98,20 @@ class Keeper(Memory):
         if isinstance(prompt, str):
             return prompt
         return self.texts.get(prompt.digest, prompt.digest)
+
+
+def on_disk(model: Model, batches: Sequence[Batch], *, pictures: bool = False) -> tuple[int, int]:
+    """Return how many files a store makes of batches, beside its database, and how many bytes it keeps.
+
+    Args:
+        model: the model.
+        batches: of a sweep; their final latents are kept.
+        pictures: whether their pictures are kept as well.
+    """
+    each = [prod(model.latent_shape) * model.dtype.itemsize]
+    each += [model.image_channels * prod(model.size) * torch.float32.itemsize] if pictures else []
+    sizes = [batch.kept * size for batch in batches for size in each]
+    return sum(size >= IN_ROW for size in sizes), sum(sizes)
 
 
 def check_specs(run: SweepRun, why: str, leave_out: str) -> None:

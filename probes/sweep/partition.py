@@ -93,6 +93,11 @@ class PlainBatch:
         """Return how many network rows it takes, if every branch is computed at every step."""
         return self.samples * branches * (steps if self.finished else self.last)
 
+    @property
+    def kept(self) -> int:
+        """Of how many runs a store keeps the latents."""
+        return len(self.finished)
+
 
 @dataclass(frozen=True, eq=False)
 class ChangedBatch:
@@ -120,6 +125,11 @@ class ChangedBatch:
     def rows(self, branches: int, steps: int) -> int:
         """Return how many network rows it takes, if every branch is computed at every step."""
         return self.samples * (branches * (steps - self.start) - len(self.known))
+
+    @property
+    def kept(self) -> int:
+        """Of how many runs a store keeps the latents."""
+        return len(self.runs)
 
 
 Batch: TypeAlias = PlainBatch | ChangedBatch

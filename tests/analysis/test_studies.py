@@ -16,6 +16,7 @@ from denoscope.editing import quickfix
 from denoscope.models.errors import UsageError
 from denoscope.models.judges import callable_judge, clip_judge, load_judge
 from denoscope.models.judges.choosing import judge_spec
+from denoscope.models.store.ledger import Ledger
 from denoscope.models.store.studies import read_studies, units_table
 from denoscope.models.synthetic.tiny_judges import save_tiny_clip
 from denoscope.probes.trace import trace
@@ -132,6 +133,37 @@ def test_a_plan_tells_what_is_kept_and_how_long(tiny):
     assert plan.seconds(2.0) == plan.rows / 2 and rows_per_second(tiny, samples=2, steps=1) > 0
     with pytest.raises(UsageError, match="rows_per_second cannot be counted .*trace_text can"):
         plan_study(rows_per_second, tiny)
+
+
+@pytest.mark.parametrize("batch", [3, 8, 16])
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_plan_tells_what_a_store_will_hold(tiny, tmp_path, name, batch):
+    function, more = STUDIES[name]
+    call = {"prompts": ["a red cat"], "subject": "cat", **ONE, **more, "batch": batch}
+    call |= {"seeds": [0, 1], "corruption": Noise(draws=12)}
+    plan = plan_study(function, tiny, **call)
+    function(tiny, **call, store=tmp_path)
+    check_stored(tmp_path, plan)
+    assert plan.files == 0 if batch == 3 else plan.files > 0
+
+
+def test_a_plan_tells_what_a_store_will_hold_of_an_evaluation(tiny, tmp_path):
+    prompts = evaluation_prompts({"cat": "dog"}, ["a {}", "a red {}"])
+    call = {"prompts": prompts, "judge": load_judge("emoji"), "seeds": range(5), "steps": 1, "batch": 9}
+    edit = quickfix(tiny, {"cat": "dog"})
+    plan = plan_study(evaluate_edit, tiny, edit.applied, **call)
+    evaluate_edit(tiny, edit.applied, **call, store=tmp_path)
+    check_stored(tmp_path, plan)
+    assert plan.files > 0
+
+
+def check_stored(folder, plan):
+    """Files and bytes that lie there are those of a plan."""
+    with Ledger(folder, None) as ledger:
+        units = ledger.select("SELECT key, file FROM units WHERE arrays in ('latents', 'pictures')")
+        found = [x for key, _ in units for x in ledger.get(key).tensors.values()]
+    assert plan.files == len([file for _, file in units if file]) == len(list(folder.glob("arrays/*/*")))
+    assert plan.stored == sum(x.numel() * x.element_size() for x in found) > 0
 
 
 def test_a_judge_is_what_it_computes_with_wherever_it_lies(tmp_path):

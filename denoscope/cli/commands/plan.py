@@ -180,6 +180,10 @@ def _flops(n: float) -> str:
     return f"{n / (unit or 1e6):.3g} {name}FLOP"
 
 
+def _store(found: StudyPlan) -> str:
+    return f"{found.stored / 1e6:.1f} MB, {found.files:,} files beside its database"
+
+
 def _tell(found: StudyPlan, model: Model, prompt: str, of: Machine, to: Output) -> None:
     """Show a plan, and what its rows take."""
     from ...models.run.cost import row_cost
@@ -198,6 +202,7 @@ def _tell(found: StudyPlan, model: Model, prompt: str, of: Machine, to: Output) 
         "samples in a batch": str(found.samples),
         "operations": f"{most}{_flops(found.rows * cost.flops)}, {_flops(cost.flops)} a row",
         **({"activations kept": f"{found.kept / 1e6:.1f} MB"} if found.kept else {}),
+        **({"in a store": _store(found)} if found.stored else {}),
         "peak memory": f"about {cost.peak(rows) / 1e9:.2f} GB, {cost.weights / 1e9:.2f} GB of it weights",
         "rows a second": pace.told,
     }
