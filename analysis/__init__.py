@@ -99,6 +99,7 @@ __getattr__, __dir__, __all__ = lazily(
         "read_delta": "directions.published",
         "robustness": "erasure.trying",
         "rows_per_second": "mediation.planning",
+        "seconds_per_picture": "mediation.planning",
         "sanity_checks": "attribution.evaluating.sanity",
         "score_direction": "directions.scoring",
         "score_features": "features.scoring",

@@ -164,6 +164,7 @@ def latent_distance(reference: Tensor | None = None) -> Metric:
             "what": "latent_distance",
             "reference": None if reference is None else tensor_hash(reference),
         },
+        looks=False,
     )
 
 
@@ -198,6 +199,7 @@ def by_prompt(metrics: Mapping[str, Metric]) -> Metric:
         metric,
         f"by_prompt({', '.join(names)})",
         lambda: {"what": "by_prompt", "metrics": {t: spec_of(m, "the metric") for t, m in metrics.items()}},
+        looks=any(getattr(m, "looks", True) for m in metrics.values()),
     )
 
 
@@ -249,7 +251,8 @@ def check_differentiable(scores: object, metric: Metric, n: int, *, smooth: bool
         raise UsageError(f"the metric {name} returned NaN or infinite values: {scores.tolist()}")
 
 
-def _named(metric: Metric, name: str, spec: Callable[[], Mapping[str, Any]]) -> Metric:
+def _named(metric: Metric, name: str, spec: Callable[[], Mapping[str, Any]], *, looks: bool = True) -> Metric:
     metric.__name__ = metric.__qualname__ = name  # provenance says what was measured
     metric.spec = spec  # type: ignore[attr-defined]  # and stores, what it is
+    metric.looks = looks  # type: ignore[attr-defined]  # and plans, whether it asks for pictures
     return metric

@@ -39,6 +39,9 @@ class StudyPlan:
         files: how many a store makes of it, beside its database; 0 too of what no store keeps.
         stored: bytes of latents that a store keeps, and of pictures of an evaluation; keys, hashes and
             scores come to some more.
+        pictures: how many are decoded; of a metric of your own all, as nobody knows whether it looks.
+        single: of the rows, those that are computed one at a time: gradients.
+        backward: passes back through the network, of one row each.
     """
 
     what: str
@@ -51,17 +54,30 @@ class StudyPlan:
     kept: int
     files: int = 0
     stored: int = 0
+    pictures: int = 0
+    single: int = 0
+    backward: int = 0
 
     @checked
-    def seconds(self, pace: float) -> float:
-        """Return how long it takes at so many rows a second, as ``rows_per_second`` measures it.
+    def seconds(self, pace: float, *, single: float | None = None, picture: float = 0.0) -> float:
+        """Return how long it takes; judges and text encoders are not counted.
+
+        Args:
+            pace: rows a second, as ``rows_per_second`` measures it.
+            single: the same of rows that come one at a time (``samples=1, guidance=1.0``), where a pass back
+                counts as two; None is ``pace``.
+            picture: seconds to decode one, as ``seconds_per_picture`` measures it; 0 leaves it out.
 
         Raises:
-            ValueError: for a pace that is not above 0.
+            ValueError: for a pace that is not above 0, and a time below 0.
         """
-        if not pace > 0:
-            raise UsageError(f"pace is {pace}; it is rows a second, above 0")
-        return self.rows / pace
+        for name, value in (("pace", pace), ("single", pace if single is None else single)):
+            if not value > 0:
+                raise UsageError(f"{name} is {value}; it is rows a second, above 0")
+        if not picture >= 0:
+            raise UsageError(f"picture is {picture}; it is seconds, 0 or more")
+        alone = (self.single + 2 * self.backward) / (single or pace)
+        return (self.rows - self.single) / pace + alone + self.pictures * picture
 
 
 def evaluation_plan(
@@ -92,7 +108,7 @@ def evaluation_plan(
         made, kept = on_disk(model, batches, pictures=True)
         files, stored = files + made, stored + kept
     exact = every_branch(how)
-    return StudyPlan("evaluate_edit", units, runs, rows, exact, None, most, 0, files, stored)
+    return StudyPlan("evaluate_edit", units, runs, rows, exact, None, most, 0, files, stored, pictures=runs)
 
 
 def features_plan(

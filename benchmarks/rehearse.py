@@ -80,6 +80,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     },
     "edits": lambda m: {"edits": quick(m.edits), "cost": quick(m.cost)},
     "beside": lambda _: {"STEPS": 2, "ROUNDS": 1},
+    "plan_time": lambda m: {"MODELS": m.MODELS[:1], "SEEDS": 1, "STEPS": 1},
     "page_picture": lambda _: {"DEMO": ("demo", "--quick", "--seeds", "2")},
     "gpu": lambda _: {"LIMIT": 60.0},
 }

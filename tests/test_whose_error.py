@@ -682,7 +682,8 @@ class World:
             "Swap": (analysis.Swap, {"words": "dog"}),
             "trace_text": (analysis.trace_text, text),
             "trace_denoiser": (analysis.trace_denoiser, denoiser),
-            "StudyPlan.seconds": (plan.seconds, {"pace": 2.0}),
+            "StudyPlan.seconds": (plan.seconds, {"pace": 2.0, "single": 1.0, "picture": 0.1}),
+            "seconds_per_picture": (analysis.seconds_per_picture, {"model": model, "samples": 2}),
             "rows_per_second": (analysis.rows_per_second, {
                 "model": model, "samples": 2, "guidance": 1.0, "prompt": "a cat", "steps": 1}),
             "attribution_patching": (analysis.attribution_patching, {

@@ -67,14 +67,15 @@ def planned(tracing: Tracing) -> StudyPlan:
     of, seeds = tracing.experiment, tracing.experiment.seeds
     guidance = Sampling(guidance=of.settings["guidance"]).guided(of.model)
     branches, steps = of.model.branch_names(guidance), len(of.model.steps(of.settings["steps"]))
-    rows, runs, most, files, stored = 0, 0, 1, 0, 0
+    rows, runs, pictures, most, files, stored = 0, 0, 0, 1, 0, 0
     for p in range(len(of.clean)):
         restored = (tracing.counted or tracing.restore)(p, seeds[0])
         swept = of.runs(p, seeds[0], restored)
         plain, changed = partition(swept, of.settings["batch"], branches)
         batches: list[PlainBatch | ChangedBatch] = [*plain, *changed]
         rows += restored.rows + sum(one.rows(len(branches), steps) for one in batches)
-        runs += len({key_of(run) for run in swept}) + restored.rows // of.rows_per_run
+        different = len({key_of(run) for run in swept})
+        runs, pictures = runs + different + restored.rows // of.rows_per_run, pictures + different
         most = max(most, *(one.samples for one in batches))
         made, kept = on_disk(of.model, batches)
         files, stored = files + made, stored + kept
@@ -89,6 +90,7 @@ def planned(tracing: Tracing) -> StudyPlan:
         kept=tracing.kept,
         files=files * len(seeds),
         stored=stored * len(seeds),
+        pictures=pictures * len(seeds) if getattr(of.metric, "looks", True) else 0,
     )  # fmt: skip
 
 
@@ -119,6 +121,28 @@ def rows_per_second(
                 quickest = min(quickest, now - before)
             before = now
     return rows / quickest
+
+
+@checked
+def seconds_per_picture(model: Model, *, samples: int = 16) -> float:
+    """Measure how long this machine takes to decode one picture, in batches of so many.
+
+    Args:
+        model: an opened model.
+        samples: in one batch.
+
+    Raises:
+        ValueError: for no samples, and for more than anybody has memory for.
+    """
+    if not 1 <= samples <= MOST:
+        raise UsageError(f"samples is {samples}; give 1 to {MOST}")
+    latents, took = model.noise(range(samples)), []
+    with torch.no_grad():
+        for _ in range(2):  # the first one warms up
+            start = _finished(model)
+            model.decode(latents)
+            took.append(_finished(model) - start)
+    return min(took) / samples
 
 
 def _finished(model: Model) -> float:

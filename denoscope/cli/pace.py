@@ -36,11 +36,15 @@ class Pace:
         rows: a second; None if nobody knows.
         whence: who says so.
         at_best: whether it is never reached.
+        single: rows a second where they come one at a time; None where it was not measured.
+        picture: seconds to decode one; 0 where it was not measured.
     """
 
     rows: float | None
     whence: str
     at_best: bool = False
+    single: float | None = None
+    picture: float = 0.0
 
     @property
     def told(self) -> str:
@@ -74,16 +78,27 @@ def pace_of(  # noqa: PLR0917  # all that says it
         return Pace(1e12 * peak / cost.flops, f"{gpu}'s peak of {peak:g} TFLOP/s: {source}", at_best=True)
     kept = _kept()
     if (own := kept.get(_key(model))) is not None:
-        return Pace(own["rows_per_second"], f"measured here before, in {kept_in()}")
+        said = f"measured here before, in {kept_in()}"
+        single, picture = own.get("single_rows_per_second"), own.get("seconds_per_picture", 0.0)
+        return Pace(own["rows_per_second"], said, single=single, picture=picture)
     if model.device.type == "meta":
         if not kept:
             return Pace(None, "not known; --gpu or --pace says it, or  denoscope plan --calibrate  first")
         best = max(kept.values(), key=lambda one: float(one["flops_per_second"]))
         rows = best["flops_per_second"] / cost.flops
         return Pace(rows, f"a guess: at {best['flops_per_second'] / 1e9:.3g} GFLOP/s as {best['model']} here")
-    from ..analysis.mediation.planning import rows_per_second
+    return measured(plan, model, prompt)
 
-    return Pace(rows_per_second(model, samples=plan.samples, prompt=prompt), "measured here")
+
+def measured(plan: StudyPlan, model: Model, prompt: str) -> Pace:
+    """Measure now what a plan needs."""
+    from ..analysis.mediation.planning import rows_per_second, seconds_per_picture
+
+    rows = rows_per_second(model, samples=plan.samples, prompt=prompt)
+    single = rows_per_second(model, samples=1, guidance=1.0, prompt=prompt) if plan.single else None
+    batch = min(plan.samples, plan.pictures)
+    picture = seconds_per_picture(model, samples=batch) if batch else 0.0
+    return Pace(rows, "measured here", single=single, picture=picture)
 
 
 def calibrate(model: Model) -> dict[str, Any]:
@@ -92,7 +107,7 @@ def calibrate(model: Model) -> dict[str, Any]:
     Raises:
         OSError: if it cannot be kept.
     """
-    from ..analysis.mediation.planning import rows_per_second
+    from ..analysis.mediation.planning import rows_per_second, seconds_per_picture
     from ..models.run.cost import row_cost
     from ..models.store.disk import write_bytes
 
@@ -101,6 +116,8 @@ def calibrate(model: Model) -> dict[str, Any]:
         "model": model.name,
         "rows_per_second": rows,
         "flops_per_second": rows * cost.flops,
+        "single_rows_per_second": rows_per_second(model, samples=1, guidance=1.0),
+        "seconds_per_picture": seconds_per_picture(model, samples=SAMPLES),
         "samples": SAMPLES,
         "processor": platform.processor() or platform.machine(),
     }

@@ -55,6 +55,10 @@ def plan_explanation(
     run = len(model.branch_names(guided)) * len(model.steps(how))
     keys = 0 if double_blocks(model) else len({w.text for w in found})
     rows = run + 2 * conditions * levels * draws + len(LEVELS) + keys
-    rows += len(found) * len(LEVELS) * GRADIENT_ROWS
+    gradients = len(found) * len(LEVELS)
+    rows += gradients * GRADIENT_ROWS
     exact = every_branch(guided) and model.device.type != "meta"
-    return StudyPlan("explain", 1, 1, rows, exact, None, batch, 0)
+    single = gradients * GRADIENT_ROWS
+    return StudyPlan(
+        "explain", 1, 1, rows, exact, None, batch, 0, pictures=1, single=single, backward=gradients
+    )

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from denoscope.analysis import evaluate_edit, plan_study, rows_per_second, trace_denoiser, trace_text
+from denoscope.analysis import (
+    evaluate_edit,
+    plan_study,
+    rows_per_second,
+    seconds_per_picture,
+    trace_denoiser,
+    trace_text,
+)
 from denoscope.analysis.edit_evaluation.prompts import evaluation_prompts
 from denoscope.analysis.mediation.corruption import Noise, Swap
 from denoscope.analysis.mediation.runs import CausalExperiment
-from denoscope.analysis.metrics import latent_distance
+from denoscope.analysis.metrics import latent_distance, text_fit
+from denoscope.analysis.plans import StudyPlan
 from denoscope.editing import quickfix
 from denoscope.models.errors import UsageError
 from denoscope.models.judges import callable_judge, clip_judge, load_judge
@@ -133,6 +141,33 @@ def test_a_plan_tells_what_is_kept_and_how_long(tiny):
     assert plan.seconds(2.0) == plan.rows / 2 and rows_per_second(tiny, samples=2, steps=1) > 0
     with pytest.raises(UsageError, match="rows_per_second cannot be counted .*trace_text can"):
         plan_study(rows_per_second, tiny)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_plan_counts_the_pictures_that_are_decoded(tiny, monkeypatch, name, looks):
+    function, more = STUDIES[name]
+    metric = text_fit(load_judge("emoji"), "a cat") if looks else latent_distance()
+    call = {"prompts": ["a red cat"], "subject": "cat", **ONE, **more, "metric": metric, "seeds": [0, 1]}
+    plan, seen, decode = plan_study(function, tiny, **call), [], type(tiny).decode
+
+    def counted(self, latents, *args, **kwargs):
+        seen.append(len(latents))
+        return decode(self, latents, *args, **kwargs)
+
+    monkeypatch.setattr(type(tiny), "decode", counted)
+    function(tiny, **call)
+    assert plan.pictures == sum(seen) and (sum(seen) > 0) == looks
+    assert seconds_per_picture(tiny, samples=2) > 0
+
+
+def test_a_plans_time_is_that_of_all_it_counts():
+    plan = StudyPlan("x", 1, 1, 100, True, None, 8, 0, pictures=10, single=20, backward=5)
+    assert plan.seconds(10.0) == pytest.approx(100 / 10 + 2 * 5 / 10)
+    assert plan.seconds(10.0, single=2.0, picture=0.5) == pytest.approx(80 / 10 + 30 / 2 + 5)
+    for wrong, said in (({"single": 0.0}, "single is 0.0"), ({"picture": -1.0}, "picture is -1.0")):
+        with pytest.raises(UsageError, match=said):
+            plan.seconds(10.0, **wrong)
 
 
 @pytest.mark.parametrize("batch", [3, 8, 16])

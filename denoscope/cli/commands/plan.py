@@ -192,7 +192,9 @@ def _tell(found: StudyPlan, model: Model, prompt: str, of: Machine, to: Output) 
     cost = row_cost(model)
     pace = pace_of(found, model, cost, prompt, of.pace, of.gpu)
     most = "" if found.exact else "at most "
-    seconds = None if pace.rows is None else found.seconds(pace.rows)
+    seconds = None
+    if pace.rows is not None:
+        seconds = found.seconds(pace.rows, single=pace.single, picture=pace.picture)
     rows = found.samples * len(model.branch_names(None))
     cells: dict[str, Any] = {"denoiser rows": f"{most}{found.rows:,}"}
     if found.reference_rows is not None:
@@ -202,6 +204,7 @@ def _tell(found: StudyPlan, model: Model, prompt: str, of: Machine, to: Output) 
         "samples in a batch": str(found.samples),
         "operations": f"{most}{_flops(found.rows * cost.flops)}, {_flops(cost.flops)} a row",
         **({"activations kept": f"{found.kept / 1e6:.1f} MB"} if found.kept else {}),
+        **({"pictures decoded": f"{found.pictures:,}"} if found.pictures else {}),
         **({"in a store": _store(found)} if found.stored else {}),
         "peak memory": f"about {cost.peak(rows) / 1e9:.2f} GB, {cost.weights / 1e9:.2f} GB of it weights",
         "rows a second": pace.told,
