@@ -75,7 +75,8 @@ def planned(tracing: Tracing) -> StudyPlan:
         batches: list[PlainBatch | ChangedBatch] = [*plain, *changed]
         rows += restored.rows + sum(one.rows(len(branches), steps) for one in batches)
         different = len({key_of(run) for run in swept})
-        runs, pictures = runs + different + restored.rows // of.rows_per_run, pictures + different
+        runs += different + restored.rows // of.rows_per_run
+        pictures += different + (restored.clean is not None)
         most = max(most, *(one.samples for one in batches))
         made, kept = on_disk(of.model, batches)
         files, stored = files + made, stored + kept
