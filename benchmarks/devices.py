@@ -22,6 +22,8 @@ from measure import peak
 import denoscope
 from denoscope.analysis import Swap, metrics, plan_study, trace_denoiser
 from denoscope.analysis.mediation.choice import denoiser_sites
+from denoscope.investigation.planning import unweighed
+from denoscope.models.run.cost import row_cost
 from denoscope.models.sites import site_shapes
 from denoscope.models.synthetic.sizes import full_size
 from denoscope.models.synthetic.tiny import tiny_sd
@@ -43,11 +45,13 @@ def lockstep() -> None:
     sites, shapes = denoiser_sites(model, None), site_shapes(model)
     row = {site: prod(shapes[site]) * 2 for site in sites}
     kept, most = sum(row.values()) * steps, max(row.values())
+    live = row_cost(unweighed(name)).live
     told = (
         f"At the size of {name} in half precision, {len(sites)} sites and {steps} steps are "
         f"{kept / 1e9:.2f} GB for each run that is kept (with `direct=True`, one more for each draw). In "
-        f"lock-step one site of one batch is copied at a time: at most {most / 1e6:.1f} MB a row. On the "
-        f"embedded model, {STEPS} steps, batches of 16, one thread, each in a process of its own:"
+        f"lock-step one site of one batch is copied at a time: at most {most / 1e6:.1f} MB a row, beside the "
+        f"{live / 1e6:.0f} MB that a row has alive (+{most / live:.1%}). On the embedded model, {STEPS} steps, "
+        "batches of 16, one thread, each in a process of its own:"
     )
     ways = {way: child(way) for way in ("bare", "stored", "lockstep")}
     names = {
