@@ -50,8 +50,8 @@ def lockstep() -> None:
         f"At the size of {name} in half precision, {len(sites)} sites and {steps} steps are "
         f"{kept / 1e9:.2f} GB for each run that is kept (with `direct=True`, one more for each draw). In "
         f"lock-step one site of one batch is copied at a time: at most {most / 1e6:.1f} MB a row, beside the "
-        f"{live / 1e6:.0f} MB that a row has alive (+{most / live:.1%}). On the embedded model, {STEPS} steps, "
-        "batches of 16, one thread, each in a process of its own:"
+        f"{live / 1e6:.0f} MB that a row has alive (+{most / live:.1%}). On the embedded model, "
+        f"{STEPS} steps, batches of 16, one thread, each in a process of its own:"
     )
     ways = {way: child(way) for way in ("bare", "stored", "lockstep")}
     names = {
