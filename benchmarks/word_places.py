@@ -3,17 +3,17 @@
 The composed scenes of the evaluation data, encoded, noised to two levels and looked at by each embedded model
 that reads text. Every way to make maps in ``METHODS`` has a row in the tables of docs/attention.md; another
 one is one more function. Results are kept in --output under a hash of the weights, in blocks of scenes: a run
-that was stopped goes on. Some 25 minutes of one core.
+that was stopped goes on. Some 50 minutes of one core.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import torch
-from pages import ROOT, bounds, table, write
+from pages import bounds, output, table, write
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,13 +23,17 @@ from denoscope.analysis import (
     SanityChecks,
     attribute,
     concept_maps,
+    mutual_information,
     sanity_checks,
     score_maps,
     word_maps,
 )
 from denoscope.analysis.attribution.evaluating.placed import MapsOf
+from denoscope.analysis.information.each_word import word_information
+from denoscope.analysis.information.words import chosen_words, without
 from denoscope.models import zoo
 from denoscope.models.store.fingerprint import fingerprint
+from denoscope.probes.denoising_errors.strata import StrataOptions
 
 PAGE = "docs/attention.md"
 MODELS = ("emoji", "emoji-dit")
@@ -97,6 +101,42 @@ def gradients(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
     return torch.stack(maps)
 
 
+def information(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """What each word tells given all others, weighed as errors of v, at noisy levels: as a page shows it."""
+    return _information(model, scene, n, log_snr=(-5.0, -2.0), levels=4, draws=4)
+
+
+def information_cheap(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """The same from four rows for each text: two noises and their opposites, at one noisy level."""
+    return _information(model, scene, n, log_snr=(-4.9, -4.7), levels=1, draws=2)
+
+
+def unique_information(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """What each word of two tells that the other does not; of one, all that it tells."""
+    return _information(model, scene, n, parts=True, log_snr=(-5.0, -2.0), levels=4, draws=4)
+
+
+def _information(
+    model: denoscope.Model, scene: Placed, n: int, *, parts: bool = False, **how: Unpack[StrataOptions]
+) -> Tensor:
+    own = chosen_words(scene.caption, scene.words, least=1)
+    found = word_information(model, scene.picture[None], scene.caption, own, seed=n, **how)
+    if parts and len(own) == 2:
+        return torch.from_numpy(found["pair_map"].sel(part=["unique 1", "unique 2"]).values[0, 0])
+    return torch.from_numpy(found["map"].values[0])
+
+
+def information_published(model: denoscope.Model, scene: Placed, n: int) -> Tensor:
+    """How far each word moves the prediction, given all others, at all levels, in nats (Kong et al.)."""
+    own = chosen_words(scene.caption, scene.words, least=1)
+    rest = [without(scene.caption, [word]) for word in own]
+    pictures = scene.picture.expand(len(own), -1, -1, -1)
+    found = mutual_information(
+        model, pictures, scene.caption, given=rest, estimator="orthogonal", levels=16, draws=1, seed=n
+    )
+    return torch.from_numpy(found.map.values)
+
+
 def centre(_: denoscope.Model, scene: Placed, __: int) -> Tensor:
     """Things stand in the middle."""
     side = torch.linspace(-1, 1, 16)
@@ -117,6 +157,10 @@ METHODS: dict[str, One] = {
     "concept maps, no caption": concepts_blind,
     "concept maps, softmax": concepts_rivals,
     "gradients": gradients,
+    "information": information,
+    "information, one level": information_cheap,
+    "information, only its own": unique_information,
+    "information, orthogonal": information_published,
     "picture centre": centre,
     "even": even,
 }
@@ -183,12 +227,10 @@ def known(model: denoscope.Model) -> Iterator[Placed]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
-    options = parser.parse_args()
+    where = output(__doc__)
     torch.set_num_threads(1)
     prints = [fingerprint(denoscope.load(name)) for name in MODELS]
-    folder = options.output / f"word-places-{'-'.join(p[:8] for p in prints)}"
+    folder = where / f"word-places-{'-'.join(p[:8] for p in prints)}"
     folder.mkdir(parents=True, exist_ok=True)
     scenes = list(known(denoscope.load(MODELS[0])))[:SCENES]
     write(PAGE, "places", places(folder, scenes))
