@@ -38,7 +38,7 @@ PROMPT, WORD = "a noto emoji of a dog", "dog"
 STEPS, FULL = 20, ("sd-1.5", 50)
 RUNS, ROUNDS, SMALL = 32, 3, 200
 GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""With it glibc gives freed memory back at once; else what it holds, and so the peak, differs from run to run."""
+"""With it glibc gives freed memory back at once; else what it holds differs from run to run."""
 SITE = "unet/mid.attn.0.0/mlp.out"
 
 
@@ -60,8 +60,8 @@ def lockstep() -> None:
         f"{kept / 1e9:.2f} GB for each run that is kept (with `direct=True`, one more for each draw). In "
         f"lock-step one site of one batch is copied at a time: at most {most / 1e6:.1f} MB a row, beside the "
         f"{live / 1e6:.0f} MB that a row has alive (+{most / live:.1%}). On the embedded model, "
-        f"{STEPS} steps, batches of 16, one thread, each in a process of its own, which gives memory back at "
-        f"once for the peak (its rows alone are counted as {counted / 1e6:.0f} MB), and as usual for the time:"
+        f"{STEPS} steps, batches of 16, one thread, each in a process of its own. For the peak they give memory "
+        f"back at once (the rows alone are counted as {counted / 1e6:.0f} MB); not for the time:"
     )
     ways = {way: {**child(way), "peak": child(way, GIVES_BACK)["peak"]} for way in names}
     cells = [
