@@ -60,8 +60,8 @@ def lockstep() -> None:
         f"{kept / 1e9:.2f} GB for each run that is kept (with `direct=True`, one more for each draw). In "
         f"lock-step one site of one batch is copied at a time: at most {most / 1e6:.1f} MB a row, beside the "
         f"{live / 1e6:.0f} MB that a row has alive (+{most / live:.1%}). On the embedded model, "
-        f"{STEPS} steps, batches of 16, one thread, each in a process of its own. For the peak they give memory "
-        f"back at once (the rows alone are counted as {counted / 1e6:.0f} MB); not for the time:"
+        f"{STEPS} steps, batches of 16, one thread, each in a process of its own. For the peak they give "
+        f"memory back at once (the rows alone are counted as {counted / 1e6:.0f} MB); not for the time:"
     )
     ways = {way: {**child(way), "peak": child(way, GIVES_BACK)["peak"]} for way in names}
     cells = [
