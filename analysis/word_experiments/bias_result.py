@@ -98,7 +98,8 @@ class WordBias(Stored):
             seed: of these draws, the same for all rows.
 
         Returns:
-            A table: pictures, measure, attribute, rho, low, high, subjects (how many).
+            A table: pictures, measure, attribute, rho, low, high, subjects (how many). Where all subjects are
+            alike in the measure or the share, nothing goes with anything: NaN.
 
         Raises:
             ValueError: for shares that were counted on pictures of the same seeds and wording, for they would
