@@ -61,6 +61,10 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "planted_bias": lambda m: {
         "SIZES": m.Sizes(dictionary=4, updates=4, known=32, tried=8, features=4, steps=3)
     },
+    "invariant": lambda _: {
+        **{"LEVELS": 2, "DRAWS": 1, "TRIED": 4, "STEPS": 2, "PENALTIES": (1.0,)},
+        "FIT": {"steps": 2, "draws": 4, "levels": 2},
+    },
     "guidance": lambda m: {"JOBS": m.JOBS[:2], "SEEDS": range(2), "STEPS": 4},
     "information": lambda m: {"SIZES": m.Sizes(draws=2, samples=8, pairs=1, pictures=1, captions=3)},
     "classification": lambda m: {"SIZES": m.Sizes(pictures=2, learned=4, seeds=1, models=m.MODELS[:1])},

@@ -554,6 +554,12 @@ class World:
                 "model": model, "positive": ["a red cat"], "negative": ["a blue cat"], "neutral": ["a cat"],
                 "sites": [SITE], "settings": editing.SliderFit(steps=1, seeds=[0], sampling_steps=1),
                 "progress": None}),
+            "InvariantFit": (editing.InvariantFit, {
+                "penalty": 1.0, "rank": 1, "steps": 1, "rate": 0.01, "draws": 2, "levels": 2, "seed": 1}),
+            "invariant": (editing.invariant, {
+                "model": model, "images": torch.rand(4, 3, *model.size), "groups": torch.eye(2).repeat(2, 1),
+                "prompts": ["a cat"] * 4, "sites": [SITE], "progress": None,
+                "settings": editing.InvariantFit(rank=1, steps=1, draws=2, levels=2)}),
             "freeze": (editing.freeze, {"model": model, "interventions": [steering]}),
             "explain": (editing.explain, {"edit": own, "model": model}),
             "crosstalk": (editing.crosstalk, {
@@ -1044,6 +1050,11 @@ class World:
             "Mitigation.save": (made.save, {"path": "made.zarr"}),
             "Mitigation.load": (analysis.Mitigation.load, {"path": "made.zarr"}),
             "calibrated_strength": (analysis.calibrated_strength, turn),
+            "latent_groups": (analysis.latent_groups, {
+                "losses": torch.arange(9.0), "groups": 2, "zero_weight": 0.1, "steps": 1, "rate": 0.01,
+                "seed": 1}),
+            "LatentGroups.to_frame": (analysis.latent_groups(torch.arange(9.0), groups=2, steps=1).to_frame, {
+                "labels": ["a", "b", None] * 3, "level": 0.9, "n_resamples": 20, "seed": 1}),
             "fairness_discrepancy": (analysis.fairness_discrepancy, {
                 "labels": ["red", "blue"], "target": half, **drawn}),
             "fairness_discrepancy rows": (analysis.fairness_discrepancy, {

@@ -13,31 +13,24 @@ model are kept and drawn from. Their guidance scale of 4 on the difference is ``
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from ...models.arguments import check_fields, checked
-from ...models.base import Model, Prompt
-from ...models.errors import NotFoundError, StateError, UsageError
+from ...models.base import Model
+from ...models.errors import StateError, UsageError
 from ...models.fit import fit
 from ...models.progress import Progress
-from ...models.run.levels import Step
 from ...models.site import Site
-from ...probes.directions.moments import Examples, Moments, Space, check_pairs, moments, predicted
+from ...probes.directions.moments import Examples, Moments, Space, check_pairs, moments
 from ...probes.text_states import encoded
-from ...probes.trace import expand
 from ..edit import Edit
-from ..layers import weight_name
-from ..lowrank import LowRank
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out")
+from .factors import Asked, change_of, linear_weights, moved, started
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def slider(
     how = settings or SliderFit()
     check_pairs(positive, negative, neutral)
     examples = Examples(list(neutral or negative), list(positive), list(negative))
-    weights = _weights(model, sites)
+    weights = linear_weights(model, sites)
     read = encoded(model, examples.texts)
     drawn = moments(
         model,
@@ -139,12 +132,12 @@ def slider(
         raise UsageError(
             f"{model.name} makes the same of {positive[0]!r} and {negative[0]!r}: nothing to learn"
         )
-    factors, asked = _start(weights, how), Asked(model)
+    factors, asked = started(weights, how.rank, how.seed), Asked(model)
 
     def error(some: Tensor, s: float) -> Tensor:
         prompts = [read[examples.neutral[drawn.pair[int(i)]]] for i in some]
         steps = [drawn.steps[int(i)] for i in some]
-        said = asked.with_weights(_moved(weights, factors, s), how.space, drawn.x[some], steps, prompts)
+        said = asked.with_weights(moved(weights, factors, s), how.space, drawn.x[some], steps, prompts)
         return (said - drawn.wanted(some, torch.full((len(some),), s))).square().mean()
 
     def loss(_: int, source: torch.Generator) -> Tensor:
@@ -158,7 +151,7 @@ def slider(
         "settings": {**asdict(how), "seeds": list(how.seeds)},
         "missed": _missed(drawn, error, how),
     }
-    return Edit.of(model, {n: _delta(factors, n) for n in weights}, method="slider", **note)
+    return Edit.of(model, {n: change_of(factors, n) for n in weights}, method="slider", **note)
 
 
 def _missed(drawn: Moments, error: Callable[[Tensor, float], Tensor], how: SliderFit) -> float:
@@ -173,71 +166,3 @@ def _missed(drawn: Moments, error: Callable[[Tensor, float], Tensor], how: Slide
             f"the fit went astray; lower its rate: SliderFit(rate={how.rate / 4:g})"
         )
     return share
-
-
-class Asked(nn.Module):
-    """A denoiser that can be asked with other weights in place of its own, for the length of a call."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.part = model.input_site.component
-        self.denoiser = model.components[self.part]
-        self._ask = model
-
-    def forward(self, *asked: Any) -> Tensor:
-        """As ``predicted``; ``functional_call`` puts the other weights in place for as long."""
-        return predicted(self._ask, *asked)
-
-    def with_weights(
-        self,
-        weights: Mapping[str, Tensor],
-        space: Space,
-        x: Tensor,
-        steps: Sequence[Step],
-        prompts: Sequence[Prompt],
-    ) -> Tensor:
-        """Return what is predicted with some weights, by full name, that are not the model's."""
-        own = {f"denoiser.{name.removeprefix(f'{self.part}.')}": w for name, w in weights.items()}
-        found: Tensor = functional_call(self, own, (space, x, steps, prompts))
-        return found
-
-
-def _weights(model: Model, sites: Sequence[str | Site] | None) -> dict[str, Tensor]:
-    part = model.input_site.component
-    patterns = sites if sites is not None else _usual(model, part)
-    some = dict.fromkeys(s for pattern in patterns for s in expand(model, pattern))
-    linear = [s for s in some if s.component == part and isinstance(model.module(s), nn.Linear)]
-    found = {weight_name(model, s): model.parameter(weight_name(model, s)).detach() for s in linear}
-    if not found:
-        raise UsageError(
-            f"sites {[str(p) for p in patterns]} have no linear layer of the {part}; choose some of "
-            f"model.sites('{part}/*/self_attn.out')"
-        )
-    return found
-
-
-def _usual(model: Model, part: str) -> list[Site]:
-    kinds = [f"{a}.{p}" for a in ("self_attn", "joint_attn") for p in PROJECTIONS]
-    found = [s for s in model.places() if s.component == part and s.kind in kinds]
-    if not found:
-        raise NotFoundError(f"the {part} of {model.name} has no attention; name the sites: sites=[...]")
-    return found
-
-
-def _start(weights: Mapping[str, Tensor], how: SliderFit) -> dict[str, Tensor]:
-    """Both factors of each weight; as for a LoRA, the one is drawn and the other 0."""
-    source, found = torch.Generator().manual_seed(how.seed), {}
-    for name, w in weights.items():
-        drawn = torch.randn(how.rank, w.shape[1], generator=source) / math.sqrt(w.shape[1])
-        found[f"{name}/right"] = drawn.to(w.device).requires_grad_()
-        found[f"{name}/left"] = torch.zeros(w.shape[0], how.rank, device=w.device).requires_grad_()
-    return found
-
-
-def _moved(weights: Mapping[str, Tensor], factors: Mapping[str, Tensor], s: float) -> dict[str, Tensor]:
-    return {n: w + (s * factors[f"{n}/left"] @ factors[f"{n}/right"]).to(w.dtype) for n, w in weights.items()}
-
-
-def _delta(factors: Mapping[str, Tensor], name: str) -> LowRank | Tensor:
-    left, right = (factors[f"{name}/{side}"].detach().cpu() for side in ("left", "right"))
-    return LowRank(left, right).compact()

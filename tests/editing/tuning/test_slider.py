@@ -8,9 +8,9 @@ import torch
 from denoscope import Edit
 from denoscope.editing import SliderFit, slider
 from denoscope.editing.export import lora
-from denoscope.editing.methods import slider as method
+from denoscope.editing.tuning import factors
 from denoscope.models.synthetic.tiny import tiny_sd
-from denoscope.probes.directions.moments import Examples, moments, predicted
+from denoscope.probes.directions.moments import Examples, Moments, moments, predicted
 
 TEXTS = ["a red cat"], ["a blue cat"], ["a cat"]
 QUICK = SliderFit(rank=2, steps=80, rate=0.02, most=1.5, seeds=[0], sampling_steps=3)
@@ -37,12 +37,12 @@ def drawn(model, change):
                     guidance=None)  # fmt: skip
     with torch.no_grad(), change.applied(model):
         moved = predicted(model, "eps", found.x, found.steps, [read["a cat"]] * len(found.x))
-    return method.Moments(found.x, found.steps, found.plain, moved - found.plain, found.pair), read
+    return Moments(found.x, found.steps, found.plain, moved - found.plain, found.pair), read
 
 
 def test_a_planted_change_is_found_and_its_half_is_half(tiny, monkeypatch):
     wanted, read = drawn(tiny, 0.03 * planted(tiny))
-    monkeypatch.setattr(method, "moments", lambda *_, **__: wanted)
+    monkeypatch.setattr("denoscope.editing.tuning.slider.moments", lambda *_, **__: wanted)
     edit = slider(tiny, *TEXTS, sites=SITES, settings=QUICK)
     assert edit.to_frame()["rank"].max() <= 2 and 0 < edit.note["missed"] < 0.2
     for s in (-1.0, 0.5, 1.0):
@@ -58,7 +58,7 @@ def test_weights_on_trial_are_those_of_the_edit(tiny):
     x, steps, prompts = tiny.noise([0, 1]), [tiny.steps(3)[1]] * 2, tiny.encode(["a cat", "a dog"])
     weights = {n: tiny.parameter(n).detach() + d for n, d in change.deltas.items()}
     with torch.no_grad():
-        tried = method.Asked(tiny).with_weights(weights, "eps", x, steps, prompts)
+        tried = factors.Asked(tiny).with_weights(weights, "eps", x, steps, prompts)
         plain = predicted(tiny, "eps", x, steps, prompts)
         with change.applied(tiny):
             applied = predicted(tiny, "eps", x, steps, prompts)
@@ -83,7 +83,9 @@ def test_what_is_no_slider_is_told(tiny, monkeypatch):
     for wrong in ({"rank": 0}, {"rate": float("nan")}, {"space": "v"}, {"seeds": []}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             SliderFit(**wrong)
-    monkeypatch.setattr(method, "predicted", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "denoscope.editing.tuning.factors.predicted", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         slider(tiny, *TEXTS, sites=SITES, settings=QUICK)  # the watch sees whether a weight was left
 
