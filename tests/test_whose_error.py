@@ -91,6 +91,7 @@ EXCEPTIONS = {
     "Learning.factor": OURS,
     "Stability": OURS,
     "BiasFeatures": OURS,
+    "LatentGroups": OURS,
     "FeatureScores": OURS,
     "Mitigation": OURS,
     "Circuit": OURS,
@@ -1019,6 +1020,8 @@ class World:
         scores, made = analysis.score_features(**scored), analysis.compare_mitigations(**compared)
         found.save("found.zarr")
         scores.save("feature-scores.zarr")
+        sorted_ = analysis.latent_groups(torch.arange(9.0), groups=2, steps=1)
+        sorted_.save("groups.zarr")
         made.save("made.zarr")
         turn = {"model": model, "push": lambda s: [()] * 3, "share": ("red", 1.0), **few, "most": 1.0,
                 "rounds": 1, "label": compared["label"], "steps": 1}  # fmt: skip
@@ -1053,7 +1056,9 @@ class World:
             "latent_groups": (analysis.latent_groups, {
                 "losses": torch.arange(9.0), "groups": 2, "zero_weight": 0.1, "steps": 1, "rate": 0.01,
                 "seed": 1}),
-            "LatentGroups.to_frame": (analysis.latent_groups(torch.arange(9.0), groups=2, steps=1).to_frame, {
+            "LatentGroups.save": (sorted_.save, {"path": "more-groups.zarr"}),
+            "LatentGroups.load": (analysis.LatentGroups.load, {"path": "groups.zarr"}),
+            "LatentGroups.to_frame": (sorted_.to_frame, {
                 "labels": ["a", "b", None] * 3, "level": 0.9, "n_resamples": 20, "seed": 1}),
             "fairness_discrepancy": (analysis.fairness_discrepancy, {
                 "labels": ["red", "blue"], "target": half, **drawn}),

@@ -128,7 +128,7 @@ def latent_groups(
             all alike.
 
     >>> latent_groups(torch.cat([torch.full((9,), 1.0), torch.full((3,), 2.0)]), groups=2)
-    LatentGroups(12 pictures in 2 groups; mean error 1.01 to 1.78)
+    LatentGroups(12 pictures in 2 groups; mean error 1.01 to 1.98)
     """
     x = losses.detach().double().cpu()
     if groups < 2 or len(x) <= groups or steps < 1:
