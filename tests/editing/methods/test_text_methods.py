@@ -191,7 +191,7 @@ def test_meaning_what_is_said_changes_nothing(model: Any, name: str) -> None:
 
 def test_one_word_is_changed_in_one_surrounding_alone(model: Any) -> None:
     """No hat on the cat; the dog keeps its own."""
-    how = replace(OURS, templates=("a cat and a {}",), ridge_scale=1e-3, kept_weight=1.0)
+    how = replace(OURS, templates=("a cat and a {}",), ridge_scale=1e-3, kept_tokens="all")
     kept = ["a dog and a hat", "a hat"]
     edit = uce(model, {"hat": ""}, keep=kept, settings=how)
     met = {t: [] for t in ("cat", "dog")}
