@@ -46,7 +46,7 @@ def uce(
 
     The model is not changed. All requests are solved together, so their order does not matter. A word is
     changed in one surrounding alone by templates of it, with the others kept: ``settings=replace(OURS,
-    templates=("a cat with a {}",)), keep=["", "a hat", "a dog with a hat"]``.
+    templates=("a cat with a {}",), kept_tokens="all")``, ``keep=["", "a hat", "a dog with a hat"]``.
 
     Args:
         model: an opened model that reads text.
