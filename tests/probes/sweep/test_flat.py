@@ -51,7 +51,7 @@ def resident() -> int:
 
 @pytest.mark.stress
 def test_no_tensor_file_or_thread_is_left(tiny: Any, tmp_path: Path) -> None:
-    work(tiny, tmp_path, 1, 1, 4)
+    work(tiny, tmp_path, 1, 1, 8)  # as many rows as below: tables of indices are kept by size, up to 512
     before, files = tensors(), opened()
     held = trace(tiny, ["a cat"], seeds=[0], sites=SITE, steps=1)
     assert tensors() > before  # it would be seen
