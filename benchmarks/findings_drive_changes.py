@@ -58,7 +58,8 @@ UPDATES = 1500
 ARMS = ("found", "random", "everywhere")
 NAMES = {
     "text": "mediation: layer of the text encoder, quickfix",
-    "denoiser": "mediation: cross-attention, locoedit",
+    "denoiser": "mediation: three cross-attentions, locoedit",
+    "one": "mediation: one cross-attention, locoedit",
     "information": "information: redundant words, uce",
     "direction": "directions: the text's difference against a random one",
     "site": "directions: site that mediation found",
@@ -94,8 +95,10 @@ def arms(setup: Setup, dictionary: Dictionary) -> dict[str, dict[str, Made]]:
     seen = features(setup, dictionary, silent)
     states = [str(s) for s in text.data["site"].values]
     reading = [str(s) for s in denoiser.data["site"].values if str(s).endswith("cross_attn.out")]
-    place = by_mediation.reading_site(denoiser)
+    ranked = by_mediation.reading_sites(denoiser)
+    place, found = ranked[0], ranked[: by_mediation.READ]
     other = source.choice([s for s in reading if s != place])
+    others = source.sample([s for s in reading if s not in found], len(found))
     in_text, in_layer = partial(by_mediation.in_text, ground, text), partial(by_mediation.in_denoiser, ground)
     made: dict[str, dict[str, Made]] = {
         "text": {
@@ -105,7 +108,7 @@ def arms(setup: Setup, dictionary: Dictionary) -> dict[str, dict[str, Made]]:
         },
         "denoiser": {
             "found": lambda: in_layer(denoiser),
-            "random": lambda: in_layer(denoiser, other),
+            "random": lambda: in_layer(denoiser, others),
             "everywhere": lambda: _edited("all", uce(ground.model, ground.request, keep=ground.kept)),
         },
         "direction": {
@@ -113,6 +116,10 @@ def arms(setup: Setup, dictionary: Dictionary) -> dict[str, dict[str, Made]]:
             "random": lambda: by_directions.of_text(
                 ground, random_like(by_directions.text_direction(ground))
             ),
+        },
+        "one": {
+            "found": lambda: in_layer(denoiser, [place]),
+            "random": lambda: in_layer(denoiser, [other]),
         },
         "site": {
             "found": lambda: by_directions.at_site(ground, place)[0],

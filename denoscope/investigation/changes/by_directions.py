@@ -11,7 +11,7 @@ from ...probes.direction import Direction
 from ...probes.intervene import Intervention
 from ...report.plain import plain_site
 from .acting import Steer
-from .by_mediation import reading_site, reads_text
+from .by_mediation import reading_sites, reads_text
 from .change import Change
 from .ground import Ground, Offers
 
@@ -66,7 +66,7 @@ def site_of(ground: Ground, denoiser: Mediation | None) -> str:
         ValueError: for a denoiser that does not attend to the text.
     """
     if denoiser is not None:
-        return reading_site(denoiser)
+        return reading_sites(denoiser)[0]
     found = [s for s in ground.model.sites(f"{ground.model.input_site.component}/**") if reads_text(s)]
     if not found:
         raise UsageError("the denoiser does not attend to the text anywhere")

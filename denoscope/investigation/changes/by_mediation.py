@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from ...analysis.mediation.result import Mediation
 from ...editing.edit import Edit
 from ...editing.methods.balancing import balance
@@ -16,6 +18,8 @@ from .change import Change
 from .ground import ROUNDS, Ground, Offers
 
 BY = "mediation"
+READ = 3
+"""So many attentions to the text are edited together."""
 NOBODY = "no analysis"
 """Who offers an edit for which nothing was looked for."""
 
@@ -25,7 +29,7 @@ def offer(ground: Ground, text: Mediation | None, denoiser: Mediation | None, of
     if text is not None and ground.goal.kind != "balance":
         offers.attempt(BY, "an edit of the text encoder", lambda: in_text(ground, text))
     if denoiser is not None:
-        offers.attempt(BY, "an edit of one attention to the text", lambda: in_denoiser(ground, denoiser))
+        offers.attempt(BY, "an edit of what reads the text", lambda: in_denoiser(ground, denoiser))
 
 
 def by_method(ground: Ground, offers: Offers) -> None:
@@ -64,26 +68,40 @@ def in_text(ground: Ground, text: Mediation, site: str | None = None) -> Change:
     return Change(f"quickfix of {plain_site(place)}", BY, why, edit)
 
 
-def in_denoiser(ground: Ground, denoiser: Mediation, site: str | None = None) -> Change:
-    """Edit keys and values of the text in the attention to it that came nearest, or in another."""
-    place = reading_site(denoiser) if site is None else site
-    why = f"Of all places that read the text {plain_site(place)} comes nearest to the clean run."
-    name = f"locoedit of {plain_site(place)}"
+def in_denoiser(ground: Ground, denoiser: Mediation, sites: Sequence[str] | None = None) -> Change:
+    """Edit keys and values of the text in the attentions to it that came nearest, or in others.
+
+    One alone carries too little (docs/investigation.md).
+    """
+    places = reading_sites(denoiser)[:READ] if sites is None else list(sites)
+    where = _listed(plain_site(place) for place in places)
+    why = f"Of all places that read the text {where} {_come(places)} nearest to the clean run."
+    name = f"{plain_site(places[0])} and {len(places) - 1} more" if len(places) > 1 else where
     if ground.goal.kind == "balance":
-        edit, told, rows = evenly(ground, place)
-        return Change(f"debiasing of {plain_site(place)}", BY, f"{why} {told}", edit, rows)
-    return Change(name, BY, why, locoedit(ground.model, ground.request, weights=place, keep=ground.kept))
+        edit, told, rows = evenly(ground, places)
+        return Change(f"debiasing of {name}", BY, f"{why} {told}", edit, rows)
+    edit = locoedit(ground.model, ground.request, weights=places, keep=ground.kept)
+    return Change(f"locoedit of {name}", BY, why, edit)
 
 
-def reading_site(denoiser: Mediation) -> str:
-    """The attention of the picture to the text that came nearest to the clean run.
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _come(places: Sequence[str]) -> str:
+    return "come" if len(places) > 1 else "comes"
+
+
+def reading_sites(denoiser: Mediation) -> list[str]:
+    """The attentions of the picture to the text, the one that came nearest to the clean run first.
 
     Raises:
         ValueError: if none was restored.
     """
     ranked = map(str, CausalMap.of(denoiser).ranked()["site"])
-    found = next((s for s in ranked if reads_text(Site(s))), None)
-    if found is None:
+    found = list(dict.fromkeys(s for s in ranked if reads_text(Site(s))))
+    if not found:
         raise UsageError("no attention to the text was restored, so none was found")
     return found
 
@@ -93,7 +111,7 @@ def reads_text(site: Site) -> bool:
     return site.kind in ("cross_attn.out", "joint_attn.out") and site.stream != "txt"
 
 
-def evenly(ground: Ground, site: str | None) -> tuple[Edit, str, int]:
+def evenly(ground: Ground, sites: Sequence[str] | None) -> tuple[Edit, str, int]:
     """Debias the word by counting and solving anew; what is to say of it, and its rows.
 
     Raises:
@@ -102,7 +120,7 @@ def evenly(ground: Ground, site: str | None) -> tuple[Edit, str, int]:
     goal, seeds = ground.goal, ground.seeds
     found = balance(
         ground.model, {goal.about: dict.fromkeys(goal.values, 0.5)}, ground.label, seeds=seeds,
-        prompts=[ground.setup.wording.efficacy[0]], rounds=ROUNDS, keep=ground.kept, weights=site,
+        prompts=[ground.setup.wording.efficacy[0]], rounds=ROUNDS, keep=ground.kept, weights=sites,
         tolerance=0.5 / len(seeds), progress=ground.progress, **ground.settings,
     )  # fmt: skip
     if found.edit is None:

@@ -168,9 +168,12 @@ def test_joint_attention_is_edited_and_steered_where_the_picture_reads_the_text(
     made().save_pretrained(tmp_path)
     setup = prepare(replace(case, model=str(tmp_path), seeds=1))
     ground, cause = Ground(setup, silent), Mediation(denoiser_cause(setup, silent))
-    place = by_mediation.reading_site(cause)
-    assert place.endswith("joint_attn.out@img")
+    places = by_mediation.reading_sites(cause)
+    place = places[0]
+    assert all(p.endswith("joint_attn.out@img") for p in places) and len(set(places)) == len(places)
     edit = by_mediation.in_denoiser(ground, cause)
+    blocks = {name.split(".attn.")[0] for name in edit.edit.deltas}
+    assert len(blocks) == len(places[:3]) and f"and {len(blocks) - 1} more" in edit.name
     assert {name.split(".attn.")[1] for name in edit.edit.deltas} == {
         "add_k_proj.weight",
         "add_v_proj.weight",
