@@ -49,14 +49,13 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.stress
-def test_no_tensor_file_or_thread_is_left(tiny: Any, tmp_path: Path) -> None:
-    work(tiny, tmp_path, 1, 1, 8)  # as many rows as below: tables of indices are kept by size, up to 512
+def test_a_tenth_of_that_leaves_no_tensor_file_or_thread(tiny: Any, tmp_path: Path) -> None:
+    work(tiny, tmp_path, 1, 1, 100)  # as many rows as below: tables of indices are kept by size, up to 512
     before, files = tensors(), opened()
     held = trace(tiny, ["a cat"], seeds=[0], sites=SITE, steps=1)
     assert tensors() > before  # it would be seen
     del held
-    assert work(tiny, tmp_path, 2, 2, 8) and tensors() == before and opened() == files
+    assert work(tiny, tmp_path, 100, 10, 100) and tensors() == before and opened() == files
 
 
 @pytest.mark.stress
