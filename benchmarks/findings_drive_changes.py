@@ -52,7 +52,7 @@ PAGE = "docs/investigation.md"
 TAKEN = {"professions": 8, "things": 8, "colours": 3, "skin tones": 3, "styles": 2}
 """So many pairs of each kind, 24 together."""
 CHOSEN_ON = (0, 1, 2, 4, 6, 8, 9, 11, 13, 16, 17, 19, 22)
-"""Pairs on which it was seen that kept texts should hold by their last word, and that three layers do more."""
+"""Pairs that showed that kept texts should hold by their last word, and that three layers do more."""
 FOUND = ROOT / "benchmarks" / "found" / "drive"
 RUN: Mapping[str, Any] = {"seeds": 3, "steps": 8, "draws": 1}
 SITE = "unet/up.1.res.0/resid.post"
