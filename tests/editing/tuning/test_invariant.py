@@ -29,14 +29,14 @@ def unconditional():
 
 def test_a_penalty_brings_groups_together(unconditional, pictures):
     made = {}
-    for penalty in (0.0, 300.0):
+    for penalty in (0.0, 3000.0):
         how = InvariantFit(**{**vars(QUICK), "penalty": penalty})
         made[penalty] = invariant(unconditional, pictures, HALVES, settings=how)
     before = {p: e.note["groups"]["before"] for p, e in made.items()}
     after = {p: e.note["groups"]["after"] for p, e in made.items()}
-    assert before[0.0] == before[300.0]
+    assert before[0.0] == before[3000.0]
     assert after[0.0]["mean"] < before[0.0]["mean"]
-    assert after[300.0]["apart"] < min(after[0.0]["apart"], before[0.0]["apart"])
+    assert after[3000.0]["apart"] < min(after[0.0]["apart"], before[0.0]["apart"])
     assert made[0.0].to_frame()["rank"].max() <= 4
 
 
