@@ -36,8 +36,9 @@ class EditSettings:
     Args:
         templates: wordings with ``{}`` for the word.
         tokens: which tokens of a wording give rows.
-        kept_tokens: which tokens of a kept text hold the layers: its last word's ("subject"), or "all": then
-            end and padding, which all texts share, hold so hard that little is changed. Of no text all do.
+        kept_tokens: which tokens of a kept text hold the layers: its last word's ("subject"), and all of the
+            empty text ("subject+empty"); or "all" of each text: then end and padding, which all texts share,
+            hold so hard that little is changed.
         held_tokens: the same for texts that are held exactly.
         projections: which of keys and values are changed: "kv" or "v".
         ridge: λ; None is the mean squared length of a key times the number of requests.
@@ -49,7 +50,7 @@ class EditSettings:
 
     templates: tuple[str, ...] = TEMPLATES
     tokens: Tokens = "subject+end"
-    kept_tokens: Literal["all", "subject"] = "subject"
+    kept_tokens: Literal["subject+empty", "subject", "all"] = "subject+empty"
     held_tokens: Literal["all", "subject"] = "all"
     projections: Projections = "kv"
     ridge: float | None = None
@@ -216,7 +217,7 @@ def _pair_rows(
 
 
 def _kept(states: Mapping[str, Sequence[TokenStates]], texts: Sequence[str], tokens: str) -> Tensor | None:
-    """All tokens of the texts that must be read as before, or their last words'; of no text all."""
+    """The tokens of texts that must be read as before: all, or their last words'."""
     if not texts:
         return None
     found = []
@@ -224,7 +225,8 @@ def _kept(states: Mapping[str, Sequence[TokenStates]], texts: Sequence[str], tok
         for part in states[text]:
             n = len(part.values)
             last = min(max(part.words.end - 1, 0), n - 1)
-            found.append(part.values[last : last + 1] if text and tokens == "subject" else part.values)
+            whole = tokens == "all" or (tokens == "subject+empty" and not text)
+            found.append(part.values if whole else part.values[last : last + 1])
     return torch.cat(found).double()
 
 

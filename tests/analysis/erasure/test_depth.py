@@ -13,7 +13,7 @@ import torch
 from denoscope import load
 from denoscope.analysis import Depth, depth
 from denoscope.analysis.erasure.cuts import denoiser_cuts, text_cuts
-from denoscope.editing import quickfix, uce
+from denoscope.editing import EditSettings, quickfix, uce
 from denoscope.models.errors import UsageError
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.synthetic.tiny_families import tiny_dit, tiny_sd3
@@ -24,7 +24,7 @@ KEPT = ["a house"]
 @pytest.fixture(scope="module")
 def gone(tiny: Any) -> Any:
     """A stand-in for a model that never saw a cat, and knows a house as before."""
-    return uce(tiny, {"cat": "dog"}, keep=KEPT)
+    return uce(tiny, {"cat": "dog"}, keep=KEPT, settings=EditSettings(kept_tokens="all"))
 
 
 def measured(model: Any, changed: Any, retained: Any, **settings: Any) -> Depth:

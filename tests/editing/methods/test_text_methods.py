@@ -17,6 +17,8 @@ from denoscope.editing import locoedit, nullspace, time, uce
 from denoscope.editing.lowrank import dense
 from denoscope.editing.methods.nullspace import SPEED
 from denoscope.editing.methods.uce import CODE, OURS
+from denoscope.editing.methods.uce import asked as uce_asked
+from denoscope.editing.text_edit import space_rows
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.probes.text_layers import POOLED, TextLayer, text_inputs, text_layers
 from denoscope.probes.text_states import token_states
@@ -294,3 +296,21 @@ def test_fused_projections_are_refused() -> None:
     pipe.fuse_qkv_projections()
     with pytest.raises(RuntimeError, match=r"unfuse_qkv_projections\(\)"):
         uce(denoscope.load(pipe), {"cat": "dog"})
+
+
+def test_kept_texts_hold_by_their_last_word_and_the_empty_one_by_all(model: Any) -> None:
+    layer = text_layers(model)[0]
+    states = {text: parts[0] for text, parts in text_inputs(model, layer, ["", "a mat"]).items()}
+    none, mat = states[""].values.double(), states["a mat"].values.double()
+    last = states["a mat"].words.end - 1
+    wanted = {
+        "subject+empty": torch.cat([none, mat[last : last + 1]]),
+        "subject": torch.cat([none[:1], mat[last : last + 1]]),
+        "all": torch.cat([none, mat]),
+    }
+    asked = uce_asked({"requests": {"cat": "dog"}, "debias": {}}, OURS)
+    for tokens, rows in wanted.items():
+        how = replace(OURS, kept_tokens=tokens)
+        (made,) = space_rows(model, text_layers(model), asked, how, keep=["", "a mat"], hold=())
+        torch.testing.assert_close(made.kept, rows, check_device=False)
+    assert OURS.kept_tokens == "subject+empty" and CODE.kept_tokens == "subject"
