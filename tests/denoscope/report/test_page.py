@@ -6,11 +6,13 @@ import json
 import re
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import pytest
 
 from denoscope.investigation.investigate import investigate
 from denoscope.models.images import to_array
+from denoscope.report import page as page_module
 from tests.denoscope.report.browsing import Page, browse, contrast
 
 EVIL = "<script>alert(1)</script> a cat"
@@ -143,3 +145,9 @@ def test_the_console_is_really_watched(page, tmp_path):
     broken = page.replace("Plotly.newPlot", "Plotly.noSuchPlot(", 1).replace("noSuchPlot((", "noSuchPlot(")
     with pytest.raises(AssertionError, match="CONSOLE"):
         browse(broken, PROBE, tmp_path, 390)
+
+
+def test_text_has_a_margin_and_a_width_on_every_page():
+    style = (Path(page_module.__file__).parent / "templates" / "style.html.jinja").read_text()
+    (rule,) = re.findall(r"^main, header, footer \{(.*)\}$", style, re.MULTILINE)
+    assert "max-width: 62rem" in rule and "margin: 0 auto" in rule and "padding: 0 1.25rem" in rule
