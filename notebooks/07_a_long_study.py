@@ -22,20 +22,19 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from multiprocessing import Process
 from pathlib import Path
 from tempfile import mkdtemp
 
 import pandas as pd
-import xarray as xr
 from IPython.display import Markdown
 
 import denoscope
 from denoscope.analysis import Mediation, plan_study, rows_per_second, trace_denoiser
-from denoscope.models.store.studies import read_studies
+from denoscope.models.store.studies import read_studies, units_table
 
 QUICK = bool(os.environ.get("DENOSCOPE_QUICK"))
 FOLDER = Path(mkdtemp())
@@ -47,8 +46,6 @@ FOLDER = Path(mkdtemp())
 
 # %%
 STUDY = f"""
-import sys
-
 import torch
 
 import denoscope
@@ -70,9 +67,6 @@ asked = dict(
 
 def run(**how):
     return trace_denoiser(model, **{{**asked, **how}})
-
-if __name__ == "__main__":
-    run(store=sys.argv[1])
 """
 (FOLDER / "study.py").write_text(STUDY)
 sys.path.insert(0, str(FOLDER))
@@ -106,11 +100,13 @@ def units_in(folder):
         return 0
 
 
-process = subprocess.Popen([sys.executable, FOLDER / "study.py", FOLDER / "store"])
-while process.poll() is None and units_in(FOLDER / "store") < plan.units // 3:
+process = Process(target=study.run, kwargs={"store": FOLDER / "store"})
+process.start()
+while process.is_alive() and units_in(FOLDER / "store") < plan.units // 3:
     time.sleep(0.05)
 process.kill()
-code = process.wait()
+process.join()
+code = process.exitcode
 (killed,) = read_studies(FOLDER / "store")
 Markdown(f"""
 The process ended with {signal.Signals(-code).name if code < 0 else code}. In the store: {killed.units} of
@@ -177,15 +173,21 @@ Markdown(told)
 
 # %% [markdown]
 # ## Read back
-# What lies in the stores, as the command line tells it, and all scores as one table:
+# What lies in the stores, study by study, and all scores as one table. `denoscope studies FOLDER` tells the
+# same on the command line; `--export scores.parquet` writes the table to a file.
 
 # %%
-command = [sys.executable, "-m", "denoscope", "studies", ".", "--export", "scores.nc"]
-print(subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=True).stdout)
+pd.DataFrame(
+    [
+        [one.folder.name, one.what, f"{one.units} of {one.total}", one.rows, round(one.bytes / 1e6, 1)]
+        for one in read_studies(FOLDER)
+    ],
+    columns=["store", "study", "units", "rows", "MB"],
+)
 
 # %%
-with xr.open_dataset(FOLDER / "scores.nc") as file:
-    table = file.to_dataframe()
+table = pd.DataFrame(units_table(FOLDER))
+table["store"] = [Path(store).name for store in table["store"]]
 table["seed"] = [json.loads(about)["seed"] for about in table["about"]]
 of_one = table[table["store"] == "store"].pivot(index="position", columns="seed", values="value")
 of_one.head().round(3)  # of each seed: the clean run, the corrupted one, then site by site
