@@ -131,6 +131,9 @@ def denoiser(
             help="share of women with dark skin and of men with another: a planted bias, in its own folder"
         ),
     ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="in how many directions each weight matrix may change; by default all")
+    ] = None,
 ) -> None:
     """5. Train a model's denoiser; the autoencoder and the text encoder stay as they are."""
     recipe, left_out = _recipe(model), tuple(without or ())
@@ -149,6 +152,7 @@ def denoiser(
         mix=replace(recipe.mix, without=left_out, tie=tie),
         objective=recipe.objective,
         drop_skips=recipe.drop_skips if drop_skips is None else drop_skips,
+        rank=rank,
     )
     name = "-without-".join([PARTS[recipe.denoiser].folder, *(w.replace(" ", "-") for w in left_out)])
     name += "" if tie is None else "-tied"

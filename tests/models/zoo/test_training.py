@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import sys
 from pathlib import Path
@@ -227,6 +228,39 @@ def test_denoiser_trains(new, entry, tmp_path, two_steps):
     assert moved <= 2 * (first - before).abs().max()
     kept = average.state_dict()
     assert any(not torch.equal(kept[k], v) for k, v in last.items())
+
+
+def test_denoiser_trains_in_few_directions_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    first, settings = (
+        new_plain_unet((16, 32), 16),
+        train_denoiser.Settings(1, 2, workers=1, mix=Mix(0.0), rank=2),
+    )
+    changes = {}
+    for steps in (2, 3):
+        monkeypatch.setattr(TrainingRun, "done", property(lambda run, n=steps: run.step >= n))
+        train_denoiser.train(pictures(), Pixels(16), copy.deepcopy(first), tmp_path, settings)
+        kept = type(first).from_pretrained(tmp_path / "denoiser", low_cpu_mem_usage=False).state_dict()
+        changes[steps] = {k: kept[k] - v for k, v in first.state_dict().items()}
+    assert not torch.equal(changes[3]["conv_in.weight"], changes[2]["conv_in.weight"])
+    assert changes[3]["conv_in.bias"].any()
+    for name, change in changes[3].items():
+        if name.split(".")[-1] == "weight" and change.ndim > 1:
+            values = torch.linalg.svdvals(change.flatten(1).double())
+            assert values[2:].max() < 1e-7 * kept[name].norm()  # how float32 rounds the weights
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"rank": 0, "workers": 1}, "rank is 0"), ({"rank": 2}, "one process")]
+)
+def test_few_directions_are_asked_for_plainly(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train_denoiser.train(
+            pictures(),
+            Pixels(16),
+            new_plain_unet((16, 32), 16),
+            tmp_path,
+            train_denoiser.Settings(**settings),
+        )
 
 
 def test_a_new_transformer_predicts_nothing_and_reads_no_padding():

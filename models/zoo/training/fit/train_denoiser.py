@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ....errors import UsageError
 from ..data.pictures import Pictures
 from ..data.sampling import Item, Mix, items
 from .denoisers import Text
 from .inputs import Inputs
+from .lowrank import in_few_directions, whole
 from .objectives import Objective, Velocity
 from .skips import skips_dropped
 from .training import Network, TrainingRun, device_and_dtype, follow
@@ -40,6 +42,7 @@ class Settings:
     mix: Mix = Mix()
     objective: Objective = Velocity()
     drop_skips: float = 0.0
+    rank: int | None = None
 
 
 def train(pictures: Pictures, inputs: Inputs, start: Network, folder: Path, settings: Settings) -> None:
@@ -50,9 +53,16 @@ def train(pictures: Pictures, inputs: Inputs, start: Network, folder: Path, sett
         inputs: what the denoiser sees of them.
         start: where to start from; its weights are changed.
         folder: for checkpoints and the log; an interrupted run goes on from there.
-        settings: budget, batch, learning rate, number of processes, objective, chance of dropped skips.
+        settings: budget, batch, learning rate, number of processes, objective, chance of dropped skips; in
+            how many directions each weight matrix changes (None is all).
     """
     device, _ = device_and_dtype()
+    if settings.rank is not None:
+        if settings.workers > 1 and device.type == "cpu":
+            raise UsageError(
+                f"a change of few directions is trained by one process; workers is {settings.workers}"
+            )
+        in_few_directions(start, settings.rank)
     run, average = TrainingRun(folder, settings.minutes), copy.deepcopy(start)
     run.restore(start, average)
     for module in (start, average, inputs):
@@ -67,7 +77,7 @@ def train(pictures: Pictures, inputs: Inputs, start: Network, folder: Path, sett
         clean.share_memory_()
         start_processes: Any = torch.multiprocessing.spawn  # type: ignore[attr-defined]  # not in its __all__
         start_processes(_work, given, nprocs=settings.workers)
-    average.save_pretrained(folder / "denoiser")
+    whole(average).save_pretrained(folder / "denoiser")
 
 
 def _cached(pictures: Pictures, inputs: Inputs, path: Path) -> Tensor:
