@@ -2,7 +2,8 @@
 
 Gender and skin in ``emoji-people``, which reads no text; women and men among the professions of ``emoji``.
 What features tell and what they move, and pushes by features beside features as active, plain class contrast,
-means of activations, other words and an edit of weights, plain and by the asymmetric step. Writes the tables
+means of activations and of outputs, another start, other words and an edit of weights, plain and by the
+asymmetric step. Writes the tables
 of docs/bias-features.md. Results are kept in --output under a hash of the weights: a run that was stopped
 goes on. Some four hours of one core.
 """
@@ -10,7 +11,7 @@ goes on. Some four hours of one core.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from denoscope.analysis.metrics import judge_log_odds
 from denoscope.editing import EditSettings, uce
 from denoscope.guidance import Asymmetric
 from denoscope.models.judges import load_judge
+from denoscope.models.run.state import SamplerState
 from denoscope.models.store.fingerprint import fingerprint
 from denoscope.probes import Dictionary, Learning, train_dictionary
 
@@ -147,6 +149,27 @@ def asked(folder: Path, site: str, name: str, sizes: Sizes) -> BiasFeatures:
         steps=sizes.steps))  # fmt: skip
 
 
+@cache
+def output_gaps() -> Mapping[str, denoscope.Intervention]:
+    """Attribute -> the mean difference of the network's output between its classes, added at every step."""
+    import bias_sites  # noqa: PLC0415  # which imports this
+
+    (site,) = opened("emoji-people").sites("unet/out/*")
+
+    def push(gap: torch.Tensor) -> denoscope.Intervention:
+        return denoscope.Intervention(site, lambda x, context: x + gap[context.index].to(x))
+
+    return {name: push(gaps[site]) for name, gaps in bias_sites.means("emoji-people", [site]).items()}
+
+
+def from_mean(n: int, steps: int) -> SamplerState:
+    """The samples' start from the mean picture of real people, one step in and under noise."""
+    import invariant  # noqa: PLC0415  # which imports this
+
+    mean = invariant.people()[0].mean(0).expand(n, -1, -1, -1)
+    return opened("emoji-people").start_at(mean, 1, seeds("tried", n), steps=steps)
+
+
 def told(folder: Path, sizes: Sizes) -> str:
     """What the classifiers tell, step by step."""
     rows = []
@@ -199,7 +222,10 @@ def ways(folder: Path, site: str, name: str, sizes: Sizes, branch: str) -> dict[
     exact = [(found.towards(d, c, 1.0, **how),) for c in stratified(a.target, n)]
     made: dict[str, Any] = {**every, "each to its class": exact}
     made["mean difference"] = [(found.mean_difference(first, branch=branch),)] * n
+    output = output_gaps()[name]
+    made["mean difference of outputs"] = [(replace(output, when=replace(output.when, branch=branch)),)] * n
     if branch == "cond":
+        made["start from the mean picture"] = from_mean(n, sizes.steps)
         made |= calibrated(found, d, a, sizes)
     return made
 
@@ -248,8 +274,6 @@ def early(sizes: Sizes) -> int:
 
 def cut(made: Mapping[str, Any], guidance: Asymmetric | None) -> dict[str, Any]:
     """Ways that act in the guidance's steps alone."""
-    from dataclasses import replace  # noqa: PLC0415
-
     if guidance is None:
         return dict(made)
     steps = guidance.steps

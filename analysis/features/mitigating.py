@@ -132,7 +132,8 @@ def compare_mitigations(  # noqa: PLR0913  # one experiment, all its settings by
     Args:
         model: an opened model.
         ways: by name: for each sample what acts on it, ``[(edit,), (), ...]``, or another text for each, or
-            an edit of weights. ``stratified`` says which sample is to be what.
+            an edit of weights, or another start of all samples (``model.start_at``). ``stratified`` says
+            which sample is to be what.
         prompts: one for each sample; leave out for an unconditional model.
         seeds: one for each sample; others than those with which features or strengths were found.
         label: says of pictures what class each shows.

@@ -15,6 +15,7 @@ from ...models.base import Model, Prompt, check_run
 from ...models.errors import UsageError, WrongTypeError
 from ...models.progress import Progress
 from ...models.run.sampling import Sampling, SamplingOptions
+from ...models.run.state import SamplerState
 from ...probes.intervene import Intervention
 from ...probes.sweep.sweeping import SweepRun, Swept, sweep
 from ..directions.evaluating import Applied
@@ -22,8 +23,8 @@ from ..metrics import Outcome
 
 Acting: TypeAlias = Sequence[Sequence[Intervention]]
 """For each sample what acts; nothing is an empty list."""
-Way: TypeAlias = Acting | Sequence[str] | Applied
-"""What acts on each sample, or another text for each, or an edit of weights."""
+Way: TypeAlias = Acting | Sequence[str] | Applied | SamplerState
+"""What acts on each sample, or another text for each, an edit of weights, or another start of all samples."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,22 @@ class Samples:
         if isinstance(way, Applied):
             with way.applied(self.model):
                 return self.painted(name)
+        if isinstance(way, SamplerState):
+            return self.begun(name, way)
         return self.swept(self.runs(name, [()] * len(self.seeds) if way is None else way))
+
+    def begun(self, name: str, start: SamplerState) -> Swept:
+        """Paint all samples from another start; errors as in ``painted``."""
+        if len(start.latents) != len(self.seeds):
+            raise UsageError(f"{name!r} starts {len(start.latents)} samples; there are {len(self.seeds)}")
+        latents, rows = [], 0
+        for some in batches(len(self.seeds), self.batch):
+            texts, seeds = self.prompts[some], self.seeds[some]
+            own = start.rows(range(len(self.seeds))[some])
+            for state in self.model.sample(texts, seeds=seeds, start=own, **self.settings):
+                rows += state.rows
+            latents.append(state.latents)
+        return Swept(torch.cat(latents), rows)
 
     def swept(self, runs: Sequence[SweepRun]) -> Swept:
         """Paint runs, of one way or of several."""
@@ -85,7 +101,7 @@ class Samples:
         if not isinstance(way, Sequence) or isinstance(way, str) or len(way) != len(self.seeds):
             raise UsageError(
                 f"{name!r} is {way!r:.80}; give for each of {len(self.seeds)} samples what acts on it ([] is "
-                "nothing) or its text, or an edit"
+                "nothing) or its text, or an edit, or a start of all"
             )
         runs = []
         for prompt, seed, one in zip(self.prompts, self.seeds, way, strict=True):

@@ -24,6 +24,7 @@ from denoscope.analysis import (
 )
 from denoscope.analysis.metrics import latent_distance
 from denoscope.guidance import Guidance, GuidanceBranch
+from denoscope.models.run.sampling import Sampling
 from denoscope.models.synthetic.tiny import tiny_ddim
 from denoscope.probes import Learning, train_dictionary
 from tests.dictionaries import Eyes
@@ -187,6 +188,21 @@ def test_ways_are_compared_on_the_same_samples(model, found, dictionary, tmp_pat
     assert "push" in repr(made)
 
 
+def test_another_start_is_a_way(model):
+    seeds, grey = range(6), torch.full((6, 3, *model.size), 0.5)
+    plain, later = model.start(seeds, Sampling(steps=STEPS)), model.start_at(grey, 1, seeds, steps=STEPS)
+    made = compare_mitigations(
+        model, {"its own": plain, "grey": later}, seeds=seeds, steps=STEPS, label=shade, batch=4,
+        target={"light": 0.5, "dark": 0.5}, judge=Eyes(),
+    ).data  # fmt: skip
+    assert made["rows"].values.tolist() == [4, 4, 3]
+    assert (made["moved"].sel(way="its own") < 1e-6).all()
+    whole = [s.latents for s in model.sample([""] * 6, seeds=seeds, steps=STEPS)][-1]
+    *_, last = model.sample([""] * 6, seeds=seeds, start=later, steps=STEPS)
+    moved = (last.latents - whole).square().flatten(1).mean(1).sqrt().detach()
+    assert made["moved"].sel(way="grey").values == pytest.approx(moved.numpy(), abs=1e-5)
+
+
 def test_a_strength_is_calibrated_to_a_share(model):
     def push(strength):
         brighter = Intervention("unet/out/eps", lambda x, _: x - strength)
@@ -275,6 +291,7 @@ def test_what_cannot_be_pushed_is_refused(model, found, dictionary):
     for ways, message in (
         ({"plain": [()] * 3}, "none called 'plain'"),
         ({"short": [()]}, "give for each of 3 samples"),
+        ({"early": model.start(range(2), Sampling(steps=1))}, "'early' starts 2 samples; there are 3"),
     ):
         with pytest.raises(ValueError, match=message):
             compare_mitigations(model, ways, **ask)
