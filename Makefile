@@ -14,7 +14,7 @@ PIP = -m pip install $(PIP_ARGS) $(INSTALL_ARGS) --no-build-isolation -c constra
 READY := $(VENV)/.ready
 FINDINGS := mediation carriers word_places information word_experiments classification two_denoisers localising truth \
   quickfix_settings quickfix_keep own_words edits dictionaries circuits directions bias_sites shipped_dictionary \
-  bias_features planted_bias invariant guidance findings_drive_changes beside plan_time page_picture gpu
+  bias_features bias_alike planted_bias invariant guidance findings_drive_changes beside plan_time page_picture gpu
 
 .PHONY: help setup demo test stress lint format types bench findings rehearse notebooks docs wheel wheel-demo clean
 .DEFAULT_GOAL := help

@@ -150,16 +150,20 @@ def asked(folder: Path, site: str, name: str, sizes: Sizes) -> BiasFeatures:
 
 
 @cache
-def output_gaps() -> Mapping[str, denoscope.Intervention]:
-    """Attribute -> the mean difference of the network's output between its classes, added at every step."""
+def output_gaps() -> Mapping[str, torch.Tensor]:
+    """Attribute -> mean output of the network in samples of its first class less in others [step, ...]."""
     import bias_sites  # noqa: PLC0415  # which imports this
 
     (site,) = opened("emoji-people").sites("unet/out/*")
 
-    def push(gap: torch.Tensor) -> denoscope.Intervention:
-        return denoscope.Intervention(site, lambda x, context: x + gap[context.index].to(x))
+    return {name: gaps[site] for name, gaps in bias_sites.means("emoji-people", [site]).items()}
 
-    return {name: push(gaps[site]) for name, gaps in bias_sites.means("emoji-people", [site]).items()}
+
+def of_outputs(name: str, strength: float = 1.0, branch: str = "cond") -> denoscope.Intervention:
+    """What adds the mean difference of the network's outputs, step by step: no site inside is special."""
+    (site,), gap = opened("emoji-people").sites("unet/out/*"), strength * output_gaps()[name]
+    when = denoscope.When(branch=branch)
+    return denoscope.Intervention(site, lambda x, context: x + gap[context.index].to(x), when)
 
 
 def from_mean(n: int, steps: int) -> SamplerState:
@@ -222,8 +226,7 @@ def ways(folder: Path, site: str, name: str, sizes: Sizes, branch: str) -> dict[
     exact = [(found.towards(d, c, 1.0, **how),) for c in stratified(a.target, n)]
     made: dict[str, Any] = {**every, "each to its class": exact}
     made["mean difference"] = [(found.mean_difference(first, branch=branch),)] * n
-    output = output_gaps()[name]
-    made["mean difference of outputs"] = [(replace(output, when=replace(output.when, branch=branch)),)] * n
+    made["mean difference of outputs"] = [(of_outputs(name, branch=branch),)] * n
     if branch == "cond":
         made["start from the mean picture"] = from_mean(n, sizes.steps)
         made |= calibrated(found, d, a, sizes)

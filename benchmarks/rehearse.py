@@ -58,6 +58,10 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         "FILE": Path(tempfile.mkdtemp()) / "emoji.safetensors",
     },
     "bias_features": lambda m: {"FULL": m.SMALL},
+    "bias_alike": lambda _: {
+        **{"TRIED": 2, "ROUNDS": 1, "SITES": ("middle",)},
+        "SIZES": importlib.import_module("bias_features").SMALL,
+    },
     "planted_bias": lambda m: {
         "SIZES": m.Sizes(dictionary=4, updates=4, known=32, tried=8, features=4, steps=3)
     },
