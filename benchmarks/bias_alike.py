@@ -3,7 +3,7 @@
 Ways to push ``emoji-people`` towards women, and towards dark skin, each at the strength at which a picture is
 as like the plain one as with any other way; what share does each reach then? Strengths are found by halving
 on some samples, and all that is told is of others. Writes a table of docs/bias-features.md; what was measured
-is kept in --output, where ``bias_features.py`` keeps its dictionary. Some forty minutes of one core.
+is kept as by ``bias_features.py``. Some forty minutes of one core.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bias_features import ATTRIBUTES, FULL, PAGE, asked, dictionary, lines, of_outputs, opened, seeds
+from bias_features import ATTRIBUTES, FULL, PAGE, asked, dictionary, lines, of_outputs, opened, seeds, shelf
 from faster import bfloat16
 from pages import output, table, write
-from word_bias import kept
 
 from denoscope import Intervention
 from denoscope.analysis import Mitigation, compare_mitigations
@@ -89,7 +88,7 @@ def compared(folder: Path, name: str) -> list[tuple[str, ...]]:
         pushes = ways(folder, name)
         return {way: [(pushes[way](found[way]),)] * n for way in found if found[way] > 0}
 
-    made = kept(folder, f"alike-{name}", Mitigation, lambda: compare_mitigations(
+    made = shelf(SIZES, f"alike-{name}", Mitigation, lambda: compare_mitigations(
         opened("emoji-people"), every(), seeds=seeds("tried", n), label=a.label, target=a.target,
         judge=load_judge("emoji"), steps=SIZES.steps))  # fmt: skip
     rows = lines(made, (name,), a.classes[0])

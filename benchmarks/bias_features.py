@@ -3,15 +3,15 @@
 Gender and skin in ``emoji-people``, which reads no text; women and men among the professions of ``emoji``.
 What features tell and what they move, and pushes by features beside features as active, plain class contrast,
 means of activations and of outputs, another start, other words and an edit of weights, plain and by the
-asymmetric step. Writes the tables
-of docs/bias-features.md. Results are kept in --output under a hash of the weights: a run that was stopped
+asymmetric step. Writes the tables of docs/bias-features.md. Dictionaries and what their features tell are
+kept in --output under a hash of the weights, what came of pushes in benchmarks/found: a run that was stopped
 goes on. Some four hours of one core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from faster import bfloat16
 from pages import bounds, output, table, write
+from shelf import Result, shelved
 from word_bias import kept, says
 
 import denoscope
@@ -129,6 +130,12 @@ def seeds(what: str, n: int) -> range:
     return range(FIRST[what], FIRST[what] + n)
 
 
+def shelf(sizes: Sizes, name: str, kind: type[Result], make: Callable[[], Result]) -> Result:
+    """A small result, kept with the page."""
+    weights = [fingerprint(opened(m)) for m in ("emoji-people", "emoji")]
+    return shelved("bias", [weights, asdict(sizes)], name, kind, make)
+
+
 def dictionary(folder: Path, site: str, sizes: Sizes) -> Dictionary:
     """The dictionary of a site of the people."""
     return train_dictionary(
@@ -200,7 +207,7 @@ def scored(folder: Path, sizes: Sizes) -> str:
         for name, a in ((n, ATTRIBUTES[n]) for n in sizes.attributes):
             found, d = asked(folder, site, name, sizes), dictionary(folder, site, sizes)
             metric = judge_log_odds(load_judge("emoji"), a.name, a.plain)
-            made = kept(folder, f"{site}-{name}-scores", FeatureScores, lambda: score_features(
+            made = shelf(sizes, f"{site}-{name}-scores", FeatureScores, lambda: score_features(
                 opened("emoji-people"), d, found, a.classes[0], seeds=seeds("scored", sizes.moved),  # noqa: B023
                 metric=metric, features=sizes.scored, steps=sizes.steps))  # fmt: skip  # noqa: B023
             for r in made.to_frame().to_dict("records"):
@@ -260,7 +267,7 @@ def compared(folder: Path, sizes: Sizes) -> str:
         for name, a in ((n, ATTRIBUTES[n]) for n in sizes.attributes):
             for kind, guidance in (("plain", None), ("asymmetric", Asymmetric(steps=range(early(sizes))))):
                 branch = "cond" if guidance is None else "edited"
-                made = kept(folder, f"{site}-{name}-{kind}", Mitigation, lambda: compare_mitigations(
+                made = shelf(sizes, f"{site}-{name}-{kind}", Mitigation, lambda: compare_mitigations(
                     opened("emoji-people"), cut(ways(folder, site, name, sizes, branch), guidance),  # noqa: B023
                     seeds=seeds("tried", sizes.tried), label=a.label, target=a.target,  # noqa: B023
                     judge=load_judge("emoji"), steps=sizes.steps, guidance=guidance))  # fmt: skip  # noqa: B023
@@ -319,7 +326,7 @@ def professions(folder: Path, sizes: Sizes) -> str:
     each = [j for j in jobs for _ in range(sizes.each)]
     how = {"features": sizes.features}
     edit = uce(model, {j: f"woman {j}" for j in jobs}, settings=EditSettings(templates=("a {}",)))
-    made = kept(folder, "professions-ways", Mitigation, lambda: compare_mitigations(
+    made = shelf(sizes, "professions-ways", Mitigation, lambda: compare_mitigations(
         model,
         {
             "each to its class": [(found.towards(d, c, 1.0, **how),) for c in wanted],

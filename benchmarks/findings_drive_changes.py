@@ -15,9 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from denoscope.editing import uce
 from denoscope.investigation import Case
 from denoscope.investigation.case import Setup, prepare
 from denoscope.investigation.changes import by_directions, by_features, by_information, by_mediation
-from denoscope.investigation.changes.acting import Steer
 from denoscope.investigation.changes.change import Change
 from denoscope.investigation.changes.ground import Ground, Offers
 from denoscope.investigation.changes.judging import judged, score
@@ -64,7 +63,8 @@ NAMES = {
     "one": "mediation: one cross-attention, locoedit",
     "information": "information: redundant words, uce",
     "direction": "directions: the text's difference against a random one",
-    "site": "directions: site that mediation found",
+    "sites": "directions: three sites that mediation found",
+    "site": "directions: one site that mediation found",
     "features": "features: by attribution against as active ones",
 }
 Made = Callable[[], Change]
@@ -89,57 +89,81 @@ def trained(model: denoscope.Model, folder: Path) -> Dictionary:
     return Dictionary.load(path)
 
 
-def arms(setup: Setup, dictionary: Dictionary) -> dict[str, dict[str, Made]]:
-    """For each analysis how its change is made where it says, at random, and everywhere."""
-    ground, source = Ground(setup, silent), random.Random(setup.case.prompt)
-    text, denoiser = Mediation(text_cause(setup, silent)), Mediation(denoiser_cause(setup, silent))
-    told = information(setup, silent)
-    seen = features(setup, dictionary, silent)
+def arms(setup: Setup, dictionary: Callable[[], Dictionary], wanted: Set[str]) -> dict[str, dict[str, Made]]:
+    """For each analysis that is wanted how its change is made where it says, at random, and everywhere."""
+    ground, made = Ground(setup, silent), dict[str, dict[str, Made]]()
+    if "text" in wanted:
+        made["text"] = _in_text(ground, Mediation(text_cause(setup, silent)))
+    if "direction" in wanted:
+        other = random_like(by_directions.text_direction(ground))
+        made["direction"] = {
+            "found": lambda: by_directions.of_text(ground),
+            "random": lambda: by_directions.of_text(ground, other),
+        }
+    if wanted & {"denoiser", "one", "sites", "site"}:
+        made |= _in_denoiser(ground, Mediation(denoiser_cause(setup, silent)))
+    if "information" in wanted:
+        made["information"] = _by_words(ground)
+    if "features" in wanted:
+        made["features"] = _by_features(ground, dictionary())
+    return {name: ways for name, ways in made.items() if name in wanted and ways}
+
+
+def drawing(ground: Ground) -> random.Random:
+    """What draws at random: the same for a prompt each time."""
+    return random.Random(ground.setup.case.prompt)
+
+
+def _in_text(ground: Ground, text: Mediation) -> dict[str, Made]:
     states = [str(s) for s in text.data["site"].values]
+    in_text = partial(by_mediation.in_text, ground, text)
+    other = drawing(ground).choice(states)
+    return {
+        "found": in_text,
+        "random": lambda: in_text(other),
+        "everywhere": lambda: _edited("text", reduce(add, [in_text(s).edit for s in states])),
+    }
+
+
+def _in_denoiser(ground: Ground, denoiser: Mediation) -> dict[str, dict[str, Made]]:
+    """Edits and steerings of the attentions that were found, the first alone and three together."""
     reading = [str(s) for s in denoiser.data["site"].values if str(s).endswith("cross_attn.out")]
-    ranked = by_mediation.reading_sites(denoiser)
-    place, found = ranked[0], ranked[: by_mediation.READ]
-    other = source.choice([s for s in reading if s != place])
-    others = source.sample([s for s in reading if s not in found], len(found))
-    in_text, in_layer = partial(by_mediation.in_text, ground, text), partial(by_mediation.in_denoiser, ground)
-    made: dict[str, dict[str, Made]] = {
-        "text": {
-            "found": in_text,
-            "random": lambda: in_text(source.choice(states)),
-            "everywhere": lambda: _edited("text", reduce(add, [in_text(s).edit for s in states])),
-        },
+    ranked, source = by_mediation.reading_sites(denoiser), drawing(ground)
+    three = ranked[: by_mediation.READ]
+    other = source.choice([s for s in reading if s != ranked[0]])
+    others = source.sample([s for s in reading if s not in three], len(three))
+    in_layer = partial(by_mediation.in_denoiser, ground, denoiser)
+
+    def steered(sites: list[str]) -> Made:
+        return lambda: by_directions.at_sites(ground, sites)[0]
+
+    return {
         "denoiser": {
-            "found": lambda: in_layer(denoiser),
-            "random": lambda: in_layer(denoiser, others),
+            "found": in_layer,
+            "random": lambda: in_layer(others),
             "everywhere": lambda: _edited("all", uce(ground.model, ground.request, keep=ground.kept)),
         },
-        "direction": {
-            "found": lambda: by_directions.of_text(ground),
-            "random": lambda: by_directions.of_text(
-                ground, random_like(by_directions.text_direction(ground))
-            ),
-        },
-        "one": {
-            "found": lambda: in_layer(denoiser, [place]),
-            "random": lambda: in_layer(denoiser, [other]),
-        },
-        "site": {
-            "found": lambda: by_directions.at_site(ground, place)[0],
-            "random": lambda: by_directions.at_site(ground, other)[0],
-            "everywhere": lambda: _at_all(ground, reading),
-        },
+        "one": {"found": lambda: in_layer([ranked[0]]), "random": lambda: in_layer([other])},
+        "sites": {"found": steered(three), "random": steered(others), "everywhere": steered(reading)},
+        "site": {"found": steered([ranked[0]]), "random": steered([other])},
     }
-    if "score" in seen:
-        found = BiasFeatures(seen)
-        made["features"] = {
-            "found": lambda: by_features.pushed(ground, found, dictionary),
-            "random": lambda: by_features.pushed(ground, found, dictionary, "matched"),
-        }
-    return made | _by_words(ground, told, source)
 
 
-def _by_words(ground: Ground, told: xr.Dataset, source: random.Random) -> dict[str, dict[str, Made]]:
-    """Redundant words, others in their place, and all: with the same amounts."""
+def _by_features(ground: Ground, dictionary: Dictionary) -> dict[str, Made]:
+    """Features by attribution, and as many that are as active; nothing where none tells the words apart."""
+    seen = features(ground.setup, dictionary, silent)
+    if "score" not in seen:
+        return {}
+    found = BiasFeatures(seen)
+    return {
+        "found": lambda: by_features.pushed(ground, found, dictionary),
+        "random": lambda: by_features.pushed(ground, found, dictionary, "matched"),
+    }
+
+
+def _by_words(ground: Ground) -> dict[str, Made]:
+    """Redundant words, others in their place, and all: with the same amounts; nothing where none is sure."""
+    told = information(ground.setup, silent)
     if "pair_nats" not in told:
         return {}
     every = [w.name for w in words_of(ground.setup, ground.setup.case.prompt)]
@@ -149,28 +173,23 @@ def _by_words(ground: Ground, told: xr.Dataset, source: random.Random) -> dict[s
     free = [w for w in others if w not in sure]
     if not sure or len(free) < len(sure):
         return {}
-    drawn = dict(zip(source.sample(free, len(sure)), sure.values(), strict=True))
+    drawn = dict(zip(drawing(ground).sample(free, len(sure)), sure.values(), strict=True))
     mean = sum(sure.values()) / len(others)
     sets = {"found": sure, "random": drawn, "everywhere": dict.fromkeys(others, mean)}
-    return {"information": {k: partial(by_information.debiased, ground, v, "") for k, v in sets.items()}}
+    return {k: partial(by_information.debiased, ground, v, "") for k, v in sets.items()}
 
 
 def _edited(name: str, edit: Any) -> Change:
     return Change(name, "everywhere", "", edit)
 
 
-def _at_all(ground: Ground, sites: list[str]) -> Change:
-    """Each site's own direction, all at once."""
-    steered = [by_directions.at_site(ground, s)[0].act for s in sites]
-    whole = reduce(add, [s.direction for s in steered if isinstance(s, Steer)])
-    return Change("all sites", "everywhere", "", Steer(whole, 1.0, ground.goal.about))
-
-
-def measured(pair: tuple[str, str, str], dictionary: Dictionary) -> dict[str, dict[str, list[float]]]:
-    """What each arm of each analysis came to: efficacy, specificity, their product."""
+def measured(
+    pair: tuple[str, str, str], dictionary: Callable[[], Dictionary], wanted: Set[str]
+) -> dict[str, dict[str, list[float]]]:
+    """What each arm of each analysis that is wanted came to: efficacy, specificity, their product."""
     setup = prepare(Case(*pair, **RUN))
     offered, at = Offers(), dict[str, tuple[str, str]]()
-    for analysis, made in arms(setup, dictionary).items():
+    for analysis, made in arms(setup, dictionary, wanted).items():
         for arm, make in made.items():
             before = len(offered.changes)
             offered.attempt(analysis, arm, make)
@@ -180,14 +199,14 @@ def measured(pair: tuple[str, str, str], dictionary: Dictionary) -> dict[str, di
                 at[name] = (analysis, arm)
     seen = judged(setup, offered.changes, silent)
     kinds = [str(k) for k in seen.data["kind"].values]
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in wanted}
     for name, (analysis, arm) in at.items():
         if name in seen.failed:
             continue
         hit = seen.data["hit"].sel(change=name).values
         own, others = (hit[np.array([k == kind for k in kinds])] for kind in ("efficacy", "specificity"))
         numbers = [float(own.mean()), float(others.mean()), score(setup.goal, hit, kinds)]
-        found.setdefault(analysis, {})[arm] = numbers
+        found[analysis][arm] = numbers
     plain = seen.data["hit"].sel(change="asked outright").values
     outright = float(plain[np.array([k == "efficacy" for k in kinds])].mean())
     return {**found, "asked outright": {"found": [outright, 1.0, outright]}}
@@ -226,12 +245,14 @@ def report(folder: Path, fits: Path) -> None:
     kept, made = (where / fingerprint(model)[:12] for where in (folder, fits))
     for where in (kept, made):
         where.mkdir(parents=True, exist_ok=True)
-    dictionary, found = trained(model, made), []
+    dictionary, found = cache(partial(trained, model, made)), list[Any]()
     for i, pair in enumerate(cases()):
         path = kept / f"{i}.json"
-        if not path.exists():
-            write_bytes(path, json.dumps(measured(pair, dictionary)).encode())
-        found.append(json.loads(path.read_text()))
+        own = json.loads(path.read_text()) if path.exists() else {}
+        if missing := NAMES.keys() - own.keys():
+            own |= measured(pair, dictionary, missing)
+            write_bytes(path, json.dumps(own).encode())
+        found.append(own)
         print(i, pair, flush=True)
     outright = [f["asked outright"]["found"][0] for f in found]
     header = [

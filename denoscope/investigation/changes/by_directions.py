@@ -1,6 +1,10 @@
-"""Directions: what the wanted words change in the text and at a site; added while it runs, or frozen."""
+"""Directions: what the wanted words change in the text and at sites; added while it runs, or frozen."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 from ...analysis.directions.site import site_direction
 from ...analysis.directions.token import Rows, token_direction
@@ -9,9 +13,8 @@ from ...editing.freezing import freeze
 from ...models.errors import UsageError
 from ...probes.direction import Direction
 from ...probes.intervene import Intervention
-from ...report.plain import plain_site
 from .acting import Steer
-from .by_mediation import reading_sites, reads_text
+from .by_mediation import READ, listed, named, reading_sites, reads_text
 from .change import Change
 from .ground import Ground, Offers
 
@@ -21,9 +24,9 @@ TEXT_END: tuple[Rows, ...] = ("end", "padding", "pooled")
 
 
 def offer(ground: Ground, denoiser: Mediation | None, offers: Offers) -> None:
-    """Add steerings along the text's difference and a site's, and the latter frozen into weights."""
+    """Add steerings along the text's difference and that at sites, and the latter frozen into weights."""
     offers.attempt(BY, "steering along the text's difference", lambda: of_text(ground))
-    offers.attempt(BY, "steering at a site", lambda: at_site(ground, site_of(ground, denoiser)))
+    offers.attempt(BY, "steering at sites", lambda: at_sites(ground, sites_of(ground, denoiser)))
 
 
 def of_text(ground: Ground, direction: Direction | None = None) -> Change:
@@ -43,34 +46,33 @@ def text_direction(ground: Ground) -> Direction:
     return found.of(goal.about) if found.rows else found
 
 
-def at_site(ground: Ground, site: str, direction: Direction | None = None) -> list[Change]:
-    """Steer at a site along the difference of both prompts' means; and the same frozen into weights."""
+def at_sites(ground: Ground, sites: Sequence[str]) -> list[Change]:
+    """Steer at sites along the differences of both prompts' means there; and the same frozen into weights.
+
+    One site alone moves too little, as one layer does (docs/investigation.md).
+    """
     positive, negative = ground.pairs()
-    found, rows = direction, 0
-    if found is None:
-        found = site_direction(
-            ground.model, site, positive, negative, seeds=ground.seeds, progress=ground.progress,
-            **ground.settings,
-        )  # fmt: skip
-        rows = ground.rows(2 * len(positive) * len(ground.seeds))
-    place = plain_site(site)
-    why = f"The difference of both prompts' means at {place}, {found.norm():.3g} long."
-    steered = _steered(ground, found, place, why, rows)
+    how = {"seeds": ground.seeds, "progress": ground.progress, **ground.settings}
+    found = reduce(add, [site_direction(ground.model, s, positive, negative, **how) for s in sites])
+    rows = ground.rows(2 * len(positive) * len(ground.seeds) * len(sites))
+    why = f"The difference of both prompts' means at {listed(sites)}, {found.norm():.3g} long."
+    steered = _steered(ground, found, named(sites), why, rows)
     return [steered, *_frozen(ground, steered)]
 
 
-def site_of(ground: Ground, denoiser: Mediation | None) -> str:
-    """The attention to the text that mediation found; without mediation, the middle one.
+def sites_of(ground: Ground, denoiser: Mediation | None) -> list[str]:
+    """The attentions to the text that mediation found; without mediation, those in the middle.
 
     Raises:
         ValueError: for a denoiser that does not attend to the text.
     """
     if denoiser is not None:
-        return reading_sites(denoiser)[0]
-    found = [s for s in ground.model.sites(f"{ground.model.input_site.component}/**") if reads_text(s)]
+        return reading_sites(denoiser)[:READ]
+    found = [str(s) for s in ground.model.sites(f"{ground.model.input_site.component}/**") if reads_text(s)]
     if not found:
         raise UsageError("the denoiser does not attend to the text anywhere")
-    return str(found[len(found) // 2])
+    first = max(0, (len(found) - READ + 1) // 2)
+    return found[first : first + READ]
 
 
 def _steered(ground: Ground, found: Direction, place: str, why: str, rows: int = 0) -> Change:

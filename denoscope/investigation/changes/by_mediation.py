@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from ...analysis.mediation.result import Mediation
 from ...editing.edit import Edit
@@ -19,7 +19,7 @@ from .ground import ROUNDS, Ground, Offers
 
 BY = "mediation"
 READ = 3
-"""So many attentions to the text are edited together."""
+"""So many attentions to the text are edited, or steered, together."""
 NOBODY = "no analysis"
 """Who offers an edit for which nothing was looked for."""
 
@@ -74,9 +74,9 @@ def in_denoiser(ground: Ground, denoiser: Mediation, sites: Sequence[str] | None
     One alone carries too little (docs/investigation.md).
     """
     places = reading_sites(denoiser)[:READ] if sites is None else list(sites)
-    where = _listed(plain_site(place) for place in places)
-    why = f"Of all places that read the text {where} {_come(places)} nearest to the clean run."
-    name = f"{plain_site(places[0])} and {len(places) - 1} more" if len(places) > 1 else where
+    come = "come" if len(places) > 1 else "comes"
+    why = f"Of all places that read the text {listed(places)} {come} nearest to the clean run."
+    name = named(places)
     if ground.goal.kind == "balance":
         edit, told, rows = evenly(ground, places)
         return Change(f"debiasing of {name}", BY, f"{why} {told}", edit, rows)
@@ -84,13 +84,16 @@ def in_denoiser(ground: Ground, denoiser: Mediation, sites: Sequence[str] | None
     return Change(f"locoedit of {name}", BY, why, edit)
 
 
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
+def listed(places: Sequence[str]) -> str:
+    """Places in words, all of them."""
+    *first, last = map(plain_site, places)
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _come(places: Sequence[str]) -> str:
-    return "come" if len(places) > 1 else "comes"
+def named(places: Sequence[str]) -> str:
+    """Places in words, the first of them."""
+    first = plain_site(places[0])
+    return f"{first} and {len(places) - 1} more" if len(places) > 1 else first
 
 
 def reading_sites(denoiser: Mediation) -> list[str]:
