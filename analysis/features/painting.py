@@ -79,6 +79,7 @@ class Samples:
             return self.begun(name, way)
         return self.swept(self.runs(name, [()] * len(self.seeds) if way is None else way))
 
+    @torch.no_grad()
     def begun(self, name: str, start: SamplerState) -> Swept:
         """Paint all samples from another start; errors as in ``painted``."""
         if len(start.latents) != len(self.seeds):

@@ -22,6 +22,7 @@ from denoscope.analysis import (
     compare_mitigations,
     score_features,
 )
+from denoscope.analysis.features.painting import Samples
 from denoscope.analysis.metrics import latent_distance
 from denoscope.guidance import Guidance, GuidanceBranch
 from denoscope.models.run.sampling import Sampling
@@ -196,6 +197,8 @@ def test_another_start_is_a_way(model):
         target={"light": 0.5, "dark": 0.5}, judge=Eyes(),
     ).data  # fmt: skip
     assert made["rows"].values.tolist() == [4, 4, 3]
+    again = Samples.of(model, None, seeds, 4, {"steps": STEPS}).painted("grey", later)
+    assert not again.latents.requires_grad  # a graph of a whole run fills the memory
     assert (made["moved"].sel(way="its own") < 1e-6).all()
     whole = [s.latents for s in model.sample([""] * 6, seeds=seeds, steps=STEPS)][-1]
     *_, last = model.sample([""] * 6, seeds=seeds, start=later, steps=STEPS)
