@@ -11,6 +11,7 @@ from ..analysis.mediation.text_tracing import trace_text
 from ..models.errors import DenoscopeError
 from .case import Setup
 from .changes.brush import prompts_of
+from .changes.by_mediation import READ
 from .changes.ground import WORDINGS
 from .changes.insisting import BINS
 from .stages.attack import attack_rows
@@ -70,7 +71,7 @@ def expected(setup: Setup) -> Expected:
     if "features" in analyses:
         rows["features"] = runs(2 * WORDINGS * n)
     if "directions" in analyses:
-        found = runs(2 * WORDINGS * n)
+        found = runs(2 * WORDINGS * n * READ)
     n_changes = sum(OFFERED[a] for a in analyses) + BESIDE
     rows["trying the changes"] = found + runs(n_changes * len(prompts_of(setup)) * n) + n_changes * BINS * n
     if setup.judge is not None and setup.goal.kind in {"change_to", "steer"}:
