@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bias_features import ATTRIBUTES, FULL, PAGE, asked, dictionary, lines, of_outputs, opened, seeds, shelf
+from bias_features import ATTRIBUTES, FULL, asked, dictionary, lines, of_outputs, opened, seeds, shelf
 from faster import bfloat16
 from pages import output, table, write
 
@@ -25,6 +25,7 @@ from denoscope.models.store.disk import write_bytes
 from denoscope.models.store.fingerprint import fingerprint
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 
+PAGE = "docs/bias-features.md"
 SITES = ("middle", "upper")
 ALIKE = 0.85
 """How like the plain picture: the cosine of the judge's features."""

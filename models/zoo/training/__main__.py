@@ -31,6 +31,7 @@ from .data.sampling import stand_ins
 from .evaluate import card, curves, kit, people, sheets
 from .evaluate import evaluation as evaluating
 from .fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
+from .fit.training import Network
 from .parts import PARTS, find_parts
 from .recipes import RECIPES, Recipe, open_part
 
@@ -140,10 +141,7 @@ def denoiser(
     pictures = recipe.pictures(_pictures(work))
     stand_ins(pictures.records, left_out)  # says at once what cannot be left out
     inputs = recipe.inputs(_parts(work, base, recipe.frozen))
-    torch.manual_seed(0)  # what begins anew begins from the same weights
-    first = recipe.new()
-    if base and not (fresh or left_out) and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
-        first = open_part(recipe, recipe.denoiser, shipped, torch.float32)
+    first = _first(recipe, None if fresh or left_out else base)
     settings = train_denoiser.Settings(
         minutes=minutes,
         batch=batch,
@@ -154,9 +152,7 @@ def denoiser(
         drop_skips=recipe.drop_skips if drop_skips is None else drop_skips,
         rank=rank,
     )
-    name = "-without-".join([PARTS[recipe.denoiser].folder, *(w.replace(" ", "-") for w in left_out)])
-    name += "" if tie is None else "-tied"
-    train_denoiser.train(pictures, inputs, first, work / name, settings)
+    train_denoiser.train(pictures, inputs, first, work / _folder(recipe, left_out, tie), settings)
 
 
 @app.command()
@@ -238,6 +234,21 @@ def _curves(folder: Path, work: Path) -> None:
     elif logs:
         gone = ", ".join(str(path) for path, _ in logs.values())
         log.warning("training.png stays as it is: there is no %s", gone)
+
+
+def _first(recipe: Recipe, base: Path | None) -> Network:
+    """What training begins with: the denoiser of a base, where it has one, or random weights."""
+    torch.manual_seed(0)  # what begins anew begins from the same weights
+    first = recipe.new()
+    if base and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
+        first = open_part(recipe, recipe.denoiser, shipped, torch.float32)
+    return first
+
+
+def _folder(recipe: Recipe, left_out: Iterable[str], tie: float | None) -> str:
+    """Where in the work folder a denoiser is trained."""
+    name = "-without-".join([PARTS[recipe.denoiser].folder, *(w.replace(" ", "-") for w in left_out)])
+    return name if tie is None else f"{name}-tied"
 
 
 def _recipe(model: str) -> Recipe:
