@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bias_features import ATTRIBUTES, FULL, asked, dictionary, lines, of_outputs, opened, seeds, shelf
+from bias_features import ATTRIBUTES, FULL, asked, dictionary, fits, lines, of_outputs, opened, seeds, shelf
 from faster import bfloat16
 from pages import output, table, write
 
@@ -22,7 +22,6 @@ from denoscope import Intervention
 from denoscope.analysis import Mitigation, compare_mitigations
 from denoscope.models.judges import load_judge
 from denoscope.models.store.disk import write_bytes
-from denoscope.models.store.fingerprint import fingerprint
 from denoscope.probes.sweep.sweeping import SweepRun, sweep
 
 PAGE = "docs/bias-features.md"
@@ -100,10 +99,8 @@ def compared(folder: Path, name: str) -> list[tuple[str, ...]]:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    where = output(__doc__)
+    folder = fits(output(__doc__))
     torch.set_num_threads(1)
-    folder = where / f"bias-{fingerprint(opened('emoji-people'))[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [row for name in SIZES.attributes for row in compared(folder, name)]
     header = ("attribute", "way", "strength", "share", "discrepancy", "chance", "kept", "moved",
               "kernel distance")  # fmt: skip

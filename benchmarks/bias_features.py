@@ -136,6 +136,13 @@ def shelf(sizes: Sizes, name: str, kind: type[Result], make: Callable[[], Result
     return shelved("bias", [weights, asdict(sizes)], name, kind, make)
 
 
+def fits(where: Path) -> Path:
+    """The folder of dictionaries and of what their features tell, for these weights."""
+    folder = where / f"bias-{fingerprint(opened('emoji-people'))[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def dictionary(folder: Path, site: str, sizes: Sizes) -> Dictionary:
     """The dictionary of a site of the people."""
     return train_dictionary(
@@ -363,10 +370,8 @@ def professions(folder: Path, sizes: Sizes) -> str:
 @bfloat16()
 def main() -> None:
     """Measure and write."""
-    where = output(__doc__)
+    folder = fits(output(__doc__))
     torch.set_num_threads(1)
-    folder = where / f"bias-{fingerprint(opened('emoji-people'))[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
     write(PAGE, "told", told(folder, FULL))
     write(PAGE, "features", scored(folder, FULL))
     write(PAGE, "ways", compared(folder, FULL))

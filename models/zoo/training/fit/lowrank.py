@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -43,8 +42,7 @@ def in_few_directions(model: nn.Module, rank: int) -> None:
 
 
 def whole(model: Any) -> Any:
-    """Return a copy whose weights are plain numbers again, as it is saved."""
-    model = copy.deepcopy(model)
+    """Make the weights of a model plain numbers again, as it is saved, and return it."""
     for module in model.modules():
         if isinstance(module, KINDS) and parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
