@@ -12,7 +12,7 @@ import torch
 
 import denoscope
 from denoscope import Direction, Edit, load, trace
-from denoscope.analysis import Mediation
+from denoscope.analysis import Mediation, site_direction
 from denoscope.analysis.scores import read_store, save_store
 from denoscope.investigation import Investigation
 from denoscope.investigation.case import prepare
@@ -182,6 +182,9 @@ def test_joint_attention_is_edited_and_steered_where_the_picture_reads_the_text(
     assert all(s.endswith("joint_attn.out@img") for s in middle) and len(middle) == len(places[:3])
     steered, frozen = by_directions.at_sites(ground, places[:3])
     assert [str(s) for s in steered.act.direction.sites] == places[:3] and frozen.edit
+    how = {"seeds": ground.seeds, **ground.settings}
+    last = site_direction(ground.model, places[len(blocks) - 1], *ground.pairs(), **how)
+    assert torch.allclose(steered.act.direction.vectors[last.site], last.vector)
 
 
 def test_every_goal_has_its_page(case, tmp_path):
