@@ -30,7 +30,7 @@ from denoscope.models.judges import load_judge
 
 torch.set_num_threads(1)
 QUICK = bool(os.environ.get("DENOSCOPE_QUICK"))
-SEEDS, STEPS = ([0, 1], 4) if QUICK else (list(range(6)), 10)
+SEEDS, STEPS = ([0, 1], 2) if QUICK else (list(range(6)), 10)
 PROMPT, OTHER = "a noto emoji of a woman firefighter", "a noto emoji of a woman cook"
 model, judge = denoscope.load("emoji"), load_judge("emoji")
 metric = denoscope.analysis.metrics.judge_probability(judge, "concept", "firefighter")

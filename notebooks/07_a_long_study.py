@@ -15,7 +15,7 @@
 #
 # Which layer makes a firefighter of a cook, and at which steps? The question takes many runs, and on a large
 # model it takes days, in which machines stop. Here it is asked in small, and treated as it would be there:
-# what it takes is counted first, its process is killed on purpose, the same call goes on, two workers share
+# what it takes is counted first, its process is killed on purpose, the same call goes on, workers share
 # it, and the answer is read from the folder where it lies. Every number in the text is written by its cell.
 
 # %%
@@ -37,6 +37,7 @@ from denoscope.analysis import Mediation, plan_study, rows_per_second, trace_den
 from denoscope.models.store.studies import read_studies, units_table
 
 QUICK = bool(os.environ.get("DENOSCOPE_QUICK"))
+WORKERS = 1 if QUICK else 2
 FOLDER = Path(mkdtemp())
 
 # %% [markdown]
@@ -152,8 +153,8 @@ not, which took {alone:.1f} s and {whole.rows:,} rows ({plan.rows:,} were planne
 """)
 
 # %% [markdown]
-# ## Two workers
-# Inside `on_ray` the batches are made by other processes: here two on this machine, elsewhere the nodes of a
+# ## Workers
+# Inside `on_ray` the batches are made by other processes: here on this machine, elsewhere the nodes of a
 # cluster. This process scores the pictures and writes the store.
 
 # %%
@@ -161,11 +162,11 @@ if find_spec("ray") is None:
     told = "Ray is not installed, so this part was left out: `pip install 'denoscope[ray]'`."
 else:
     start = time.perf_counter()
-    with denoscope.on_ray(workers=2):
+    with denoscope.on_ray(workers=WORKERS):
         ready = time.perf_counter() - start
         spread, together = timed(study.run, store=FOLDER / "spread")
     told = f"""
-{differing(spread, whole)} of {n_scores} scores differ from those of one process. Two workers took
+{differing(spread, whole)} of {n_scores} scores differ from those of one process. Workers ({WORKERS}) took
 {together:.1f} s, opening the model included, where one process took {alone:.1f} s; before that Ray took
 {ready:.1f} s to start. This machine has {os.cpu_count()} cores.
 """
@@ -255,4 +256,4 @@ that is too wide, ask for more: a study of {longer.total} seeds took {more:.1f} 
 # ## What this does not say
 # - The intervals are of seeds. Of other prompts, words and trainings they say nothing.
 # - Restoring tells what a place suffices for, not what it is needed for (`direct=True` tells that).
-# - Two workers on one machine show that the numbers stay, not how fast a cluster is.
+# - Workers on one machine show that the numbers stay, not how fast a cluster is.

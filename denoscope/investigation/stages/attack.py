@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import xarray as xr
 
@@ -22,6 +23,8 @@ FITTED = 50_000_000
 """Denoisers of more parameters are not gone through backwards for a page."""
 WORDINGS = 2
 """So many of the other wordings are tried."""
+FITTING = 3
+"""Steps of a quick fit for each sampling step, and at most those of ``Budget.short()``: brief runs stay brief."""
 
 
 def attack(
@@ -58,7 +61,7 @@ def attack(
         wordings=wordings_of(setup),
         others=words.peers,
         probes=chosen,
-        budget=Budget.short() if quick else Budget(),
+        budget=short(setup) if quick else Budget(),
         progress=progress,
         **setup.run,
     )
@@ -72,6 +75,12 @@ def cheap(setup: Setup) -> list[str]:
     return [name for name in CHEAP if name != "embedding" or fitting]
 
 
+def short(setup: Setup) -> Budget:
+    """The budget of a page."""
+    most = Budget.short()
+    return replace(most, steps=tuple(min(n, FITTING * setup.case.steps) for n in most.steps))
+
+
 def wordings_of(setup: Setup) -> dict[str, str]:
     """Other wordings that are tried, by name."""
     words = setup.wording
@@ -80,7 +89,7 @@ def wordings_of(setup: Setup) -> dict[str, str]:
 
 def attack_rows(setup: Setup) -> int:
     """Rows of the denoiser that a page's attempts take."""
-    words, case, budget = setup.wording, setup.case, Budget.short()
+    words, case, budget = setup.wording, setup.case, short(setup)
     world = World(
         setup.model, nothing, words.about, words.change_to, words.efficacy[0], wordings_of(setup), [], None,
         {}, setup.seeds, case.steps, setup.guidance, 16, budget, Meter(quiet),
