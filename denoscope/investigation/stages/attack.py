@@ -24,7 +24,7 @@ FITTED = 50_000_000
 WORDINGS = 2
 """So many of the other wordings are tried."""
 FITTING = 3
-"""Steps of a quick fit for each sampling step, and at most those of ``Budget.short()``: brief runs stay brief."""
+"""Steps of a quick fit for each sampling step, at most those of ``Budget.short()``: brief runs stay brief."""
 
 
 def attack(

@@ -12,6 +12,7 @@ from denoscope.analysis import plan_study, trace_text
 from denoscope.investigation.case import prepare
 from denoscope.investigation.changes.brush import prompts_of
 from denoscope.investigation.counting import BESIDE, OFFERED, expected
+from denoscope.investigation.stages.attack import short
 from denoscope.investigation.stages.information import LEVELS, PICTURES, information
 from denoscope.investigation.stages.text_cause import text_call
 from tests.denoscope.cli.calling import ABOUT, call
@@ -29,6 +30,11 @@ def test_stages_are_counted_as_they_run(case):
     told = information(setup, lambda *_: None)
     assert told.attrs["rows"] == plan.rows["what words tell"] - PICTURES * run // 2
     assert LEVELS > 1 and plan.seconds == pytest.approx(sum(plan.rows.values()) / plan.pace)
+
+
+@pytest.mark.parametrize(("steps", "fitted"), [(2, 3 * 2), (10, 30), (50, 30)])
+def test_brief_runs_try_briefly_to_get_a_word_back(case, steps, fitted):
+    assert short(prepare(replace(case, steps=steps))).steps == (fitted,)
 
 
 def test_only_what_is_asked_for_is_counted(case):
