@@ -31,6 +31,7 @@ from .data.sampling import stand_ins
 from .evaluate import card, curves, kit, people, sheets
 from .evaluate import evaluation as evaluating
 from .fit import tokenizer, train_clip, train_denoiser, train_judge, train_vae
+from .fit.blocks import begin_with
 from .fit.training import Network
 from .parts import PARTS, find_parts
 from .recipes import RECIPES, Recipe, open_part
@@ -237,11 +238,15 @@ def _curves(folder: Path, work: Path) -> None:
 
 
 def _first(recipe: Recipe, base: Path | None) -> Network:
-    """What training begins with: the denoiser of a base, where it has one, or random weights."""
+    """What training begins with: a base's denoiser, or blocks that know its latents, or random weights."""
     torch.manual_seed(0)  # what begins anew begins from the same weights
     first = recipe.new()
     if base and (shipped := base / PARTS[recipe.denoiser].shipped).is_dir():
-        first = open_part(recipe, recipe.denoiser, shipped, torch.float32)
+        return open_part(recipe, recipe.denoiser, shipped, torch.float32)
+    if base and recipe.blocks:
+        other = RECIPES[recipe.blocks]
+        path = PARTS[other.denoiser].within(HOME / recipe.blocks)
+        begin_with(first, open_part(other, other.denoiser, path, torch.float32))
     return first
 
 

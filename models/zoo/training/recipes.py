@@ -53,6 +53,7 @@ class Recipe:
         mix: shares of composed scenes and empty captions.
         rate: the learning rate on a CPU.
         objective: what the denoiser learns to predict, and the scheduler that ships.
+        blocks: the model with whose blocks training begins, where a base gives the latents that it knows.
         drop_skips: chance of a UNet's inner up blocks to go without skips while training.
         call: what a plain call of the pipeline needs besides prompts.
     """
@@ -69,6 +70,7 @@ class Recipe:
     mix: Mix = Mix()
     rate: float = 4e-4
     objective: Objective = Velocity()
+    blocks: str | None = None
     drop_skips: float = 0.0
     call: Mapping[str, Any] = field(default_factory=dict)
 
@@ -183,6 +185,7 @@ RECIPES = {
         mix=_MIX,
         rate=6e-4,
         objective=Flow(),
+        blocks="emoji-dit",
         call={**_CALL, "max_sequence_length": TOKENS},
     ),
     "emoji-people": Recipe(
