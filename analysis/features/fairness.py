@@ -183,8 +183,8 @@ def _rows(labels: Sequence[str] | Tensor, target: Shares | None) -> tuple[Array,
     names = list(target or dict.fromkeys(labels))
     if unknown := [label for label in labels if label not in names]:
         raise NotFoundError(
-            f"the target has no class {unknown[0]!r}; {near(unknown[0], names)} Leave such pictures out, or "
-            "give every class a share, 0 for example"
+            f"the target has no class {unknown[0]!r}: leave such pictures out, or give every class a share, "
+            f"0 for example; {near(unknown[0], names)}"
         )
     return np.array([[label == name for name in names] for label in labels], dtype=np.float64), names
 

@@ -129,8 +129,8 @@ class ActivationStore:
         sites = self.about["sites"]
         if str(site) not in sites:
             raise NotFoundError(
-                f"the store {self.folder} does not hold {site}; {near(str(site), sites)} A store of several "
-                "sites is filled at once: collect_activations(model, [site, ...])"
+                f"the store {self.folder} does not hold {site} (a store of several sites is filled at once: "
+                f"collect_activations(model, [site, ...])); {near(str(site), sites)}"
             )
         found: Mapping[str, Any] = sites[str(site)]
         return found

@@ -132,7 +132,7 @@ def check_scalar(of: Metric | Neuron | str, model: Model, looks_at_pictures: boo
         return of.name
     if isinstance(of, str):
         if of not in NAMED:
-            raise UsageError(f"of is {of!r}; {near(of, NAMED)} Or give a metric, or a Neuron")
+            raise UsageError(f"of is {of!r}; give a metric, a Neuron, or a name: {near(of, NAMED)}")
         if of == "fit" and not looks_at_pictures:
             raise UsageError("of='fit' says how well pictures are predicted; give images and at")
         return of

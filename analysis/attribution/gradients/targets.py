@@ -139,7 +139,7 @@ def places_named(model: Model, to: str | Site | Sequence[Site | str]) -> list[Si
     if to in ("words", "latents"):
         return str(to)
     if isinstance(to, str) and "/" not in to:
-        raise NotFoundError(f"to is {to!r}; {near(to, ['words', 'latents'])} Or give sites of the denoiser")
+        raise NotFoundError(f"to is {to!r}; give sites of the denoiser, or: {near(to, ['words', 'latents'])}")
     sites = expand(model, to)
     if not sites:
         raise UsageError("to is empty; it is 'words', 'latents', or sites of the denoiser")
