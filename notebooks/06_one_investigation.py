@@ -32,7 +32,7 @@ from denoscope.probes import Learning, train_dictionary
 torch.set_num_threads(1)
 pd.set_option("display.max_colwidth", None)  # whole sentences
 QUICK = bool(os.environ.get("DENOSCOPE_QUICK"))
-SEEDS, STEPS = (1, 2) if QUICK else (4, 10)
+SEEDS, STEPS = (1, 1) if QUICK else (4, 10)
 PROMPT, ABOUT, TO = "a noto emoji of a woman firefighter", "firefighter", "cook"
 folder = Path(mkdtemp())
 

@@ -144,11 +144,12 @@ class _Looking:
         if judge is None:
             return none, none
         rivals, wanted = _compared(goal, t, tuple(self.setup.wording.neighbourhood))
-        said = fits(judge, images, [goal.written(t.template, r) for r in rivals])
-        known = ~said.isnan().any(1)
-        hit = torch.tensor(wanted)[said.nan_to_num().argmax(1)].double().where(known, torch.nan)
         text = goal.written(t.template, t.word if t.kind == "specificity" else _shown(goal))
-        fit = fits(judge, images, [text])[:, 0] if text else torch.full((len(images),), torch.nan)
+        texts = [goal.written(t.template, r) for r in rivals] + [text] * bool(text)
+        said = fits(judge, images, texts)
+        among, fit = said[:, : len(rivals)], said[:, -1] if text else torch.full((len(images),), torch.nan)
+        known = ~among.isnan().any(1)
+        hit = torch.tensor(wanted)[among.nan_to_num().argmax(1)].double().where(known, torch.nan)
         return hit.numpy(), fit.double().numpy()
 
 
