@@ -9,7 +9,8 @@ is kept as by ``bias_features.py``. Some forty minutes of one core.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,35 @@ def ways(folder: Path, name: str) -> Mapping[str, Push]:
     return {**made, "mean difference of outputs": lambda s: of_outputs(name, s)}
 
 
-def likeness(acting: Sequence[Intervention]) -> float:
-    """Mean likeness to the plain picture, over some samples."""
-    model, judge = opened("emoji-people"), load_judge("emoji")
-    some = seeds("calibrated", TRIED)
-    runs = [SweepRun("", s, tuple(own)) for own in ((), acting) for s in some]
+def painted(*acting: Intervention) -> torch.Tensor:
+    """Pictures of some samples under interventions [sample, 3, height, width]."""
+    model = opened("emoji-people")
+    runs = [SweepRun("", s, acting) for s in seeds("calibrated", TRIED)]
     with torch.no_grad():
-        pictures = model.decode(sweep(model, runs, batch=32, steps=SIZES.steps).latents)
-        plain, pushed = pictures.split(TRIED)
-        return float(torch.diagonal(judge.similarity(pushed, plain)).mean())
+        return model.decode(sweep(model, runs, batch=32, steps=SIZES.steps).latents)
+
+
+@cache
+def plain() -> torch.Tensor:
+    """The same samples with nothing done."""
+    return painted()
+
+
+def likeness(acting: Intervention) -> float:
+    """Mean likeness to the plain picture, over some samples."""
+    with torch.no_grad():
+        alike = load_judge("emoji").similarity(painted(acting), plain())
+    return float(torch.diagonal(alike).mean())
 
 
 def strength(push: Push) -> float:
     """The largest one, by halving, at which pictures are as like as they should be."""
     low, high = 0.0, MOST
-    if likeness([push(high)]) >= ALIKE:
+    if likeness(push(high)) >= ALIKE:
         return high
     for _ in range(ROUNDS):
         middle = (low + high) / 2
-        low, high = (middle, high) if likeness([push(middle)]) >= ALIKE else (low, middle)
+        low, high = (middle, high) if likeness(push(middle)) >= ALIKE else (low, middle)
     return low
 
 

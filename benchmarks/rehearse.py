@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         **{"TRIED": 2, "ROUNDS": 1, "SITES": ("middle",)},
         "SIZES": importlib.import_module("bias_features").SMALL,
     },
-    "planted_bias": lambda m: {
-        "SIZES": m.Sizes(dictionary=4, updates=4, known=32, tried=8, features=4, steps=3)
+    "planted_bias": lambda _: {
+        "SIZES": replace(importlib.import_module("bias_features").SMALL, known=64, tried=8)
     },
     "invariant": lambda _: {
         **{"LEVELS": 2, "DRAWS": 1, "TRIED": 4, "STEPS": 2, "PENALTIES": (1.0,)},
