@@ -145,9 +145,12 @@ class _Looking:
             return none, none
         rivals, wanted = _compared(goal, t, tuple(self.setup.wording.neighbourhood))
         text = goal.written(t.template, t.word if t.kind == "specificity" else _shown(goal))
-        texts = [goal.written(t.template, r) for r in rivals] + [text] * bool(text)
+        texts = [goal.written(t.template, r) for r in rivals]
+        if text and text not in texts:
+            texts.append(text)
         said = fits(judge, images, texts)
-        among, fit = said[:, : len(rivals)], said[:, -1] if text else torch.full((len(images),), torch.nan)
+        among = said[:, : len(rivals)]
+        fit = said[:, texts.index(text)] if text else torch.full((len(images),), torch.nan)
         known = ~among.isnan().any(1)
         hit = torch.tensor(wanted)[among.nan_to_num().argmax(1)].double().where(known, torch.nan)
         return hit.numpy(), fit.double().numpy()

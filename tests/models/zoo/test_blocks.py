@@ -56,6 +56,14 @@ def test_first_and_last_block_treat_a_picture_as_theirs_do(both):
         assert kept == pytest.approx(1, abs=0.1)  # as large as before, though they are normed
 
 
+def test_the_output_is_theirs_but_for_the_time(both):
+    joint, cross = both
+    x = torch.randn(2, 64, 32)
+    shift, scale = cross.scale_shift_table
+    theirs = cross.proj_out(cross.norm_out(x) * (1 + scale) + shift)
+    torch.testing.assert_close(joint.proj_out(joint.norm_out(x, torch.randn(2, 32))), theirs)
+
+
 def test_what_does_not_fit_is_refused(both):
     joint, cross = both
     with pytest.raises(ValueError, match="PixArtTransformer2DModel in the place of a SD3Transformer2DModel"):
