@@ -28,7 +28,8 @@ def crosstalk(
     """Return how far each edit, alone and among all the others, moves what the denoiser reads of each text.
 
     Measured at the outputs of all layers that read the text (keys and values, or the first layers of the
-    text), so edits of text encoders and of the denoiser compare.
+    text), so edits of text encoders and of the denoiser compare. What an edit changes elsewhere in the
+    denoiser cannot be seen there; ``unseen`` counts it.
 
     Args:
         model: the model that they were made on, without them.
@@ -40,9 +41,11 @@ def crosstalk(
         ``moved`` [edit, text]: |out - before| / |before| with one edit alone; the diagonal is what is wanted.
         ``spoilt`` [text]: with all edits together, how far the outputs are from those with the text's own
         edit alone, as a share of what that one moved.
+        ``unseen`` [edit]: how many weights it changes whose effect is not in these numbers.
 
     Raises:
-        ValueError: for fewer than two edits, texts for others, and edits that do not fit the model.
+        ValueError: for fewer than two edits, texts for others, edits that do not fit the model, and edits of
+            which nothing can be seen.
 
     >>> from denoscope.editing import uce
     >>> from denoscope.models.synthetic.tiny import tiny_sd
@@ -59,6 +62,7 @@ def crosstalk(
         )
     names, said = list(edits), [texts[name] for name in edits]
     layers, _ = chosen(model, text_layers(model), None, "kv")
+    unseen = [len(_unseen(model, layers, name, edit)) for name, edit in edits.items()]
     before = _read(model, layers, said)
     moved = torch.empty(len(names), len(said), dtype=torch.float64)
     own: list[Tensor] = []
@@ -77,9 +81,25 @@ def crosstalk(
         for t, o, b in zip(together, own, before, strict=True)
     ]
     return xr.Dataset(
-        {"moved": (("edit", "text"), moved.numpy()), "spoilt": ("text", spoilt)},
+        {
+            "moved": (("edit", "text"), moved.numpy()),
+            "spoilt": ("text", spoilt),
+            "unseen": ("edit", unseen),
+        },
         {"edit": names, "text": said},
     )
+
+
+def _unseen(model: Model, layers: Sequence[TextLayer], name: str, edit: Edit) -> list[str]:
+    """Weights of the denoiser that an edit changes and that none of the layers shows."""
+    part, seen = model.input_site.component, {layer.weight for layer in layers}
+    found = [w for w in edit.deltas if w.startswith(f"{part}.") and w not in seen]
+    if found and len(found) == len(edit.deltas):
+        raise UsageError(
+            f"edit {name!r} changes {found[0]}{' ...' if found[1:] else ''}, and nothing that reads the text "
+            f"alone; crosstalk looks at the layers that do: {', '.join(sorted(seen)[:3])} ..."
+        )
+    return found
 
 
 def _read(model: Model, layers: Sequence[TextLayer], texts: Sequence[str]) -> list[Tensor]:

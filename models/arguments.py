@@ -161,15 +161,21 @@ def _parts(name: str, value: Any, kind: Any) -> Iterator[Part] | None:
         items = () if item is Any else ((f"{name}[{k!r}]", v, item) for k, v in value.items())
         return iter([*keys, *items])
     if origin in (tuple, *_LISTS) and _several(value, abc.Sequence if origin is tuple else origin):
-        return ((f"{name}[{i}]", v, inner[min(i, len(inner) - 1)]) for i, v in _numbered(value, inner))
+        kinds = inner[:1] if inner[-1] is ... else inner
+        return ((f"{name}[{i}]", v, kinds[min(i, len(kinds) - 1)]) for i, v in _numbered(value, inner))
     return None
 
 
 def _numbered(value: Any, inner: tuple[Any, ...]) -> Iterator[tuple[int, Any]]:
     values = value.tolist() if isinstance(value, Tensor | np.ndarray) else value
-    if inner[-1] is ...:  # the first speaks for all: a text has a hundred tokens
-        values = values[:1]
-    return iter(()) if inner[0] is Any else iter(enumerate(values))
+    if inner[0] is Any:
+        return iter(())
+    if inner[-1] is ...:  # one speaks for all of its type: a text has a hundred tokens
+        first: dict[type, tuple[int, Any]] = {}
+        for i, v in enumerate(values):
+            first.setdefault(type(v), (i, v))
+        return iter(first.values())
+    return iter(enumerate(values))
 
 
 def _several(value: Any, kind: type) -> bool:

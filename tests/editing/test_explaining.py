@@ -95,3 +95,14 @@ def test_crosstalk_counts_edits_of_the_text_encoder(model: Any) -> None:
     assert (found.moved.values.diagonal() > 0).all() and (found.spoilt.values > 0).all()
     with pytest.raises(ValueError, match="give at least two edits, and a text for each"):
         crosstalk(model, edits, {"cat": "a cat"})
+
+
+def test_crosstalk_says_what_it_does_not_see(model: Any) -> None:
+    seen = uce(model, {"cat": "dog"}, settings=FEW)
+    name = next(str(n) for n in model.components["unet"].state_dict() if n.endswith("attn1.to_v.weight"))
+    other = Edit.of(model, {f"unet.{name}": torch.ones_like(model.parameter(f"unet.{name}"))})
+    found = crosstalk(model, {"cat": seen, "both": seen + other}, {"cat": "cat", "both": "mat"})
+    assert found.unseen.values.tolist() == [0, 1]
+    assert found.moved.values[0].tolist() == found.moved.values[1].tolist()
+    with pytest.raises(ValueError, match=rf"edit 'mat' changes unet.{name}, and nothing that reads the text"):
+        crosstalk(model, {"cat": seen, "mat": other})

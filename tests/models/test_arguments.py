@@ -30,6 +30,8 @@ from denoscope.probes.trace import trace
         (b"a", str | None, "x is b'a'; it is a text or None"),
         (3, tuple[int, int], "x is 3; it is \\(a whole number, a whole number\\)"),
         ([1, "b"], tuple[int, int], r"x\[1\] is 'b'; it is a whole number"),
+        ((1, 2, "b"), tuple[int, ...], r"x\[2\] is 'b'; it is a whole number"),
+        (((1, 2), None), tuple[tuple[int, int], ...], r"x\[1\] is None"),
         ("1", float, "x is '1'; it is a number"),
         (1, Literal["a", "b"], "x is 1; it is 'a' or 'b'"),
         (1, Callable[[int], int], "x is 1; it is a function"),
