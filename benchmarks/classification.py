@@ -3,8 +3,8 @@
 Zero-shot accuracy of classification by denoising on real pictures that nothing was trained on, on composed
 scenes, and on pictures that the model paints itself, beside the CLIP judge with the same texts; shared
 against independent noise; rows that pruning spares; learned weights of levels; and compositions. Writes the
-tables of docs/classification.md. Answers are kept in --output under a hash of the weights, one by one: a run
-that was stopped goes on. About an hour and a half of one core.
+tables of docs/classification.md. Answers are kept in --output under a hash of the weights, one by one, and
+task by task in benchmarks/found: a run that was stopped goes on. Some four hours of one core.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 from measure import Row
 from pages import ROOT, bounds, output, table, write
+from shelf import shelved_json
 from torch import Tensor
 
 import denoscope
@@ -165,28 +166,35 @@ def some(n: int, of: int) -> list[int]:
 
 
 class Answers:
-    """What a model and the judge answered, kept one by one."""
+    """What a model and the judge answered: one by one in --output, task by task with the page."""
 
     def __init__(self, name: str, output: Path) -> None:
-        self.name, self.folder = name, output / f"classification-{fingerprint(opened(name))[:12]}"
+        self.name, self.weights = name, fingerprint(opened(name))
+        self.folder = output / f"classification-{self.weights[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def kept(self, key: str, make: Callable[[], Any]) -> Any:
-        """A value, from disk if it is there."""
-        path = self.folder / f"{key.replace(' ', '-')}.json"
-        if not path.exists():
-            write_bytes(path, json.dumps(make()).encode())
-        return json.loads(path.read_text())
+        """Something small, kept with the page."""
+        return shelved_json("classification", self.weights, key.replace(" ", "-"), make)
 
     def task(self, task: str, source: str, setting: str, n: int) -> list[dict[str, Any]]:
         """Answers to some questions of a task, on the real pictures or the model's own."""
-        asked = questions(task)
-        return [
-            self.kept(f"{task}-{source}-{setting}-{i}", lambda i=i: self._one(asked[i], source, setting, i))
-            for i in some(n, len(asked))
-        ]
+        asked, key = questions(task), f"{task}-{source}-{setting}"
 
-    def _one(self, question: Question, source: str, setting: str, i: int) -> dict[str, Any]:
+        def made() -> list[dict[str, Any]]:
+            return [self._one(key, asked[i], source, setting, i) for i in some(n, len(asked))]
+
+        found: list[dict[str, Any]] = self.kept(f"{key}-{n}", made)
+        return found
+
+    def _one(self, key: str, question: Question, source: str, setting: str, i: int) -> dict[str, Any]:
+        path = self.folder / f"{key.replace(' ', '-')}-{i}.json"
+        if not path.exists():
+            write_bytes(path, json.dumps(self._answer(question, source, setting, i)).encode())
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+    def _answer(self, question: Question, source: str, setting: str, i: int) -> dict[str, Any]:
         model, texts = opened(self.name), list(question.texts)
         shown: Any = question.picture[None]
         if source == "own":
