@@ -55,9 +55,14 @@ def found(folder: Path) -> Found:
     )
 
 
+def drawn() -> list[str]:
+    """The skin that each sample is pushed to."""
+    return stratified(ATTRIBUTES["skin"].target, SIZES.tried)
+
+
 def ways(at: Found) -> dict[str, Any]:
     """Each sample is pushed to a skin that was drawn for it."""
-    skin, wanted = at.of["skin"], stratified(ATTRIBUTES["skin"].target, SIZES.tried)
+    skin, wanted = at.of["skin"], drawn()
     how: dict[str, Any] = {"features": SIZES.features}
     made: dict[str, Any] = {
         told: [(skin.towards(at.dictionary, c, 1.0, by=by, **how),) for c in wanted]
@@ -100,20 +105,32 @@ def difference(one: tuple[int, int], other: tuple[int, int]) -> dict[str, float]
     }
 
 
+def tied(said: Sequence[str]) -> tuple[str, ...]:
+    """Shares of dark skin among women and men, and the tie."""
+    counts = [(said.count(f"{g}, dark"), sum(x.startswith(f"{g},") for x in said)) for g in GENDERS]
+    tie = bounds(difference(*counts)) if all(n > 1 for _, n in counts) else "none of a gender"
+    return (*(f"{k} of {n}" for k, n in counts), tie)
+
+
 def lines(made: Mitigation, name: str, ways: Sequence[str]) -> list[tuple[str, ...]]:
-    """Shares of dark skin, the tie, and what was kept."""
-    frame, rows = made.to_frame().set_index("way"), []
-    for way in ways:
-        said = [str(x) for x in made.data["label"].sel(way=way).values]
-        counts = [(said.count(f"{g}, dark"), sum(x.startswith(f"{g},") for x in said)) for g in GENDERS]
-        shares = [f"{k} of {n}" for k, n in counts]
-        tie = bounds(difference(*counts)) if all(n > 1 for _, n in counts) else "none of a gender"
+    """Shares of dark skin, the tie, whom a push to dark skin reaches, and what was kept."""
+    frame, wanted = made.to_frame().set_index("way"), drawn()
+    labels = {way: [str(x) for x in made.data["label"].sel(way=way).values] for way in ways}
+    was = [x.split(",")[0] for x in labels["plain"]]
+    rows = [
+        (name, "what was drawn", *tied([f"{g}, {w}" for g, w in zip(was, wanted, strict=True)]), *[""] * 4)
+    ]
+    for way, said in labels.items():
+        reached = []
+        for gender in GENDERS:
+            own = [x for x, g, w in zip(said, was, wanted, strict=True) if (g, w) == (gender, "dark")]
+            reached.append(f"{sum(x.endswith(', dark') for x in own)} of {len(own)}")
         at = frame.loc[way]
         like = [
             bounds({"mean": at[k], "low": at[f"{k}_low"], "high": at[f"{k}_high"]}, digits)
             for k, digits in (("kept", 2), ("quality", 3))
         ]
-        rows.append((name, way, *shares, tie, *like))
+        rows.append((name, way, *tied(said), *reached, *like))
     return rows
 
 
@@ -135,7 +152,8 @@ def main() -> None:
             made = tried(folder, name.replace(" ", "-"), ways(at))
         shared.append(f"{at.shared(SIZES.features)} ({name})")
         rows += lines(made, name, [str(w) for w in made.data["way"].values])
-    header = ("model", "way", "women with dark skin", "men with dark skin", "tie", "kept", "kernel distance")
+    header = ("model", "way", "women with dark skin", "men with dark skin", "tie", "dark where wanted, women",
+              "men", "kept", "kernel distance")  # fmt: skip
     told = f"Features that are both of gender and of skin, of the first {SIZES.features} of each class: "
     write(PAGE, "planted", f"{table(header, rows)}\n\n{told}{', '.join(shared)}.")
 
