@@ -62,7 +62,8 @@ def word_changes(  # noqa: PLR0913  # one experiment, all its settings by name
     - ``"conditional information"``: what it tells, the rest known, in nats; the same conditions;
     - ``"attention"``: the mean of its attention map;
     - ``"gradient"``: the size of its integrated gradient of how far the prompt moves the prediction;
-    - ``"position"``: its place in the prompt, which knows nothing of the picture.
+    - ``"position"``: how early it stands in the prompt, which knows nothing of the picture: without a word,
+      all behind it are read in other places.
 
     Args:
         model: an opened model that reads prompts.

@@ -101,7 +101,8 @@ def _gradient(looked: Looked) -> Array:
 
 
 def _position(looked: Looked) -> Array:
-    places = np.arange(len(looked.words), dtype=np.float64)
+    """More for earlier words: whatever is left out shifts all that stands behind it."""
+    places = np.arange(len(looked.words), 0, -1, dtype=np.float64)
     return np.repeat(places[:, None], len(looked.run.seeds), 1)
 
 

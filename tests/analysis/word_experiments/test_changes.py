@@ -45,6 +45,7 @@ def test_the_planted_order_is_found_and_position_knows_nothing_of_it(found: Word
             assert values[far] > 2 * values[near] > 0.02 and abs(values[idle]) < 0.05
     told = found.correlations().set_index("predictor")
     assert told.loc["conditional information", "low"] > 0.5 > abs(told.loc["position", "mean"])
+    assert (found.data["predictors"].sel(predictor="position", seed=0).values == [3, 2, 1, 3, 2, 1]).all()
     won = found.correlations(less="position").set_index("predictor")
     assert list(won.index) == list(READ[:2])
     assert won.loc[READ[1], "mean"] == pytest.approx(told.loc[READ[1], "mean"] - told.loc["position", "mean"])
