@@ -159,11 +159,16 @@ def bias(folder: Path, sizes: Sizes, what: str) -> str:
     columns = list(dict.fromkeys(zip(frame["share"], frame["attribute"], strict=True)))
     rows = []
     for (pictures, measure), some in frame.groupby(["pictures", "measure"], sort=False):
-        by = {(r["share"], r["attribute"]): bounds(r) for _, r in some.iterrows()}
+        by = {(r["share"], r["attribute"]): _rho(r) for _, r in some.iterrows()}
         rows.append((str(measure), str(pictures), *(by[c] for c in columns)))
     header = ("measure", "pictures", *(f"{attribute}, {share}" for share, attribute in columns))
     n = sorted(set(zip(frame["share"], frame["subjects"], strict=True)))
     return f"{table(header, rows)}\n\nProfessions: " + ", ".join(f"{k} {share}" for share, k in n) + "."
+
+
+def _rho(row: pd.Series) -> str:
+    """A correlation; there is none where all professions have the same share."""
+    return "all alike" if np.isnan(row["mean"]) else bounds(row)
 
 
 def gender(folder: Path, sizes: Sizes) -> str:

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ...models.arguments import checked
 from ...models.base import Model, Prompt
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
+from ...models.html import panel, table
 from ...models.judges.distances import kernel_distance
 from ...models.progress import Progress, showing
 from ...models.run.sampling import Sampling, SamplingOptions
@@ -58,6 +60,10 @@ class Mitigation(Stored):
         told = ", ".join(f"{r.way} {r.discrepancy:.3f}" for r in frame.itertuples())
         return f"Mitigation({self.data.sizes['sample']} samples; discrepancy: {told})"
 
+    def _repr_html_(self) -> str:
+        frame = self.to_frame(n_resamples=100)
+        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+
     @property
     def target(self) -> dict[str, float]:
         """Class -> share."""
@@ -95,6 +101,11 @@ class Mitigation(Stored):
         shown = xr.concat([(self.data["label"] == c).astype(float) for c in self.target], "class")
         found = proportion(shown.assign_coords({"class": list(self.target)}), ["sample"], level)
         return found.to_dataframe().reset_index()[["way", "class", "mean", "low", "high"]]
+
+    def plot(self) -> Figure:
+        """Return a figure of the classes' shares, way by way, ``analysis.plots.effect_bars``."""
+        frame = self.shares()
+        return figure("effect_bars", frame.rename(columns={"way": "measure", "class": "when"}))
 
 
 def _bounds(name: str, value: float, low: float, high: float) -> dict[str, float]:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ...models.arguments import checked
 from ...models.base import Model, Prompt
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
+from ...models.html import panel, table
 from ...models.progress import Progress
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.store.provenance import provenance
@@ -46,6 +48,10 @@ class FeatureScores(Stored):
         told = [f"{int(f.feature)}: tells {f.tells:.2f}, moves {f.moves:.3g}" for f in frame.itertuples()][:3]
         return f"FeatureScores({self.data.attrs['class']}; {'; '.join(told)})"
 
+    def _repr_html_(self) -> str:
+        frame = self.to_frame(n_resamples=100)
+        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+
     @checked
     def to_frame(self, level: float = 0.95, n_resamples: int = 500, seed: int = 0) -> pd.DataFrame:
         """Return a table: feature, chosen, tells, moves, each with low and high.
@@ -69,6 +75,14 @@ class FeatureScores(Stored):
         frame.insert(0, "chosen", self.data["chosen"].values.astype(bool))
         frame.insert(0, "feature", self.data["feature"].values)
         return frame
+
+    def plot(self) -> Figure:
+        """Return a figure of what each feature moves against what it tells, ``measure_and_share``."""
+        names = {"feature": "subject", "moves": "mean", "tells": "mean share"}
+        for end in ("low", "high"):
+            names |= {f"moves_{end}": end, f"tells_{end}": f"{end} share"}
+        told = f"tells {self.data.attrs['class']} (AUC)"
+        return figure("measure_and_share", self.to_frame().rename(columns=names), "moves", told)
 
 
 def auc_interval(a: Array, b: Array, n: int, level: float, seed: int) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import html
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -15,25 +16,27 @@ from .style import INK, interval_text, layout, with_table
 if TYPE_CHECKING:
     from ..edit_evaluation.evaluate import EditEvaluation
 
-COLOURS = ("#a3a7ae", "#d9480f", "#4f7cac")
+COLOURS = ("#a3a7ae", "#d9480f", "#4f7cac", "#5f9e6e", "#9467bd", "#c49c2e")
 
 
-def effect_bars(effects: xr.Dataset | EditEvaluation, measure: str = "shown") -> go.Figure:
+def effect_bars(effects: xr.Dataset | pd.DataFrame | EditEvaluation, measure: str = "shown") -> go.Figure:
     """Bars with confidence intervals, grouped by measure: before, after, and what to compare with.
 
     Args:
         effects: an EditEvaluation; or ``mean``, ``low`` and ``high`` with dims (measure, when), NaN where
-            there is no number.
+            there is no number; or a table with these five columns.
         measure: which of the evaluation's: shown, gone, fit, moved.
 
     Raises:
         ValueError: for another measure.
     """
+    if isinstance(effects, pd.DataFrame):
+        effects = _labelled(effects)
     if not isinstance(effects, xr.Dataset):
         effects = bars_of(effects, measure)
     figure = go.Figure(layout=layout(height=70 + 84 * effects.sizes["measure"]))
-    for when, colour in zip(effects["when"].values, COLOURS, strict=False):
-        figure.add_trace(_bar(effects.sel(when=when), str(when), colour))
+    for i, when in enumerate(effects["when"].values):
+        figure.add_trace(_bar(effects.sel(when=when), str(when), COLOURS[i % len(COLOURS)]))
     figure.update_yaxes(autorange="reversed", automargin=True, fixedrange=True)
     figure.update_xaxes(zeroline=True, zerolinecolor=INK, gridcolor="rgba(128,128,128,0.2)", fixedrange=True)
     figure.update_xaxes(rangemode="tozero")
@@ -42,6 +45,12 @@ def effect_bars(effects: xr.Dataset | EditEvaluation, measure: str = "shown") ->
     frame = effects.to_dataframe().dropna(subset="mean").reset_index()
     columns = ["measure", "when", "mean", "low", "high"]
     return with_table(figure, columns, frame[columns].itertuples(index=False))
+
+
+def _labelled(frame: pd.DataFrame) -> xr.Dataset:
+    """A table as labelled numbers, in its own order."""
+    found = frame.set_index(["measure", "when"])[["mean", "low", "high"]].to_xarray()
+    return found.reindex({dim: frame[dim].unique() for dim in ("measure", "when")})
 
 
 def _bar(part: xr.Dataset, name: str, colour: str) -> go.Bar:

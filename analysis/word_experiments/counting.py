@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...models.arguments import batches, checked
 from ...models.base import Model
+from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError, UsageError
 from ...models.html import panel, table
 from ...models.progress import Progress, showing
@@ -73,6 +74,11 @@ class Counts(Stored):
         """
         found = proportion(self.shown.drop_vars("prompt", errors="ignore"), ["seed"], level)
         return found.to_dataframe().reset_index()[["subject", "attribute", "mean", "low", "high"]]
+
+    def plot(self) -> Figure:
+        """Return a figure of the shares, subject by subject, ``analysis.plots.effect_bars``."""
+        frame = self.to_frame()
+        return figure("effect_bars", frame.rename(columns={"subject": "measure", "attribute": "when"}))
 
 
 @checked

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ...models.arguments import checked
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ..intervals import interval
@@ -105,6 +106,12 @@ class PairKinds(Stored):
                 (kind, other, str(part), *told) for part, told in zip(parts, _welch(x, y, level), strict=True)
             ]
         return pd.DataFrame(rows, columns=["kind", "other", "part", "difference", "low", "high"])
+
+    def plot(self) -> Figure:
+        """Return a figure of the parts and their sum, kind by kind, ``analysis.plots.effect_bars``."""
+        frame = self.summary()
+        frame = frame[~frame["part"].str.startswith("information")]
+        return figure("effect_bars", frame.rename(columns={"kind": "measure", "part": "when"}))
 
     def _kinds(self) -> Iterator[tuple[str, list[int]]]:
         """Each kind, and which pairs are of it."""

@@ -156,6 +156,7 @@ def test_features_are_scored_twice(model, found, dictionary):
     assert frame["feature"].tolist() == [*found.top("on", 2), *found.top("on", 2, "matched")]
     assert frame["chosen"].tolist() == [True, True, False, False]
     assert frame["tells"][0] == pytest.approx(found.aucs("on")[frame["feature"][0]])
+    assert list(scores.plot().data[0].x) == frame["moves"].tolist() and "tells" in scores._repr_html_()
     plain = trace(model, **few).latents
     best = int(frame["feature"][0])
     ends = [
@@ -186,7 +187,11 @@ def test_ways_are_compared_on_the_same_samples(model, found, dictionary, tmp_pat
     assert (
         Mitigation.load(tmp_path / "made.zarr").to_frame(n_resamples=50).equals(made.to_frame(n_resamples=50))
     )
-    assert "push" in repr(made)
+    assert "push" in repr(made) and "push" in made._repr_html_()
+    drawn = made.plot().layout.meta["table"]["rows"]
+    assert [tuple(r[:2]) for r in drawn] == [
+        (w, c) for w in ("plain", "push", "nothing") for c in ("light", "dark")
+    ]
 
 
 def test_another_start_is_a_way(model):

@@ -241,7 +241,7 @@ def test_backgrounds_are_transparent_and_what_came_of_a_change_is_in_colour():
         plots.effect_map(effects([[1, 1]], [[1, 1]], [[1, 1]], rows=("a",))),
     ):
         assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
-    before, after, _ = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in bars.COLOURS)
+    before, after, *_ = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in bars.COLOURS)
     assert max(before) - min(before) < 20 < 100 < max(after) - min(after)  # grey, and the accent
 
 

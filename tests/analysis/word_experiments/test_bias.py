@@ -110,6 +110,8 @@ def test_it_is_kept_shown_and_drawn(found: WordBias, counts: Counts, tmp_path: P
     assert {"mean", "low", "high"} < set(found.to_frame()) and len(counts.to_frame()) == 8
     drawn = found.plot(counts, "woman")
     assert [row[0] for row in drawn.layout.meta["table"]["rows"]] == list(SHARES)
+    bars = counts.plot().data
+    assert [b.name for b in bars] == ["woman", "man"] and list(bars[0].y) == list(SHARES)
 
 
 def test_wrong_arguments_are_told(biased: Analytic, found: WordBias, counts: Counts) -> None:

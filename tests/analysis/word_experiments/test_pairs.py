@@ -87,6 +87,12 @@ def test_it_is_kept_and_shown(found: PairKinds, tmp_path: Path) -> None:
     assert again.data.identical(found.data) and "3 agree, 2 copies; 2 seeds" in repr(again)
     assert "copies" in again._repr_html_()
     assert set(again.to_frame()["prompt"]) == {p for some in KINDS.values() for p, *_ in some}
+    drawn, told = again.plot(), again.summary().set_index(["kind", "part"])
+    for kind, part, mean, *_ in drawn.layout.meta["table"]["rows"]:
+        assert mean == told.loc[(kind, part), "mean"]
+    colours = [bar.marker.color for bar in drawn.data]
+    assert [bar.name for bar in drawn.data] == ["redundancy", "unique 1", "unique 2", "synergy", "total"]
+    assert len(set(colours)) == len(colours)
 
 
 def test_wrong_arguments_are_told(model: Analytic) -> None:
