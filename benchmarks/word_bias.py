@@ -163,7 +163,10 @@ def bias(folder: Path, sizes: Sizes, what: str) -> str:
         rows.append((str(measure), str(pictures), *(by[c] for c in columns)))
     header = ("measure", "pictures", *(f"{attribute}, {share}" for share, attribute in columns))
     n = sorted(set(zip(frame["share"], frame["subjects"], strict=True)))
-    return f"{table(header, rows)}\n\nProfessions: " + ", ".join(f"{k} {share}" for share, k in n) + "."
+    seen = counted(folder, sizes, what).shown
+    found = ", ".join(f"{a} in {int(seen.sel(attribute=a).sum())}" for a in seen["attribute"].values)
+    told = f"Professions: {', '.join(f'{k} {share}' for share, k in n)}. Asked for none, the judge sees {found} of"
+    return f"{table(header, rows)}\n\n{told} {seen.sizes['subject'] * seen.sizes['seed']} pictures."
 
 
 def _rho(row: pd.Series) -> str:

@@ -31,7 +31,8 @@ def resampled_correlation(
 ) -> tuple[float, float, float]:
     """Return a rank correlation over units and its percentile interval, from units drawn with replacement.
 
-    Draws in which all units came out alike have no order, and are left out.
+    Draws in which all units came out alike have no order and count as 0: where one unit carries all there is,
+    many draws miss it.
 
     Args:
         x: one number for each unit.
@@ -46,8 +47,7 @@ def resampled_correlation(
     check_resampling(level, n_resamples)
     drawn = np.random.default_rng(seed).integers(len(x), size=(n_resamples, len(x)))
     rho, spread = float(rank_correlation(x, y)), rank_correlation(x[drawn], y[drawn])
-    known = spread[~np.isnan(spread)]
-    if len(x) < 3 or not len(known):
+    if len(x) < 3 or np.isnan(rho):
         return rho, float("nan"), float("nan")
-    low, high = quantiles(known, level)
+    low, high = quantiles(np.nan_to_num(spread), level)
     return rho, float(low), float(high)

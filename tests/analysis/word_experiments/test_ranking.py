@@ -40,6 +40,14 @@ def test_intervals_hold_a_planted_correlation_and_nothing_holds_zero() -> None:
     assert min(held.values()) >= 50  # of 60: some 54 of a true 92 %
 
 
+def test_one_unit_that_carries_all_is_not_sure() -> None:
+    """A third of the draws miss it."""
+    x, one = np.arange(20.0), np.eye(20)[-1]
+    rho, low, high = resampled_correlation(x, one)
+    assert low == 0 < rho < high
+    assert all(np.isnan(v) for v in resampled_correlation(x, np.zeros(20)))
+
+
 def test_too_few_units_have_no_interval_and_wrong_settings_are_told() -> None:
     rho, low, high = resampled_correlation(np.arange(2.0), np.arange(2.0))
     assert rho == 1 and np.isnan(low) and np.isnan(high)
