@@ -165,8 +165,9 @@ def bias(folder: Path, sizes: Sizes, what: str) -> str:
     n = sorted(set(zip(frame["share"], frame["subjects"], strict=True)))
     seen = counted(folder, sizes, what).shown
     found = ", ".join(f"{a} in {int(seen.sel(attribute=a).sum())}" for a in seen["attribute"].values)
-    told = f"Professions: {', '.join(f'{k} {share}' for share, k in n)}. Asked for none, the judge sees {found} of"
-    return f"{table(header, rows)}\n\n{told} {seen.sizes['subject'] * seen.sizes['seed']} pictures."
+    known = f"Professions: {', '.join(f'{k} {share}' for share, k in n)}."
+    told = f"Asked for none, the judge sees {found} of {seen.sizes['subject'] * seen.sizes['seed']} pictures."
+    return f"{table(header, rows)}\n\n{known} {told}"
 
 
 def _rho(row: pd.Series) -> str:
