@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...models.arguments import batches, checked
 from ...models.base import Model
+from ...models.html import panel, table
 from ...models.progress import Progress
 from ...models.run.context import CallContext, When
 from ...models.run.sampling import SamplingOptions
@@ -59,6 +60,13 @@ class DirectionScore:
     natural: float
     metric: str
     samples: int
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        return panel(
+            f"DirectionScore({self.metric}; {self.samples} of each class)",
+            table(["", *frame.columns], frame.itertuples()),
+        )
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table of two rows: ``detects`` and ``steers``."""

@@ -9,6 +9,7 @@ import xarray as xr
 
 from ...models.arguments import checked
 from ...models.errors import NotFoundError
+from ...models.html import panel, table
 from ..intervals import interval
 from ..stored import Stored
 from .measuring import slope, spearman
@@ -31,6 +32,10 @@ class Steering(Stored):
     def __repr__(self) -> str:
         s = self.data["steered"]
         return f"Steering({dict(s.sizes)}; beside {', '.join(map(str, self.data['other'].values))})"
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
 
     @checked
     def monotone(self, level: float = 0.95) -> pd.DataFrame:

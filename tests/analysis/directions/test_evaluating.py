@@ -59,7 +59,7 @@ def test_detecting_and_steering_are_two_numbers(tiny, output):
     assert told.auc == 1.0 and told.effect == 0.0 and told.samples == 3
     moves = score_direction(tiny, 5 * output, metric=first_channel, **pair)
     assert abs(moves.effect) > 0.05 and moves.effect_low * moves.effect_high > 0
-    assert list(moves.to_frame().index) == ["detects", "steers"]
+    assert list(moves.to_frame().index) == ["detects", "steers"] and "steers" in moves._repr_html_()
     turned = score_direction(tiny, -text, metric=blind, subject="cat", **pair)
     assert turned.auc == 0.0
 
@@ -96,6 +96,7 @@ def test_a_metric_follows_the_strength_and_others_stay(tiny, output, tmp_path):
     assert changes["edit", "first"] != 0
     found.save(tmp_path / "s.zarr")
     assert Steering.load(tmp_path / "s.zarr").data.broadcast_equals(found.data)
+    assert found._repr_html_().count("<tr") == len(found.to_frame()) + 1
     with pytest.raises(LookupError, match="strength 3.0 was not tried"):
         found.changes(3.0)
 
