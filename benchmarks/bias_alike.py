@@ -3,7 +3,7 @@
 Ways to push ``emoji-people`` towards women, and towards dark skin, each at the strength at which a picture is
 as like the plain one as with any other way; what share does each reach then? Strengths are found by halving
 on some samples, and all that is told is of others. Writes a table of docs/bias-features.md; what was measured
-is kept as by ``bias_features.py``. Some forty minutes of one core.
+is kept as by ``bias_features.py``. Some hour of one core.
 """
 
 from __future__ import annotations

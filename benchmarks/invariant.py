@@ -1,4 +1,4 @@
-"""Less bias without labels: ``python benchmarks/invariant.py``, some fifteen minutes of one core.
+"""Less bias without labels: ``python benchmarks/invariant.py``, some forty minutes of one core.
 
 Real people that ``emoji-people`` was not trained on are sorted into groups by how badly it foretells them;
 what the groups tell of gender and skin, beside plain errors. Then the model is tuned so that its errors on

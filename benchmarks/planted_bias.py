@@ -4,8 +4,8 @@
 trained on it, features of gender and of skin are found, and each sample is pushed to a skin of its own, drawn
 without regard to gender. How much of the tie is left, beside features as active, plain class contrast, mean
 activations, and the model before anything was planted? Writes a table of docs/bias-features.md; what was
-measured is kept in --output, what features tell in the model as it ships by ``bias_features.py``. Some twenty
-minutes of one core.
+measured is kept in --output, what features tell in the model as it ships by ``bias_features.py``. Some
+forty minutes of one core.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Bias of words, and debiasing by it (``word_bias.py``); kinds of pairs of words; and what foretells how far a
 picture moves without a word. Writes the tables of docs/word-experiments.md. Results are kept in --output
-under a hash of the weights: a run that was stopped goes on. Some 30 minutes of one core.
+under a hash of the weights: a run that was stopped goes on. Some 90 minutes of one core.
 """
 
 from __future__ import annotations
