@@ -49,7 +49,7 @@ def effect_bars(effects: xr.Dataset | pd.DataFrame | EditEvaluation, measure: st
 
 def _labelled(frame: pd.DataFrame) -> xr.Dataset:
     """A table as labelled numbers, in its own order."""
-    found = frame.set_index(["measure", "when"])[["mean", "low", "high"]].to_xarray()
+    found: xr.Dataset = frame.set_index(["measure", "when"])[["mean", "low", "high"]].to_xarray()
     return found.reindex({dim: frame[dim].unique() for dim in ("measure", "when")})
 
 
