@@ -50,7 +50,12 @@ class Plain(TyperGroup):
 
 
 def _mendable(error: BaseException) -> bool:
-    """Whether it is of our own making, or the system's: an OSError without a number is some library's."""
+    """Whether it is of our own making, or the system's: an OSError without a number is some library's.
+
+    A reader who has seen enough (``| head``) is no fault: typer ends quietly then.
+    """
+    if isinstance(error, BrokenPipeError):
+        return False
     return isinstance(error, DenoscopeError) or getattr(error, "errno", None) is not None
 
 

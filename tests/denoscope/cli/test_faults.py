@@ -196,6 +196,13 @@ def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     assert done.returncode == 0 and (tmp_path / "run" / "report.html").exists(), done.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault():
+    command = [sys.executable, "-m", "denoscope", "investigate", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        told.stdout.close()
+        assert told.stderr.read() == b"" and told.wait() == 1
+
+
 def test_bugs_and_debug_show_where_and_our_own_errors_do_not(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
