@@ -196,9 +196,12 @@ def test_ctrl_c_stops_without_a_traceback_and_the_run_goes_on_later(tmp_path):
     assert done.returncode == 0 and (tmp_path / "run" / "report.html").exists(), done.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault():
+@pytest.mark.parametrize("lines", [0, 40])
+def test_a_reader_that_has_seen_enough_is_no_fault(lines):
     command = [sys.executable, "-m", "denoscope", "investigate", "--help"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        for _ in range(lines):
+            told.stdout.readline()
         told.stdout.close()
         assert told.stderr.read() == b"" and told.wait() == 1
 
