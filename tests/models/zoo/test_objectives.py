@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import multiprocessing, nn
 
 from denoscope.models.synthetic.tiny import tiny_sd
 from denoscope.models.zoo.training.data.sampling import Mix
@@ -161,6 +161,15 @@ def test_the_joint_recipe_trains(tmp_path, two_steps):
     assert any(not torch.equal(v, before[k]) for k, v in network.state_dict().items())
     kept = recipe.read.from_pretrained(tmp_path / "denoiser", low_cpu_mem_usage=False)
     assert type(kept).__name__ == "SD3Transformer2DModel"
+
+
+def test_a_process_that_made_no_text_encoder_reads_captions_as_this_one():
+    inputs, captions = joint(tiny_sd()), ["a red cat"]
+    with multiprocessing.get_context("spawn").Pool(1) as started:
+        theirs = started.apply(inputs.read, (captions,))
+    ours = inputs.read(captions)
+    assert torch.allclose(theirs.states, ours.states, atol=1e-6)  # another process may have other threads
+    assert torch.allclose(theirs.pooled, ours.pooled, atol=1e-6)
 
 
 def test_skips_are_dropped_for_whole_samples_of_inner_blocks_only():

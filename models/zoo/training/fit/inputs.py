@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import AutoencoderKL
@@ -84,6 +84,12 @@ class JointLatents(Latents):
     """
 
     projection: Tensor
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Also in a process that made no text encoder, where transformers records no layers of one."""
+        self.__dict__.update(state)
+        with torch.device("meta"):
+            type(self.text_encoder)(self.text_encoder.config)
 
     @classmethod
     def find(cls, places: Mapping[str, Path]) -> JointLatents:
