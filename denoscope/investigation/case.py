@@ -60,9 +60,9 @@ class Case:
     change_to: str = ""
     model: str = "emoji"
     seeds: int | Sequence[int] = 4
-    steps: int = 10
+    steps: int = 8
     guidance: float | None = None
-    draws: int = 2
+    draws: int = 1
     device: str = "cpu"
     dtype: str = "float32"
     method: str | None = None
