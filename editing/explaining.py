@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..models.arguments import check_fields, checked
 from ..models.base import Model
+from ..models.drawn import Figure, figure
 from ..models.errors import UsageError
 from ..models.html import panel, table
 from ..models.site import Site
@@ -57,6 +58,11 @@ class Explanation:
     def to_frame(self) -> pd.DataFrame:
         """Return the table of requests."""
         return self.requests
+
+    def plot(self) -> Figure:
+        """Return bars of how far each request is met, ``analysis.plots.effect_bars``: 1 is reached."""
+        frame = self.requests.rename_axis("measure").reset_index().rename(columns={"met": "mean"})
+        return figure("effect_bars", frame.assign(when="met", low=float("nan"), high=float("nan")))
 
     def _repr_html_(self) -> str:
         frames = [f for f in (self.requests, self.kept, self.layers) if len(f)]

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...models.arguments import batches, check_fields, checked
 from ...models.base import Model
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ...models.places.layout import Layout
@@ -113,6 +114,17 @@ class Channels:
             f"Channels({len(self.data)} sites; channel {frame['channel']} of {frame['site']} is "
             f"{frame['ratio']:.1f} times the median, {frame['by_step']:.0%} by step)"
         )
+
+    def plot(self) -> Figure:
+        """Return what the largest channel of each site and its three largest hold of all energy, as bars.
+
+        ``analysis.plots.effect_bars``.
+        """
+        table = self.to_frame().rename(
+            columns={"site": "measure", "energy_1": "largest", "energy_3": "three"}
+        )
+        frame = table.melt("measure", ["largest", "three"], "when", "mean")
+        return figure("effect_bars", frame.assign(low=np.nan, high=np.nan))
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

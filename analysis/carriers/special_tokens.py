@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ...models.arguments import batches, check_fields, checked
 from ...models.base import Model
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ...models.progress import Progress, part, showing
@@ -73,6 +74,19 @@ class SpecialTokens:
         mass = self.mass.mean().mean("site")
         told = ", ".join(f"{k} {float(m):.2f}" for k, m in zip(mass["kind"].values, mass, strict=True))
         return f"SpecialTokens(mass: {told})"
+
+    def plot(self) -> Figure:
+        """Return bars of each measure, kind by kind, with intervals, ``analysis.plots.effect_bars``."""
+        frame = self.to_frame()
+        parts = [
+            frame[[name, f"{name} low", f"{name} high"]]
+            .set_axis(["mean", "low", "high"], axis=1)
+            .rename_axis("measure")
+            .reset_index()
+            .assign(when=name)
+            for name in MEASURES
+        ]
+        return figure("effect_bars", pd.concat(parts))
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

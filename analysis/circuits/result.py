@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from ...models.arguments import checked
+from ...models.drawn import Figure, figure
 from ...models.html import panel, table
 from ..stored import Stored
 
@@ -57,6 +59,16 @@ class Circuit(Stored):
     def _repr_html_(self) -> str:
         frame = self.to_frame()
         return panel(repr(self), table(list(frame), frame.head(20).itertuples(index=False)))
+
+    def plot(self) -> Figure:
+        """Return a map of the edges that pruning left, source by target, as interventions measured them.
+
+        ``analysis.plots.effect_map``; full colour is the strongest.
+        """
+        mean = self.data["measured"].where(self.data["kept"] > 0).transpose("source", "target")
+        none = xr.full_like(mean, np.nan)
+        edges = xr.Dataset({"mean": mean, "low": none, "high": none})
+        return figure("effect_map", edges, "share of the word's effect", float(abs(mean).max()) or 1.0)
 
     @checked
     def to_frame(self) -> pd.DataFrame:

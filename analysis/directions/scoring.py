@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...models.arguments import batches, checked
 from ...models.base import Model
+from ...models.drawn import Figure, figure
 from ...models.html import panel, table
 from ...models.progress import Progress
 from ...models.run.context import CallContext, When
@@ -60,6 +61,18 @@ class DirectionScore:
     natural: float
     metric: str
     samples: int
+
+    def plot(self) -> Figure:
+        """Return both numbers as bars with intervals, ``analysis.plots.effect_bars``; .5 detects nothing."""
+        frame = self.to_frame().assign(
+            measure=["detects (AUC)", f"steers ({self.metric})"], when="the direction"
+        )
+        rows = [
+            ("detects (AUC)", "by chance", 0.5),
+            (f"steers ({self.metric})", "other prompts", self.natural),
+        ]
+        beside = pd.DataFrame(rows, columns=["measure", "when", "mean"])
+        return figure("effect_bars", pd.concat([frame, beside.assign(low=np.nan, high=np.nan)]))
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()

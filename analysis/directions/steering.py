@@ -8,8 +8,10 @@ import pandas as pd
 import xarray as xr
 
 from ...models.arguments import checked
+from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError
 from ...models.html import panel, table
+from ...models.suggest import near
 from ..intervals import interval
 from ..stored import Stored
 from .measuring import slope, spearman
@@ -36,6 +38,26 @@ class Steering(Stored):
     def _repr_html_(self) -> str:
         frame = self.to_frame()
         return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+
+    @checked
+    def plot(self, metric: str | None = None) -> Figure:
+        """Return a metric along the strength, way by way; what stands beside is dotted.
+
+        ``analysis.plots.interval_lines``.
+
+        Args:
+            metric: which; None is the first.
+
+        Raises:
+            LookupError: for a metric that was not measured.
+        """
+        known = [str(m) for m in self.data["metric"].values]
+        name = known[0] if metric is None else metric
+        if name not in known:
+            raise NotFoundError(f"metric {name!r} was not measured; {near(name, known)}")
+        frame = self.to_frame()
+        own = frame[frame["metric"] == name].rename(columns={"way": "line"})
+        return figure("interval_lines", own, "strength", name)
 
     @checked
     def monotone(self, level: float = 0.95) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...models.arguments import checked
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ...models.run.context import CallContext, When
@@ -56,6 +57,16 @@ class BiasFeatures(Stored):
     def _repr_html_(self) -> str:
         frame = self.accuracy()
         return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+
+    def plot(self) -> Figure:
+        """Return how often the class is told right, step by step, beside shuffled labels.
+
+        ``analysis.plots.interval_lines``.
+        """
+        frame = self.accuracy()
+        chance = frame.assign(line="shuffled labels", mean=frame["shuffled"], low=np.nan, high=np.nan)
+        lines = pd.concat([frame.assign(line="told right"), chance])
+        return figure("interval_lines", lines, "step", "share of samples")
 
     @property
     def classes(self) -> tuple[str, ...]:

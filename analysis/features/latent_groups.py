@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...models.arguments import checked
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.fit import fit
 from ...models.html import panel
@@ -53,6 +54,18 @@ class LatentGroups(Stored):
 
     def _repr_html_(self) -> str:
         return panel(repr(self))
+
+    def plot(self) -> Figure:
+        """Return bars of the groups' mean errors, ``analysis.plots.effect_bars``; a name tells its size."""
+        order, sizes = np.argsort(-self.data["group_loss"].values), self.data["share"].mean("picture").values
+        frame = pd.DataFrame({
+            "measure": [f"group {g} ({sizes[g]:.0%} of pictures)" for g in order],
+            "when": "mean error",
+            "mean": self.data["group_loss"].values[order],
+            "low": np.nan,
+            "high": np.nan,
+        })  # fmt: skip
+        return figure("effect_bars", frame)
 
     @property
     def shares(self) -> Float[Tensor, "picture group"]:

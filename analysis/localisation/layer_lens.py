@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -56,6 +57,11 @@ class Lens:
     def _repr_html_(self) -> str:
         frame = self.scores.to_frame()
         return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+
+    @checked
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return the table of the scores, ``Scores.to_frame``."""
+        return self.scores.to_frame(level)
 
     @property
     def images(self) -> Tensor:

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from ...models.arguments import check_fields, checked
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ...models.progress import Progress, showing
@@ -58,6 +59,16 @@ class Race:
     def to_frame(self) -> pd.DataFrame:
         """Return the table of all sites."""
         return self.places
+
+    def plot(self) -> Figure:
+        """Return bars of all sites, the best first, ``analysis.plots.effect_bars``.
+
+        Those that were left have the interval of all their seeds.
+        """
+        left = self.scores.interval().to_dataframe()[["low", "high"]]
+        frame = self.places.join(left).rename_axis("measure").reset_index()
+        ends = frame["dropped"].isna().map({True: "left", False: "dropped"})
+        return figure("effect_bars", frame.assign(when=ends))
 
     def _repr_html_(self) -> str:
         columns = [str(self.places.index.name), *self.places.columns]

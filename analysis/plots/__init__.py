@@ -10,7 +10,7 @@ backgrounds are transparent.
 from .agreeing import measure_and_share
 from .bars import effect_bars, weight_bars
 from .guiding import gap_lines, guidance_lines
-from .lines import level_curves
+from .lines import interval_lines, level_curves
 from .maps import effect_map, word_heat
 from .nats import nats_maps
 from .offline import plotly_js
@@ -28,6 +28,7 @@ __all__ = [
     "fall_lines",
     "gap_lines",
     "guidance_lines",
+    "interval_lines",
     "level_curves",
     "matrix_of",
     "measure_and_share",

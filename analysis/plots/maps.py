@@ -65,7 +65,14 @@ def effect_map(effects: Effects, label: str = "effect", limit: float = 1) -> go.
         zmax=limit,
         xgap=2,
         ygap=2,
-        colorbar={"thickness": 7, "len": 1, "outlinewidth": 0, "tickvals": [-limit, 0, limit], "xpad": 6},
+        colorbar={
+            "thickness": 7,
+            "len": 1,
+            "outlinewidth": 0,
+            "tickvals": [-limit, 0, limit],
+            "xpad": 6,
+            "ticktext": [f"{x:.3g}" for x in (-limit, 0, limit)],
+        },  # fmt: skip
     )
     figure = go.Figure(heat, layout(height=100 + 30 * max(len(rows), 3)))
     figure.update_xaxes(**_ticks(columns), tickangle=-45)

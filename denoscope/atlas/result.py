@@ -10,6 +10,8 @@ import pandas as pd
 
 from ..analysis.stored import Stored
 from ..models.arguments import checked
+from ..models.drawn import Figure, figure
+from ..models.errors import NotFoundError
 from ..models.html import panel, table
 from ..report.page import written
 from ..report.widgets import WithPage
@@ -41,6 +43,24 @@ class Atlas(Stored, WithPage):
     def _repr_html_(self) -> str:
         frame = self.to_frame()
         return panel(repr(self), table(list(frame), frame.head(20).itertuples(index=False)))
+
+    @checked
+    def plot(self, feature: int | None = None) -> Figure:
+        """Return the pictures where a feature is on most, strongest first, ``analysis.plots.picture_grid``.
+
+        Args:
+            feature: which; None is the first.
+
+        Raises:
+            LookupError: for a feature that is not in it.
+        """
+        known = [int(f) for f in self.data["feature"].values]
+        if (feature := known[0] if feature is None else feature) not in known:
+            raise NotFoundError(f"feature {feature} is not in this atlas; there are {known}")
+        strongest = self.data["top"].sel(feature=feature).values.tolist()
+        activity = self.data["activity"].sel(feature=feature).values
+        names = [f"sample {i}: {activity[i]:.3g}" for i in strongest]
+        return figure("picture_grid", self.data["pictures"].isel(sample=strongest), names)
 
     @checked
     def tells(self) -> pd.DataFrame:

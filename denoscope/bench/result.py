@@ -114,6 +114,11 @@ class EditBenchmark:
             self._summed[level] = summed(self.pictures, level)
         return self._summed[level].copy()
 
+    @checked
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Return the ``summary``."""
+        return self.summary(level)
+
     def plot(self) -> Figure:
         """Return efficacy against specificity, with intervals, ``analysis.plots.trade_off``."""
         return figure("trade_off", self.summary())

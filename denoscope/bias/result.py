@@ -13,6 +13,7 @@ from ..analysis.features.mitigating import Mitigation
 from ..analysis.intervals import proportion
 from ..analysis.stored import Stored
 from ..models.arguments import checked
+from ..models.drawn import Figure, figure
 from ..models.html import panel, table
 from ..report.page import written
 from .page import NEITHER, render
@@ -51,6 +52,10 @@ class BiasStudy(Stored):
     def _repr_html_(self) -> str:
         frame = self.shares()
         return panel(repr(self), table(list(frame), frame.itertuples(index=False)))
+
+    def plot(self) -> Figure:
+        """Return how many pictures of each way show each class, as bars, ``analysis.plots.effect_bars``."""
+        return figure("effect_bars", self.shares().rename(columns={"way": "measure", "class": "when"}))
 
     @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

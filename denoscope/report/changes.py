@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
 from ..analysis.intervals import interval, proportion
+from ..models.drawn import Figure, figure
 from ..models.errors import StateError
+from ..models.html import panel, table
 from ..models.store.disk import write_bytes
 from .paired import ahead, told
 
@@ -26,6 +28,7 @@ WHILE_RUNNING = "while it runs"
 """Where a change lies that touches no weights."""
 BESIDE = (NOTHING, OUTRIGHT)
 OVER = ["prompt", "seed"]
+MAIN = ("efficacy", "specificity")
 Array: TypeAlias = NDArray[np.float64]
 Bounds: TypeAlias = tuple[Array, Array, Array]
 """Mean, low and high of each change."""
@@ -59,6 +62,21 @@ class Changes:
     def names(self) -> list[str]:
         """The changes that were painted, without what stands beside them."""
         return [n for n in map(str, self.data["change"].values) if n not in BESIDE]
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()[["change", "analysis", *MAIN, "depth", "rows"]]
+        return panel(self.goal_said, table(list(frame.columns), frame.itertuples(index=False)))
+
+    def plot(self) -> Figure:
+        """Return efficacy and specificity of each change as bars, ``analysis.plots.effect_bars``."""
+        frame = self.to_frame()
+        parts = [
+            frame[["change", name, f"{name}_low", f"{name}_high"]]
+            .set_axis(["measure", "mean", "low", "high"], axis=1)
+            .assign(when=name)
+            for name in MAIN
+        ]
+        return figure("effect_bars", pd.concat(parts))
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Return a row for each change, and for nothing and asking outright; numbers with low and high.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...models.arguments import batches, check_fields, checked
 from ...models.base import Model
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
 from ...models.html import panel, table
 from ...models.progress import Progress, showing
@@ -60,6 +61,19 @@ class Balance:
     def to_frame(self) -> pd.DataFrame:
         """Return the history."""
         return self.history
+
+    def plot(self) -> Figure:
+        """Return the share of each attribute, round by round; what is wanted of it is dotted.
+
+        ``analysis.plots.interval_lines``.
+        """
+        told, none = self.history, float("nan")
+        lines = told.assign(line=told["concept"] + ": " + told["attribute"], mean=told["share"])
+        goals = lines.drop_duplicates("line")
+        goals = goals.assign(line="wanted: " + goals["line"], mean=goals["wanted"], round=none)
+        return figure(
+            "interval_lines", pd.concat([lines, goals]).assign(low=none, high=none), "round", "share"
+        )
 
     def _repr_html_(self) -> str:
         return panel(repr(self), table(list(self.history.columns), self.history.itertuples(index=False)))

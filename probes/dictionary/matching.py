@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...models.arguments import checked
+from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
+from ...models.html import panel, table
 from .value import Dictionary
 
 APART = 2**61 - 1
@@ -52,6 +54,21 @@ class Stability:
         """Return a table: feature, nearest, cosine; the most stable first."""
         found = pd.DataFrame({"nearest": self.nearest.tolist(), "cosine": self.cosines.tolist()})
         return found.rename_axis("feature").reset_index().sort_values("cosine", ascending=False)
+
+    def plot(self) -> Figure:
+        """Return the cosines of all features, the largest first; the mean by chance is dotted.
+
+        ``analysis.plots.interval_lines``.
+        """
+        own = pd.DataFrame({"mean": self.cosines.sort(descending=True).values.tolist()})
+        own = own.assign(line="found again", rank=range(1, len(own) + 1))
+        chance = pd.DataFrame({"line": ["by chance"], "mean": [self.chance], "rank": [float("nan")]})
+        frame = pd.concat([own, chance]).assign(low=float("nan"), high=float("nan"))
+        return figure("interval_lines", frame, "rank", "cosine")
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
 
     def __repr__(self) -> str:
         return (
