@@ -29,7 +29,7 @@ from .commands.studies import studies
 from .commands.trace import trace
 from .faults import Plain
 from .groups import expanded
-from .opening import sleep_while_waiting
+from .opening import keep_freed_memory, sleep_while_waiting
 
 app = typer.Typer(
     cls=Plain,
@@ -69,6 +69,7 @@ def options(
 ) -> None:
     """Take the options that all commands share, before the name of one."""
     sleep_while_waiting()
+    keep_freed_memory()
 
 
 def _grouped() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SLEEP = "PASSIVE"
 """What OpenMP calls it."""
+MALLOPT = {-1: 2**31 - 1, -3: 2**30}
+"""glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: bytes that are kept, and that come from the heap."""
 
 
 def open_model(how: Opening, to: Output) -> Model:
@@ -42,6 +45,18 @@ def sleep_while_waiting() -> None:
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", SLEEP)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, which the next step asks for again, if the process is a command's own.
+
+    To give it back and fetch it anew takes a tenth of the time of small models on a CPU.
+    """
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return
+    if tune := getattr(ctypes.CDLL(None), "mallopt", None):
+        for parameter, most in MALLOPT.items():
+            tune(parameter, most)
 
 
 def use_threads(model: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +27,8 @@ def demo(
         "firefighter",
         "cook",
         seeds=seeds.chosen,
-        steps=6,
+        steps=5,
         draws=1,
-        analyses=("mediation", "directions"),
+        analyses=("mediation",) if quick else ("mediation", "directions"),
     )
-    if quick:
-        case = replace(case.quicker(), seeds=case.seeds, analyses=("mediation",))
     run_case(case, output, to, fresh=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import sys
 
 import pytest
@@ -24,6 +26,30 @@ def test_threads_sleep_while_they_wait_unless_torch_is_loaded_or_told_otherwise(
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     opening.sleep_while_waiting()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from denoscope.cli import opening
+
+assert "torch" not in sys.modules
+if sys.argv[1] == "kept":
+    opening.keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(2**26, np.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others have no mallopt")
+def test_what_is_freed_is_kept_for_the_next_step():
+    def faults(how):
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    assert faults("kept") < faults("as usual") / 4
 
 
 @pytest.mark.parametrize(
@@ -61,7 +87,7 @@ def test_the_demo_takes_seeds_and_quick_looks_less(options, seeds, analyses, mon
     cases = []
     monkeypatch.setattr(demo, "run_case", lambda case, *_, **__: cases.append(case))
     assert call("demo", *options).exit_code == 0
-    assert [(c.seeds, c.analyses, c.steps) for c in cases] == [(seeds, analyses, 6)]
+    assert [(c.seeds, c.analyses, c.steps) for c in cases] == [(seeds, analyses, 5)]
 
 
 def test_seeds_are_how_many_or_which():
