@@ -3,18 +3,20 @@
 The composed scenes of the evaluation data, encoded, noised to two levels and looked at by each embedded model
 that reads text. Every way to make maps in ``METHODS`` has a row in the tables of docs/attention.md; another
 one is one more function. Results are kept in --output under a hash of the weights, in blocks of scenes: a run
-that was stopped goes on. Some 50 minutes of one core.
+that was stopped goes on; finished rows are kept in benchmarks/found. Some 25 minutes of one core a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from pages import bounds, output, table, write
 from safetensors.torch import load_file, save_file
+from shelf import shelved_json
 from torch import Tensor
 
 import denoscope
@@ -172,7 +174,7 @@ def kept(folder: Path, name: str, method: str, scenes: Sequence[Placed]) -> list
     model, made = denoscope.load(name), list[Tensor]()
     for first in range(0, len(scenes), BLOCK):
         some = list(enumerate(scenes))[first : first + BLOCK]
-        path = folder / f"{name}-{method.replace(' ', '_').replace(',', '')}-{first}-{len(some)}.safetensors"
+        path = folder / f"{name}-{_file(method)}-{first}-{len(some)}.safetensors"
         if not path.exists():
             maps = {str(i): METHODS[method](model, scene, i).float().contiguous() for i, scene in some}
             part = path.with_suffix(".part")
@@ -183,29 +185,40 @@ def kept(folder: Path, name: str, method: str, scenes: Sequence[Placed]) -> list
     return made
 
 
-def places(folder: Path, scenes: Sequence[Placed]) -> str:
-    """How well each way finds what is there."""
-    rows = []
-    for name in MODELS:
-        found = score_maps({m: kept(folder, name, m, scenes) for m in METHODS}, scenes)
-        frame = found.to_frame().set_index(["method", "measure"])
-        for method in METHODS:
-            cells = [bounds(frame.loc[method, measure]) for measure in ("hit", "iou", "precision")]
-            rows.append((f"`{name}`", method, *cells))
-    return table(("model", "map", "highest place inside", "IoU", "average precision"), rows)
+Cells = Callable[[Path, str, str, Sequence[Placed]], list[str]]
+"""The numbers of a row, of a model's way to make maps."""
 
 
-def checks(folder: Path, scenes: Sequence[Placed]) -> str:
+def places(folder: Path, name: str, method: str, scenes: Sequence[Placed]) -> list[str]:
+    """How well it finds what is there."""
+    found = score_maps({method: kept(folder, name, method, scenes)}, scenes)
+    frame = found.to_frame().set_index("measure")
+    return [bounds(frame.loc[measure]) for measure in ("hit", "iou", "precision")]
+
+
+def checks(folder: Path, name: str, method: str, scenes: Sequence[Placed]) -> list[str]:
     """How alike maps stay when weights and words are others."""
-    rows = []
+    path = folder / f"{name}-{_file(method)}-checks-{len(scenes)}.zarr"
+    if not path.exists():
+        sanity_checks(denoscope.load(name), scenes, {method: stacked(METHODS[method])}).save(path)
+    frame = SanityChecks.load(path).to_frame().set_index("check")
+    return [bounds(frame.loc[check]) for check in ("weights", "words")]
+
+
+def rows(folder: Path, cells: Cells, scenes: Sequence[Placed], left_out: Sequence[str] = ()) -> list[Any]:
+    """A row for each model and way, those from benchmarks/found that are there."""
+    found = []
     for name in MODELS:
-        for method in (m for m in METHODS if m not in NO_CHECK):
-            path = folder / f"{name}-{method.replace(' ', '_').replace(',', '')}-checks-{len(scenes)}.zarr"
-            if not path.exists():
-                sanity_checks(denoscope.load(name), scenes, {method: stacked(METHODS[method])}).save(path)
-            frame = SanityChecks.load(path).to_frame().set_index("check")
-            rows.append((f"`{name}`", method, *(bounds(frame.loc[c]) for c in ("weights", "words"))))
-    return table(("model", "map", "likeness, weights shuffled", "likeness, another word"), rows)
+        of = {"weights": fingerprint(denoscope.load(name)), "scenes": len(scenes), "levels": LEVELS}
+        for method in (m for m in METHODS if m not in left_out):
+            make = partial(cells, folder, name, method, scenes)
+            told = shelved_json("word_places", of, f"{cells.__name__}-{_file(method)}", make)
+            found.append((f"`{name}`", method, *told))
+    return found
+
+
+def _file(method: str) -> str:
+    return method.replace(" ", "_").replace(",", "")
 
 
 def stacked(one: One) -> MapsOf:
@@ -233,8 +246,10 @@ def main() -> None:
     folder = where / f"word-places-{'-'.join(p[:8] for p in prints)}"
     folder.mkdir(parents=True, exist_ok=True)
     scenes = list(known(denoscope.load(MODELS[0])))[:SCENES]
-    write(PAGE, "places", places(folder, scenes))
-    write(PAGE, "sanity", checks(folder, scenes[:CHECKED]))
+    head = ("model", "map", "highest place inside", "IoU", "average precision")
+    write(PAGE, "places", table(head, rows(folder, places, scenes)))
+    head = ("model", "map", "likeness, weights shuffled", "likeness, another word")
+    write(PAGE, "sanity", table(head, rows(folder, checks, scenes[:CHECKED], NO_CHECK)))
 
 
 if __name__ == "__main__":
