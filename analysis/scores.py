@@ -14,7 +14,7 @@ import xarray as xr
 from ..models.arguments import check_fields, checked
 from ..models.drawn import Figure, figure
 from ..models.errors import MissingFileError, NotFoundError, UsageError
-from ..models.html import panel, table
+from ..models.html import frame_table, panel
 from ..models.site import Site
 from ..models.store.disk import new_folder
 from ..models.store.schema import Schema
@@ -48,7 +48,7 @@ class Scores:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def places(self) -> list[str]:

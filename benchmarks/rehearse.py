@@ -38,7 +38,7 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
         "ATTRIBUTES": {k: dict(list(v.items())[:1]) for k, v in m.ATTRIBUTES.items()},
     },
     "carriers": lambda m: {"WORDS": m.WORDS[::13], "PEOPLE": 1, "FEW": 4, "SEEDS": range(1), "STEPS": 2},
-    "word_places": lambda _: {"SCENES": 4, "BLOCK": 2, "CHECKED": 2},
+    "word_places": lambda _: {"SCENES": 4, "BLOCK": 2, "CHECKED": 4},
     "word_experiments": lambda m: {"FULL": m.bias.SMALL},
     "dictionaries": lambda m: {
         **{"RUN": {"seeds": range(4), "steps": 2}, "FORMS": m.FORMS[:1]},

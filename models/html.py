@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .adapter import Adapter
 
 MOST_ROWS, MOST_PICTURES = 40, 4
@@ -38,6 +40,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
     more = f"<div>... {len(every) - MOST_ROWS} more</div>" if len(every) > MOST_ROWS else ""
     return f'<table style="border-collapse:collapse"><tr>{head}</tr>{body}</table>{more}'
+
+
+def frame_table(frame: pd.DataFrame) -> str:
+    """Return ``table`` of a data frame, without its index."""
+    return table([str(c) for c in frame.columns], frame.itertuples(index=False))
 
 
 def pictures(images: Tensor, names: Sequence[str], most: int = MOST_PICTURES) -> str:

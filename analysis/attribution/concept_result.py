@@ -14,7 +14,7 @@ from torch import Tensor
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, pictures, table
+from ...models.html import frame_table, panel, pictures
 from ..stored import Stored
 from .overlay import overlays
 from .word_result import MOST_WORDS, peaks
@@ -46,7 +46,7 @@ class ConceptMaps(Stored):
         return panel(
             repr(self),
             pictures(overlays(self.images[0], first), names, MOST_WORDS),
-            table(list(frame.columns), frame.itertuples(index=False)),
+            frame_table(frame),
         )
 
     @property

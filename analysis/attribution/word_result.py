@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...models.arguments import check_fields, checked
 from ...models.drawn import Figure, figure
-from ...models.html import panel, pictures, table
+from ...models.html import frame_table, panel, pictures
 from ...probes.trace import Trace
 from .overlay import overlays
 
@@ -57,7 +57,7 @@ class WordMaps:
         return panel(
             repr(self),
             pictures(overlays(self.images[0], first), names, MOST_WORDS),
-            table(list(frame.columns), frame.itertuples(index=False)),
+            frame_table(frame),
         )
 
     def to_frame(self) -> pd.DataFrame:

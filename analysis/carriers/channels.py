@@ -27,7 +27,7 @@ from ...models.arguments import batches, check_fields, checked
 from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.places.layout import Layout
 from ...models.progress import Progress, part, showing
 from ...models.run.context import CallContext
@@ -128,7 +128,7 @@ class Channels:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
 
 @checked

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..stored import Stored
 
 
@@ -58,7 +58,7 @@ class Circuit(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame), frame.head(20).itertuples(index=False)))
+        return panel(repr(self), frame_table(frame.head(20)))
 
     def plot(self) -> Figure:
         """Return a map of the edges that pruning left, source by target, as interventions measured them.

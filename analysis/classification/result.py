@@ -13,7 +13,7 @@ import xarray as xr
 from ...models.arguments import check_fields, checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..intervals import proportion
 from ..stored import Stored
 from .rows import label_positions
@@ -62,7 +62,7 @@ class Classification(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def prompts(self) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...models.arguments import check_fields, checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.store.fingerprint import tensor_hash
 from ...probes.denoising_errors.one_picture import Plan
 from ...probes.denoising_errors.result import Weight
@@ -52,7 +52,7 @@ class StepWeights(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def weights(self) -> xr.DataArray:

@@ -30,7 +30,7 @@ from ...models.arguments import check_fields, checked
 from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, pictures, table
+from ...models.html import frame_table, panel, pictures
 from ...models.judges.choosing import Function, TextJudge, about_judge, any_judge
 from ...models.progress import Progress, showing
 from ...models.run.sampling import Sampling
@@ -80,7 +80,7 @@ class EditEvaluation:
     def _repr_html_(self) -> str:
         frame, prompts = self.summary(), [str(p) for p in self.data["prompt"].values]
         shown = [f"<div>{state}</div>{pictures(self.images[state][:, 0], prompts)}" for state in STATES]
-        return panel(repr(self), *shown, table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), *shown, frame_table(frame))
 
     @checked
     def plot(self, measure: str = "shown") -> Figure:

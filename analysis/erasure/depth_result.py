@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...models.arguments import check_fields, checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..localisation.bootstrap import check_resampling, quantiles
 from ..scores import load_store, save_store
 
@@ -53,7 +53,7 @@ class Depth:
 
     def _repr_html_(self) -> str:
         frames = (self.to_frame(), self.cuts())
-        return panel(repr(self), *(table(list(f.columns), f.itertuples(index=False)) for f in frames))
+        return panel(repr(self), *(frame_table(f) for f in frames))
 
     @checked
     def to_frame(

@@ -14,7 +14,7 @@ import xarray as xr
 from ...models.arguments import check_fields, checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, pictures, table
+from ...models.html import frame_table, panel, pictures
 from ..intervals import interval, proportion
 from ..scores import load_store, save_store
 
@@ -57,7 +57,7 @@ class Robustness:
         return panel(
             repr(self),
             pictures(shown[kept], [captions[i] for i in kept]),
-            table(names, frame[names].itertuples(index=False)),
+            frame_table(frame[names]),
         )
 
     @property

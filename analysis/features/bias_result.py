@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.run.context import CallContext, When
 from ...models.site import Site
 from ...probes.dictionary import Dictionary, DictionaryEdit
@@ -56,7 +56,7 @@ class BiasFeatures(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.accuracy()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     def plot(self) -> Figure:
         """Return how often the class is told right, step by step, beside shuffled labels.

@@ -16,7 +16,7 @@ from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.judges.distances import kernel_distance
 from ...models.progress import Progress, showing
 from ...models.run.sampling import Sampling, SamplingOptions
@@ -62,7 +62,7 @@ class Mitigation(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame(n_resamples=100)
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def target(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.progress import Progress
 from ...models.run.sampling import Sampling, SamplingOptions
 from ...models.store.provenance import provenance
@@ -50,7 +50,7 @@ class FeatureScores(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame(n_resamples=100)
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @checked
     def to_frame(self, level: float = 0.95, n_resamples: int = 500, seed: int = 0) -> pd.DataFrame:

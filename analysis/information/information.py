@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from .saving import Nats
 
 
@@ -32,7 +32,7 @@ class Information(Nats):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table of images: prompt, given, nats, stderr."""

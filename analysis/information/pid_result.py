@@ -11,7 +11,7 @@ import xarray as xr
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.suggest import near
 from .redundancy import PARTS
 from .saving import Nats
@@ -39,7 +39,7 @@ class Decomposition(Nats):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def redundancy(self) -> xr.DataArray:

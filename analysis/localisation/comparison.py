@@ -12,7 +12,7 @@ import xarray as xr
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..intervals import interval
 from ..scores import Scores
 from ..stored import Stored
@@ -41,7 +41,7 @@ class Comparison(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame().reset_index()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def effect(self) -> Scores:

@@ -14,7 +14,7 @@ from sklearn.isotonic import isotonic_regression
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..intervals import interval, proportion
 from ..stored import Stored
 from .bootstrap import Array, check_resampling, quantiles, repeated, resamples
@@ -45,7 +45,7 @@ class Decision(Stored):
 
     def _repr_html_(self) -> str:
         frames = (self.to_frame(), self.changes())
-        return panel(repr(self), *(table(list(f.columns), f.itertuples(index=False)) for f in frames))
+        return panel(repr(self), *(frame_table(f) for f in frames))
 
     @property
     def concepts(self) -> list[str]:

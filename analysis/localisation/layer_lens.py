@@ -21,7 +21,7 @@ from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError, UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.images import to_array
 from ...models.places.hooks import suspended
 from ...models.progress import Progress
@@ -56,7 +56,7 @@ class Lens:
 
     def _repr_html_(self) -> str:
         frame = self.scores.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

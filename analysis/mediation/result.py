@@ -11,7 +11,7 @@ import xarray as xr
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..intervals import interval
 from ..scores import UNITS, Scores
 from ..stored import Stored
@@ -41,9 +41,7 @@ class Mediation(Stored):
     def _repr_html_(self) -> str:
         total = ", ".join(f"{k} {float(v):.3f}" for k, v in self.total().items())
         frame = self.to_frame()
-        return panel(
-            f"{self!r}; total effect: {total}", table(list(frame.columns), frame.itertuples(index=False))
-        )
+        return panel(f"{self!r}; total effect: {total}", frame_table(frame))
 
     @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

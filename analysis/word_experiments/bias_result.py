@@ -14,7 +14,7 @@ import xarray as xr
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError, UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.suggest import near
 from ..intervals import interval
 from ..stored import Stored
@@ -47,7 +47,7 @@ class WordBias(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def values(self) -> xr.DataArray:

@@ -12,7 +12,7 @@ import xarray as xr
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.suggest import near
 from ..intervals import interval
 from ..stored import Stored
@@ -39,7 +39,7 @@ class WordChanges(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.correlations()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @checked
     def to_frame(self) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from ...models.arguments import batches, checked
 from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import NotFoundError, UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.progress import Progress, showing
 from ...models.run.settings import SamplingOptions
 from ...models.suggest import near
@@ -47,7 +47,7 @@ class Counts(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def shown(self) -> xr.DataArray:

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ..intervals import interval
 from ..stored import Stored
 
@@ -40,7 +40,7 @@ class PairKinds(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.summary()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def nats(self) -> xr.DataArray:

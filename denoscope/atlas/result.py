@@ -12,7 +12,7 @@ from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
 from ..models.errors import NotFoundError
-from ..models.html import panel, table
+from ..models.html import frame_table, panel
 from ..report.page import written
 from ..report.widgets import WithPage
 from .page import render
@@ -42,7 +42,7 @@ class Atlas(Stored, WithPage):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame), frame.head(20).itertuples(index=False)))
+        return panel(repr(self), frame_table(frame.head(20)))
 
     @checked
     def plot(self, feature: int | None = None) -> Figure:

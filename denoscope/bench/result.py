@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
 from ..models.errors import MissingFileError, StateError, UsageError
-from ..models.html import panel, table
+from ..models.html import frame_table, panel
 from ..models.store.canonical import json_hash
 from ..models.store.disk import write_bytes
 from .summing import summed
@@ -100,7 +100,7 @@ class EditBenchmark:
 
     def _repr_html_(self) -> str:
         frame = self.summary()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @checked
     def summary(self, level: float = 0.95) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from ..analysis.intervals import proportion
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
-from ..models.html import panel, table
+from ..models.html import frame_table, panel
 from ..report.page import written
 from .page import NEITHER, render
 
@@ -51,7 +51,7 @@ class BiasStudy(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.shares()
-        return panel(repr(self), table(list(frame), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     def plot(self) -> Figure:
         """Return how many pictures of each way show each class, as bars, ``analysis.plots.effect_bars``."""

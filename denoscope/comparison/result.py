@@ -13,7 +13,7 @@ from ..analysis.localisation.comparison import Comparison
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
-from ..models.html import panel, pictures, table
+from ..models.html import frame_table, panel, pictures
 from ..report.page import written
 from .page import render
 
@@ -46,7 +46,7 @@ class ComparedModels(Stored):
         shown = [f"<div>{m}</div>{pictures(x, self.names[:SHOWN])}" for m, x in
                  zip(("the first model", "the second"), images, strict=True)]  # fmt: skip
         frame = self.to_frame().head(10).reset_index()
-        return panel(repr(self), *shown, table(list(frame), frame.itertuples(index=False)))
+        return panel(repr(self), *shown, frame_table(frame))
 
     @property
     def names(self) -> list[str]:

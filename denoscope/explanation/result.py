@@ -16,7 +16,7 @@ from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
 from ..models.errors import NotFoundError, UsageError
-from ..models.html import panel, pictures, table
+from ..models.html import frame_table, panel, pictures
 from ..models.suggest import near
 from ..report.page import written
 from ..report.widgets import WithPage
@@ -53,7 +53,7 @@ class Explanation(Stored, WithPage):
         return panel(
             repr(self),
             pictures(overlays(self.image, scaled), names, len(names)),
-            table(list(frame.columns), frame.itertuples(index=False)),
+            frame_table(frame),
         )
 
     @property

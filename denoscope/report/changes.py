@@ -18,7 +18,7 @@ from ..analysis.edit_evaluation.appearance import AT_A_GLANCE
 from ..analysis.intervals import interval, proportion
 from ..models.drawn import Figure, figure
 from ..models.errors import StateError
-from ..models.html import panel, table
+from ..models.html import frame_table, panel
 from ..models.store.disk import write_bytes
 from .paired import ahead, told
 
@@ -65,7 +65,7 @@ class Changes:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()[["change", "analysis", *MAIN, "depth", "rows"]]
-        return panel(self.goal_said, table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(self.goal_said, frame_table(frame))
 
     def plot(self) -> Figure:
         """Return efficacy and specificity of each change as bars, ``analysis.plots.effect_bars``."""

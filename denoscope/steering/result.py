@@ -14,7 +14,7 @@ from ..analysis.intervals import interval
 from ..analysis.stored import Stored
 from ..models.arguments import checked
 from ..models.drawn import Figure, figure
-from ..models.html import panel, pictures, table
+from ..models.html import frame_table, panel, pictures
 from ..report.page import written
 from ..report.widgets import widget
 from .page import render, shown
@@ -45,9 +45,7 @@ class Steered(Stored):
         images = torch.from_numpy(row.values).movedim(-1, 1) / 255
         names = [f"strength {s:g}" for s in row["strength"].values]
         frame = self.to_frame()
-        return panel(
-            repr(self), pictures(images, names, len(names)), table(list(frame), frame.itertuples(index=False))
-        )
+        return panel(repr(self), pictures(images, names, len(names)), frame_table(frame))
 
     @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from ...models.arguments import batches, check_fields, checked
 from ...models.base import Model
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from ...models.progress import Progress, showing
 from ...models.run.settings import SamplingOptions
 from ...probes.trace import trace
@@ -76,7 +76,7 @@ class Balance:
         )
 
     def _repr_html_(self) -> str:
-        return panel(repr(self), table(list(self.history.columns), self.history.itertuples(index=False)))
+        return panel(repr(self), frame_table(self.history))
 
 
 MOST_ROUNDS = 10_000

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from ...models.arguments import checked
 from ...models.drawn import Figure, figure
 from ...models.errors import UsageError
-from ...models.html import panel, table
+from ...models.html import frame_table, panel
 from .value import Dictionary
 
 APART = 2**61 - 1
@@ -68,7 +68,7 @@ class Stability:
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     def __repr__(self) -> str:
         return (

@@ -22,7 +22,7 @@ from ....models.arguments import checked
 from ....models.base import Model
 from ....models.drawn import Figure
 from ....models.errors import UsageError
-from ....models.html import panel, table
+from ....models.html import frame_table, panel
 from ....models.progress import Progress, showing
 from ....models.run.noise import generators
 from ....models.store.provenance import provenance
@@ -55,7 +55,7 @@ class SanityChecks(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @checked
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ....models.arguments import checked
 from ....models.drawn import Figure, figure
 from ....models.errors import UsageError
-from ....models.html import panel, table
+from ....models.html import frame_table, panel
 from ...scores import Scores
 from ...stored import Stored
 
@@ -39,7 +39,7 @@ class Attribution(Stored):
 
     def _repr_html_(self) -> str:
         frame = self.to_frame()
-        return panel(repr(self), table(list(frame.columns), frame.itertuples(index=False)))
+        return panel(repr(self), frame_table(frame))
 
     @property
     def values(self) -> xr.DataArray:
