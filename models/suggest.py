@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -13,3 +14,10 @@ def near(word: str, known: Iterable[str], n: int = 3) -> str:
     if close:
         return f"did you mean {' or '.join(repr(c) for c in close)}?"
     return f"known: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}"
+
+
+def plainly(words: str) -> str:
+    """Return how words might be written that a tokenizer does not know: without accents, or otherwise."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", words) if c.isascii())
+    lost = len(plain.strip()) < len(words.strip())
+    return "write it in words that it knows" if lost else f"did you mean {plain!r}?"

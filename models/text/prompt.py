@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..arguments import check_fields, checked
 from ..errors import NotFoundError, UsageError
 from ..places.unchanged import digest_of
-from ..suggest import near
+from ..suggest import near, plainly
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
@@ -191,7 +190,7 @@ class Words:
         if lost:
             raise NotFoundError(
                 f"the tokenizer does not know {''.join(lost)!r}: it reads {words!r} in "
-                f"the prompt {self.text!r} as it reads every unknown word; {_plainly(words)}"
+                f"the prompt {self.text!r} as it reads every unknown word; {plainly(words)}"
             )
         if not found:
             raise NotFoundError(
@@ -224,14 +223,7 @@ def _near(word: str, words: Sequence[str]) -> str:
     return f"{said} {known[0].upper()}{known[1:]}" if said.startswith("did you mean") else known
 
 
-def _plainly(words: str) -> str:
-    """How words might be written that a tokenizer does not know: without accents, or otherwise."""
-    plain = "".join(c for c in unicodedata.normalize("NFKD", words) if c.isascii())
-    lost = len(plain.strip()) < len(words.strip())
-    return "write it in words that it knows" if lost else f"did you mean {plain!r}?"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Prompt(Words):
     """One encoded text: the tokens that the denoiser reads, and what each text encoder read.
 
@@ -253,6 +245,11 @@ class Prompt(Words):
     read: Mapping[str, Words] = field(default_factory=dict)
     clip_skip: int | None = None
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shapes = {"embeds": self.embeds, "pooled": self.pooled, "mask": self.mask}
+        told = ", ".join(f"{name} {list(x.shape)}" for name, x in shapes.items() if x is not None)
+        return f"Prompt({self.text!r}: {len(self.tokens)} tokens, {told})"
 
     @property
     def segments(self) -> tuple[Words, ...]:

@@ -1,5 +1,7 @@
 """Prompts know their words."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -323,3 +325,11 @@ def test_a_word_that_is_not_there_is_told_all_words():
         words.find("cta")
     with pytest.raises(LookupError, match="not in the prompt 'a red cat and a dog'; its words are a, red"):
         words.find("xyz")
+
+
+def test_a_prompt_shows_itself_in_a_line_without_its_numbers(tiny):
+    (prompt,) = tiny.encode(["a red cat"])
+    n, width = prompt.embeds.shape
+    assert repr(prompt) == f"Prompt('a red cat': {n} tokens, embeds [{n}, {width}])"
+    masked = replace(prompt, mask=torch.ones(n, dtype=torch.int64), pooled=torch.zeros(3))
+    assert repr(masked).endswith(f"embeds [{n}, {width}], pooled [3], mask [{n}])")
