@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.arguments import checked
 from ..models.errors import NotFoundError, UsageError, WrongTypeError
+from ..models.html import Brief
 from ..models.judges.choosing import Function, TextJudge, judge_spec
 from ..models.store.fingerprint import tensor_hash
 from ..models.store.identity import spec_of
@@ -21,8 +22,8 @@ from ..models.text.prompt import Prompt
 from .judging import fits
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(Brief):
     """Some finished runs, as a metric sees them.
 
     Args:

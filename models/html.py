@@ -1,11 +1,12 @@
-"""How values show themselves in a notebook: a small table, perhaps pictures; escaped, offline, no scripts."""
+"""How values show themselves: in a line, or in a notebook as a small table, perhaps with pictures."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,24 @@ _SIDE = 64  # pixels of the longer side: four pictures stay below 100 kB, whatev
 _LONGEST = 200  # characters of a text
 # no colours of our own: text and lines take those of the page, dark or light
 _CELL = "text-align:left;padding:1px 8px;border-bottom:1px solid rgba(128,128,128,.3)"
+
+
+class Brief:
+    """A dataclass (``repr=False``) that shows tensors by their shapes, and not number by number."""
+
+    def __repr__(self) -> str:
+        told = (f"{f.name}={_brief(getattr(self, f.name))}" for f in fields(self) if f.repr)  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{k!r}: {_brief(v)}' for k, v in value.items())}}}"
+    if isinstance(value, tuple | list) and any(isinstance(v, Tensor) for v in value):
+        return f"({', '.join(map(_brief, value))})"
+    return repr(value)
 
 
 def panel(title: str, *parts: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..models.base import Model
 from ..models.errors import StateError, UsageError
+from ..models.html import Brief
 from ..models.places.hooks import inputs
 from ..models.run.context import TEXT, Call
 from ..models.site import Site
@@ -27,8 +28,8 @@ TEXT_BATCH = 64
 """Texts encoded at once."""
 
 
-@dataclass(frozen=True, eq=False)
-class TokenStates:
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenStates(Brief):
     """One text in one input space.
 
     Args:

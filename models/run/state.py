@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..arguments import checked
 from ..errors import UsageError
+from ..html import Brief
 from ..text.prompt import Prompt
 from .context import Branch
 from .levels import Step
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from ..places.account import Account
 
 
-@dataclass(frozen=True, eq=False)
-class SamplerState:
+@dataclass(frozen=True, eq=False, repr=False)
+class SamplerState(Brief):
     """Everything needed to go on from one moment of a run; rows can be taken out of it.
 
     Args:
@@ -99,8 +100,8 @@ class SamplerState:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class State:
+@dataclass(frozen=True, eq=False, repr=False)
+class State(Brief):
     """A run just after one step.
 
     Args:

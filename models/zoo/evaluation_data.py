@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MissingFileError
+from ..html import Brief
 from ..store.disk import write_bytes
 from ..store.sealed import DamagedFolderError
 from .folders import HOME
@@ -54,8 +55,8 @@ class Label:
     unseen: str
 
 
-@dataclass(frozen=True)
-class RealPictures:
+@dataclass(frozen=True, repr=False)
+class RealPictures(Brief):
     """Pictures that nothing was trained on.
 
     Attributes:
@@ -89,8 +90,8 @@ class Subject:
     box: tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class Scene:
+@dataclass(frozen=True, repr=False)
+class Scene(Brief):
     """A composed picture.
 
     Attributes:
@@ -132,8 +133,8 @@ class Captions:
     genders: Mapping[str, Mapping[str, float]]
 
 
-@dataclass(frozen=True)
-class Reference:
+@dataclass(frozen=True, repr=False)
+class Reference(Brief):
     """Features of the pictures that the models were trained on, for Fréchet and kernel distances.
 
     Attributes:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...models.arguments import checked
 from ...models.base import Model, Prompt
 from ...models.errors import UsageError
+from ...models.html import Brief
 from ...models.progress import Progress, showing
 from ...models.run.branches import settled
 from ...models.run.context import TEXT
@@ -31,8 +32,8 @@ from .partition import SweepRun, key_of, partition
 __all__ = ["Progress", "SweepRun", "Swept", "sweep"]
 
 
-@dataclass(frozen=True, eq=False)
-class Swept:
+@dataclass(frozen=True, eq=False, repr=False)
+class Swept(Brief):
     """What a sweep returns.
 
     Args:

@@ -8,6 +8,7 @@ import torch
 import denoscope
 from denoscope import Direction, Edit
 from denoscope.analysis.scores import Scores
+from denoscope.models import zoo
 from denoscope.models.html import panel, pictures, table
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny import tiny_sd
@@ -99,3 +100,13 @@ def test_the_worst_pictures_stay_small():
     shown = panel("noise", pictures(noise, [EVIL] * 9), table(["a"], [[EVIL * 50]] * 1000))
     assert harmless(shown) and shown.count("<img") == 4
     assert harmless(panel(EVIL, pictures(torch.full((1, 1, 3, 5), float("nan")), ["grey"])))
+
+
+def test_values_with_tensors_show_shapes_in_a_line(tiny):
+    (first, *_) = tiny.sample(["a cat"], seeds=[3], steps=2)
+    shown = repr(first)
+    assert shown.startswith("State(") and "\n" not in shown and "tensor(" not in shown
+    assert f"latents=float32{list(first.latents.shape)}" in shown
+    assert f"'cond': float32{list(first.outputs['cond'].shape)}" in shown
+    assert "noise_states=(uint8[" in repr(tiny.start([3], 2))
+    assert "masks=bool[" in repr(zoo.data().scenes[0])

@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from ....models.arguments import check_fields, checked
 from ....models.base import Model
 from ....models.errors import UsageError, WrongTypeError
+from ....models.html import Brief
 from ....models.zoo.evaluation_data import Scene
 
 Array: TypeAlias = NDArray[np.float64]
@@ -23,8 +24,8 @@ THRESHOLDS = np.linspace(0.05, 0.95, 19)
 """Where a map may be cut, between its least and its most."""
 
 
-@dataclass(frozen=True, eq=False)
-class Placed:
+@dataclass(frozen=True, eq=False, repr=False)
+class Placed(Brief):
     """A picture, what is said of it, and where that is.
 
     Args:
