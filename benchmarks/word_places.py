@@ -38,7 +38,7 @@ from denoscope.models.store.fingerprint import fingerprint
 from denoscope.probes.denoising_errors.strata import StrataOptions
 
 PAGE = "docs/attention.md"
-MODELS = ("emoji", "emoji-dit")
+MODELS = ("emoji", "emoji-dit", "emoji-mmdit")
 LEVELS = (-1.0, 1.0)
 """Log-SNR: somewhat more noise than picture, and the other way round."""
 SCENES: int | None = None

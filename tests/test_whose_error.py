@@ -1423,7 +1423,7 @@ def test_a_trace_of_some_rows_is_a_dataset(tiny: Any) -> None:
     assert run.to_xarray()["seed"].values.tolist() == [4]
 
 
-@pytest.mark.parametrize("name", ["emoji", "emoji-dit", "emoji-people"])
+@pytest.mark.parametrize("name", ["emoji", "emoji-dit", "emoji-mmdit", "emoji-people"])
 def test_opening_moves_no_global_random_state(name: str) -> None:
     before = random_states()
     load(name)

@@ -13,7 +13,7 @@ from ..suggest import near
 
 HOME = Path(__file__).parent
 
-ZOO: dict[str, Path] = {name: HOME / name for name in ("emoji", "emoji-dit", "emoji-people")}
+ZOO: dict[str, Path] = {name: HOME / name for name in ("emoji", "emoji-dit", "emoji-mmdit", "emoji-people")}
 """Name of each embedded model and the folder that holds it, in diffusers' layout but for what it shares."""
 
 WORLD = "world.json"
