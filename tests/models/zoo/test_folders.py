@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 torch.set_num_threads(1)
 made = {}
 for folder in sys.argv[2:]:
-    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    none = {"text_encoder_3": None, "tokenizer_3": None} if "mmdit" in folder else {}
+    pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **none)
     pipe.set_progress_bar_config(disable=True)
     told = {"prompt": "a noto emoji of a fox", "guidance_scale": 4.0, "height": 64, "width": 64,
             "max_sequence_length": 24} if "dit" in folder else {}
