@@ -7,7 +7,7 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from .style import INK, layout, with_table
+from .style import INK, layout, whiskers, with_table
 
 _GRID = "rgba(128,128,128,0.2)"
 _COLOUR = "#d9480f"
@@ -53,5 +53,4 @@ def measure_and_share(subjects: pd.DataFrame, across: str, up: str) -> go.Figure
 
 def _whisker(subjects: pd.DataFrame, of: str) -> dict[str, object]:
     mean, low, high = (subjects[f"{k}{of}"] for k in ("mean", "low", "high"))
-    ends = {"array": (high - mean).fillna(0).tolist(), "arrayminus": (mean - low).fillna(0).tolist()}
-    return {"type": "data", "symmetric": False, **ends, "thickness": 0.8, "width": 2, "color": INK}
+    return whiskers(mean, low, high, width=2, thickness=0.8, color=INK)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from .results import bars_of
-from .style import INK, interval_text, layout, with_table
+from .style import INK, interval_text, layout, whiskers, with_table
 
 if TYPE_CHECKING:
     from ..edit_evaluation.evaluate import EditEvaluation
@@ -60,22 +60,13 @@ def _bar(part: xr.Dataset, name: str, colour: str) -> go.Bar:
         f"{m}<br>{html.escape(name)} <b>{v:.3f}</b><br>{interval_text(a, b)}"
         for m, v, a, b in zip(measures, mean, low, high, strict=True)
     ]
-    whiskers = {
-        "type": "data",
-        "symmetric": False,
-        "array": np.nan_to_num(high - mean).tolist(),
-        "arrayminus": np.nan_to_num(mean - low).tolist(),
-        "thickness": 1.2,
-        "width": 4,
-        "color": INK,
-    }
     return go.Bar(
         name=html.escape(name),
         y=[m.replace(" ", "<br>", 1) for m in measures],
         x=[None if np.isnan(v) else float(v) for v in mean],
         orientation="h",
         marker={"color": colour},
-        error_x=whiskers,
+        error_x=whiskers(mean, low, high, width=4, color=INK),
         hovertext=told,
         hoverinfo="text",
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...probes.guiding.composing import CompositionGap
 from ...probes.guiding.log import GuidanceLog
 from .bars import COLOURS
-from .style import INK, layout, with_table
+from .style import INK, layout, whiskers, with_table
 
 
 def guidance_lines(log: GuidanceLog) -> go.Figure:
@@ -49,14 +49,7 @@ def _over_steps(steps: Sequence[int], lines: dict[str, Tensor], title: str) -> g
                 name=html.escape(name),
                 mode="lines+markers",
                 line={"color": COLOURS[i % len(COLOURS)]},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (high - mean).tolist(),
-                    "arrayminus": (mean - low).tolist(),
-                    "thickness": 1.2,
-                    "width": 3,
-                },
+                error_y=whiskers(mean, low, high),
                 hovertemplate=f"<b>{html.escape(name)}</b><br>step %{{x}}: %{{y:.3f}}<extra></extra>",
             )
         )

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import html
 from itertools import product
-from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
-from numpy.typing import NDArray
 
 from ...models.errors import UsageError
 from .bars import COLOURS
-from .style import INK, interval_text, layout, with_table
+from .style import INK, interval_text, layout, whiskers, with_table
 
-Array: TypeAlias = NDArray[np.float64]
 PLACES = ("top right", "bottom left", "top left", "bottom right")
 MARKED = 60
 """A line of more points is drawn without a mark on each."""
@@ -83,21 +80,10 @@ def _along(part: pd.DataFrame, name: str, colour: str, along: str) -> go.Scatter
         name=html.escape(name),
         mode="lines+markers" if len(part) <= MARKED else "lines",
         line={"color": colour},
-        error_y=_whiskers(mean, low, high),
+        error_y=whiskers(mean, low, high),
         hovertext=hover,
         hoverinfo="text",
     )
-
-
-def _whiskers(mean: Array, low: Array, high: Array) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": np.nan_to_num(high - mean).tolist(),
-        "arrayminus": np.nan_to_num(mean - low).tolist(),
-        "thickness": 1.2,
-        "width": 3,
-    }
 
 
 def _line(part: xr.Dataset, name: str, colour: str, *, dashed: bool) -> go.Scatter:
@@ -112,7 +98,7 @@ def _line(part: xr.Dataset, name: str, colour: str, *, dashed: bool) -> go.Scatt
         name=html.escape(name),
         mode="lines+markers",
         line={"color": colour, "dash": "dash" if dashed else "solid"},
-        error_y=_whiskers(mean, low, high),
+        error_y=whiskers(mean, low, high),
         hovertext=hover,
         hoverinfo="text",
     )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import html
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ...models.errors import UsageError
-from .style import INK, layout, with_table
+from .style import INK, layout, whiskers, with_table
 
 PALETTE = (
     *("#d9480f", "#4f7cac", "#2b8a3e", "#9c36b5", "#e8a317"),
@@ -96,8 +95,7 @@ def _point(name: str, x: tuple[float, ...], y: tuple[float, ...], i: int, hollow
 
 def _whisker(point: tuple[float, ...], colour: str) -> dict[str, Any]:
     mean, low, high = point
-    ends = {"array": [float(np.nan_to_num(high - mean))], "arrayminus": [float(np.nan_to_num(mean - low))]}
-    return {"type": "data", "symmetric": False, **ends, "thickness": 1.1, "width": 3, "color": colour}
+    return whiskers([mean], [low], [high], thickness=1.1, color=colour)
 
 
 def fall_lines(falls: pd.DataFrame) -> go.Figure:

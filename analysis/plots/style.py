@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 INK = "#7a7a80"
 CLEAR = "rgba(0,0,0,0)"
@@ -37,6 +38,22 @@ def _plain(value: object) -> object:
     if isinstance(value, float | np.floating):
         return None if np.isnan(value) else float(value)
     return value if isinstance(value, int | str) else str(value)
+
+
+def whiskers(
+    mean: ArrayLike, low: ArrayLike, high: ArrayLike, width: int = 3, **look: object
+) -> dict[str, Any]:
+    """Return the bars of an interval for plotly; none where there is no interval."""
+    middle = np.asarray(mean, float)
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": np.nan_to_num(np.asarray(high, float) - middle).tolist(),
+        "arrayminus": np.nan_to_num(middle - np.asarray(low, float)).tolist(),
+        "width": width,
+        "thickness": 1.2,
+        **look,
+    }
 
 
 def interval_text(low: float, high: float) -> str:
