@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from ...models.base import Model
+from ...models.base import Model, Prompt
 from ...models.errors import NotFoundError, UsageError
 from .world import Trial, World
 
@@ -29,10 +29,9 @@ def paraphrases(world: World) -> Iterator[Trial]:
     """
     texts = spelled(world) | {name: text.replace("{}", world.about) for name, text in world.wordings.items()}
     for who in ("edited", "clean"):
-        for name, text in texts.items():
-            with world.acting(who):
-                images = world.paint(world.read(text))
-            yield Trial("paraphrase", name, images, who)
+        with world.acting(who):
+            images = world.paint_together([world.read(text) for text in texts.values()])
+        yield from (Trial("paraphrase", name, x, who) for name, x in zip(texts, images, strict=True))
 
 
 def count(world: World) -> int:
@@ -50,7 +49,7 @@ def spelled(world: World) -> dict[str, str]:
     word = world.about
     found = {"capitals": word.upper(), "plural": plural(word), "misspelling": misspelt(world)}
     texts = {name: world.text(w) for name, w in found.items() if w}
-    return {name: text for name, text in texts.items() if _reads(world.model, text)}
+    return {name: text for name, text in texts.items() if _read(world.model, text) is not None}
 
 
 def plural(word: str) -> str:
@@ -73,9 +72,8 @@ def misspelt(world: World) -> str:
     """
     model, word = world.model, world.about
     own = model.encode([world.text(word)])[0]
-    texts = [text for text in map(world.text, slips(word)) if _reads(model, text)]
-    read = {text: model.encode([text])[0] for text in texts}
-    other = {text: p for text, p in read.items() if p.tokens != own.tokens}
+    read = {text: _read(model, text) for text in map(world.text, slips(word))}
+    other = {text: p for text, p in read.items() if p is not None and p.tokens != own.tokens}
     if not other:
         return ""
     before, _, after = world.template.partition("{}")
@@ -96,11 +94,11 @@ def slips(word: str) -> list[str]:
     return [slip for slip in dict.fromkeys(found) if slip != word and slip.strip() == slip]
 
 
-def _reads(model: Model, text: str) -> bool:
-    """Whether a model can read a text, and knows all of its letters."""
+def _read(model: Model, text: str) -> Prompt | None:
+    """What a model reads of a text; None if it cannot, or does not know all of its letters."""
     try:
         with torch.no_grad():
             prompt = model.encode([text])[0]
     except (UsageError, NotFoundError):  # too long
-        return False
-    return not any(prompt.of(encoder).unknown for encoder in model.text_encoders)
+        return None
+    return None if any(prompt.of(encoder).unknown for encoder in model.text_encoders) else prompt

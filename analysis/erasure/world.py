@@ -151,13 +151,18 @@ class World:
         start = self.model.start(self.draws, self.steps) if start is None else start
         for first in range(0, len(start.latents), self.batch):
             some = start.rows(range(first, min(first + self.batch, len(start.latents))))
-            yield self._counted(reading, some, self.guidance if guidance is None else guidance)
+            yield self._counted([reading] * len(some.latents), some, guidance)
 
-    def _counted(self, reading: Reading, start: SamplerState, guidance: float | None) -> Iterator[State]:
-        n = len(start.latents)
-        negative = "" if reading.negative is None else [reading.negative] * n
+    def _counted(
+        self, readings: Sequence[Reading], start: SamplerState, guidance: float | None = None
+    ) -> Iterator[State]:
+        negative = [reading.negative for reading in readings if reading.negative is not None]
         run = self.model.sample(
-            [reading.prompt] * n, seeds=start.seeds, start=start, guidance=guidance, negative=negative
+            [reading.prompt for reading in readings],
+            seeds=start.seeds,
+            start=start,
+            guidance=self.guidance if guidance is None else guidance,
+            negative=negative or "",
         )
         for state in run:
             self.meter(state.rows)
@@ -170,6 +175,19 @@ class World:
         """Return the pictures of a reading, from noise or from the state of a run."""
         ends = [[state.latents for state in run][-1] for run in self.runs(reading, start, guidance)]
         return self.decoded(torch.cat(ends))
+
+    @torch.no_grad()
+    def paint_together(self, readings: Sequence[Reading]) -> list[Float[Tensor, "picture 3 height width"]]:
+        """Return the pictures of each of several readings, from noise, in shared batches."""
+        if not readings:
+            return []
+        each = [reading for reading in readings for _ in self.draws]
+        start = self.model.start(self.draws * len(readings), self.steps)
+        ends = []
+        for first in range(0, len(each), self.batch):
+            some = range(first, min(first + self.batch, len(each)))
+            ends += [[s.latents for s in self._counted([each[i] for i in some], start.rows(some))][-1]]
+        return list(self.decoded(torch.cat(ends)).split(len(self.draws)))
 
     @torch.no_grad()
     def decoded(self, latents: Tensor) -> Tensor:

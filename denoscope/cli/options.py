@@ -118,7 +118,7 @@ class Seeds:
 class Runs(Seeds, Opening):
     """How pictures are sampled, by which model."""
 
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 8
+    steps: Annotated[int, typer.Option(help="Sampling steps; embedded models do with 6, others want 20.")] = 6
     guidance: Annotated[float | None, typer.Option(help="Guidance scale; the model's own if left out.")] = (
         None
     )

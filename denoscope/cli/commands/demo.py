@@ -27,7 +27,7 @@ def demo(
         "firefighter",
         "cook",
         seeds=seeds.chosen,
-        steps=5,
+        steps=4,
         draws=1,
         analyses=("mediation",) if quick else ("mediation", "directions"),
     )

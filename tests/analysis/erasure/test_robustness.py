@@ -13,8 +13,10 @@ import torch
 from denoscope.analysis import Budget, Robustness, robustness
 from denoscope.analysis.erasure.attacks import PROBES
 from denoscope.analysis.erasure.seeing import Seeing
+from denoscope.analysis.erasure.world import Meter, World
 from denoscope.editing import quickfix, uce
 from denoscope.models.errors import NotFoundError, UsageError
+from denoscope.models.progress import quiet
 
 SMALL = Budget(steps=(1, 2), tokens=(1,), starts=("about",), tuning=(1, 2), pictures=2, batch=2)
 
@@ -246,3 +248,15 @@ def test_a_store_of_something_else_is_refused(tiny: Any, tmp_path: Path) -> None
     save_store(xr.Dataset({"x": ("y", [1.0])}), tmp_path / "other.zarr")
     with pytest.raises(UsageError, match="no robustness"):
         Robustness.load(tmp_path / "other.zarr")
+
+
+def test_pictures_painted_together_are_those_painted_alone(tiny):
+    world = World(
+        tiny, unchanged, "cat", "dog", "a {}", {}, [], None, {}, [3, 5], 2, None, 4, SMALL, Meter(quiet)
+    )
+    readings = [world.read(text) for text in ("a cat", "a small red dog", "CATS")]
+    together = world.paint_together(readings)
+    assert [len(images) for images in together] == [2, 2, 2]
+    for images, reading in zip(together, readings, strict=True):
+        torch.testing.assert_close(images, world.paint(reading), rtol=0, atol=1e-5)
+    assert world.paint_together([]) == []

@@ -177,13 +177,6 @@ def test_a_model_without_prompts_is_refused(monkeypatch, case, tmp_path):
         investigate(case, tmp_path / "run")
 
 
-def test_quicker_asks_the_same():
-    case = Case("a cat", "cat", "dog")
-    quick = case.quicker()
-    assert (quick.prompt, quick.about, quick.change_to) == ("a cat", "cat", "dog")
-    assert quick.seeds < case.seeds and quick.steps < case.steps
-
-
 @pytest.mark.parametrize(
     ("make", "denoiser"),
     [long(tiny_sdxl, "UNet"), (tiny_pixart_sigma, "transformer"), long(tiny_flux, "transformer")],
