@@ -1,4 +1,4 @@
-"""What carries the text in the embedded models: ``python benchmarks/carriers.py``, some 40 minutes.
+"""What carries the text in the embedded models: ``python benchmarks/carriers.py``, some 25 minutes.
 
 Writes the tables of docs/carriers.md: kinds of rows alone and left out, the dose of padding, another padding
 token, padding that the denoiser may not look at, heads of the text encoder that may not write into padding,
@@ -45,7 +45,7 @@ WORDS = (
     "butterfly",
 )  # fmt: skip
 PEOPLE = 12
-SEEDS, STEPS = range(4), 10
+SEEDS, STEPS = range(4), 6
 FEW = 10
 """Prompts of the smaller tables: every fourth."""
 NEXT = {"begin+words+end": ("begin", "words", "subject", "end"), "end+padding": ("end", "padding")}

@@ -124,12 +124,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="cheap probes and small budgets")
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--method", action="append", choices=list(METHODS), help="some alone; writes no page")
     parser.add_argument(
         "--concept", action="append", choices=list(CONCEPTS), help="some alone; writes no page"
     )
-    parser.add_argument("--output", type=Path, default=pages.ROOT / "build" / "findings")
+    parser.add_argument("--output", type=Path, default=pages.ROOT / "benchmarks" / "found")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, judge, frames = denoscope.load("emoji"), load_judge("emoji"), []

@@ -2,8 +2,9 @@
 
     python benchmarks/truth.py              all places: hours of one core; what was stopped goes on
 
-What each place and method gave is kept in --output, a table for each hash of the weights. The summary is
-written into docs/planted.md, between ``<!-- planted-truth -->`` and ``<!-- /planted-truth -->``.
+What each place and method gave is kept in --output, a table for each hash of the weights, with which another
+machine goes on. The summary is written into docs/planted.md, between ``<!-- planted-truth -->`` and
+``<!-- /planted-truth -->``.
 """
 
 from __future__ import annotations
@@ -323,7 +324,7 @@ def summary(found: pd.DataFrame) -> str:
 def main() -> None:
     """Ask all methods, and write the summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "build" / "findings")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "found" / "truth")
     parser.add_argument("--places", type=int, help="so many places of each kind alone")
     options = parser.parse_args()
     torch.set_num_threads(1)

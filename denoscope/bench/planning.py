@@ -19,7 +19,7 @@ from .concept import Concept, drawn
 from .methods import Make, Method, chosen
 from .reading import embedded_concepts, read_concepts
 
-STEPS = 8
+STEPS = 5
 MANY = (10, 50)
 FEW = 2
 """Seeds that edits beside each other are tried with."""

@@ -61,7 +61,7 @@ def edits(  # noqa: PLR0913  # one experiment, all its settings by name
         judge: as ``any_judge`` takes it; None is the one that ships with an embedded model. One with
             ``features`` gives distances of pictures as well.
         many: how many edits are tried beside each other; sizes beyond the number of concepts are left out.
-        quick: one concept of each kind, two seeds, six steps, three edits beside each other.
+        quick: one concept of each kind, two seeds, at most six steps, three edits beside each other.
         folder: where results are kept; it may hold those of other runs.
         progress: called with (done, total, what), in pictures; without it a bar comes by itself.
 

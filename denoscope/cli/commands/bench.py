@@ -64,7 +64,7 @@ def edits(
         "bench-edits"
     ),
     what: Comparison = Comparison(),
-    run: JudgedRuns = JudgedRuns(seeds=8, steps=8),
+    run: JudgedRuns = JudgedRuns(seeds=8, steps=5),
     to: Output = Output(),
 ) -> None:
     """Compare methods of editing: what they reach, what else they move, what they cost.
