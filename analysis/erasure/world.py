@@ -149,12 +149,17 @@ class World:
     ) -> Iterator[Iterator[State]]:
         """Yield one run for each batch of samples, from noise or from the state of a run."""
         start = self.model.start(self.draws, self.steps) if start is None else start
-        for first in range(0, len(start.latents), self.batch):
-            some = start.rows(range(first, min(first + self.batch, len(start.latents))))
-            yield self._counted([reading] * len(some.latents), some, guidance)
+        return self._batches([reading] * len(start.latents), start, guidance)
+
+    def _batches(
+        self, each: Sequence[Reading], start: SamplerState, guidance: float | None = None
+    ) -> Iterator[Iterator[State]]:
+        for first in range(0, len(each), self.batch):
+            some = range(first, min(first + self.batch, len(each)))
+            yield self._counted([each[i] for i in some], start.rows(some), guidance)
 
     def _counted(
-        self, readings: Sequence[Reading], start: SamplerState, guidance: float | None = None
+        self, readings: Sequence[Reading], start: SamplerState, guidance: float | None
     ) -> Iterator[State]:
         negative = [reading.negative for reading in readings if reading.negative is not None]
         run = self.model.sample(
@@ -173,8 +178,7 @@ class World:
         self, reading: Reading, start: SamplerState | None = None, guidance: float | None = None
     ) -> Float[Tensor, "picture 3 height width"]:
         """Return the pictures of a reading, from noise or from the state of a run."""
-        ends = [[state.latents for state in run][-1] for run in self.runs(reading, start, guidance)]
-        return self.decoded(torch.cat(ends))
+        return self._ended(self.runs(reading, start, guidance))
 
     @torch.no_grad()
     def paint_together(self, readings: Sequence[Reading]) -> list[Float[Tensor, "picture 3 height width"]]:
@@ -183,11 +187,10 @@ class World:
             return []
         each = [reading for reading in readings for _ in self.draws]
         start = self.model.start(self.draws * len(readings), self.steps)
-        ends = []
-        for first in range(0, len(each), self.batch):
-            some = range(first, min(first + self.batch, len(each)))
-            ends += [[s.latents for s in self._counted([each[i] for i in some], start.rows(some))][-1]]
-        return list(self.decoded(torch.cat(ends)).split(len(self.draws)))
+        return list(self._ended(self._batches(each, start)).split(len(self.draws)))
+
+    def _ended(self, runs: Iterator[Iterator[State]]) -> Tensor:
+        return self.decoded(torch.cat([[state.latents for state in run][-1] for run in runs]))
 
     @torch.no_grad()
     def decoded(self, latents: Tensor) -> Tensor:
