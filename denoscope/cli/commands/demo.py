@@ -27,7 +27,7 @@ def demo(
         "firefighter",
         "cook",
         seeds=seeds.chosen,
-        steps=4,
+        steps=5,
         draws=1,
         analyses=("mediation",) if quick else ("mediation", "directions"),
     )

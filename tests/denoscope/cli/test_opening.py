@@ -87,7 +87,7 @@ def test_the_demo_takes_seeds_and_quick_looks_less(options, seeds, analyses, mon
     cases = []
     monkeypatch.setattr(demo, "run_case", lambda case, *_, **__: cases.append(case))
     assert call("demo", *options).exit_code == 0
-    assert [(c.seeds, c.analyses, c.steps) for c in cases] == [(seeds, analyses, 4)]
+    assert [(c.seeds, c.analyses, c.steps) for c in cases] == [(seeds, analyses, 5)]
 
 
 def test_seeds_are_how_many_or_which():
