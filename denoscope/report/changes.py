@@ -167,14 +167,24 @@ class Changes:
             return pd.DataFrame({"change": [], "difference": [], "p": []})
         return ahead(self.best, self.worth)
 
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The changes by efficacy times specificity, the best first; as they came where nobody judged.
+
+        Of equals the deepest goes first, then the one whose pictures fit best.
+        """
+        if not self.judged:
+            return self.names
+        scores = self.scores
+        finer = self._frame.set_index("change")[["depth", "quality"]].fillna(0.0)
+        return sorted(self.names, key=lambda n: (scores[n], *finer.loc[n]), reverse=True)
+
     @property
     def best(self) -> str | None:
-        """The change with the largest efficacy times specificity; None where nobody judged, or none helps."""
+        """The first of ``ranked``; None where nobody judged, or none helps."""
         if not self.judged or not self.names:
             return None
-        scores = self.scores
-        best = max(scores, key=lambda n: scores[n])  # of equals the first
-        return best if scores[best] > 0 else None
+        return self.ranked[0] if self.scores[self.ranked[0]] > 0 else None
 
     @property
     def why(self) -> str:
@@ -189,6 +199,7 @@ class Changes:
         text = f"“{best}” has the largest efficacy times specificity: {row['efficacy']:.0%} reached"
         text += f" ({plain['efficacy']:.0%} with nothing done)"
         text += "" if np.isnan(row["specificity"]) else f", {row['specificity']:.0%} of other things kept"
+        text += self._beside_equals(best)
         alike = [n for n in self.names if n != best and frame.loc[n, "efficacy_high"] >= row["efficacy_low"]]
         if alike:
             text += f". Its interval overlaps those of {len(alike)} of {len(self.names) - 1} others"
@@ -199,6 +210,19 @@ class Changes:
         seen = told(self.ahead, self.data.sizes["seed"])
         text += f". {seen}" if seen else ""
         return f"{text}. It was chosen on these pictures, so its own numbers flatter it a little."
+
+    def _beside_equals(self, best: str) -> str:
+        """What told the best from others with the same numbers; empty where there are none."""
+        scores = self.scores
+        equals = [n for n in self.names if n != best and scores[n] == scores[best]]
+        if not equals:
+            return ""
+        frame = self._frame.set_index("change")
+        for column, said in {"depth": "goes deepest", "quality": "fits its text best"}.items():
+            others = frame.loc[equals, column].fillna(0.0)
+            if frame.loc[best, column] > others.max():
+                return f"; of {len(equals) + 1} with as much, it {said} ({frame.loc[best, column]:.2f})"
+        return f"; {len(equals)} other{'s' * (len(equals) != 1)} came to as much"
 
 
 def _bounds(values: xr.DataArray, kind_of: Any, level: float) -> Bounds:

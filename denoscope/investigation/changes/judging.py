@@ -66,7 +66,7 @@ def judged(setup: Setup, changes: Sequence[Change], progress: Progress) -> Judge
             continue
         names.append(change.name)
         found.append(looking.at(after, deep))
-        worth = score(setup.goal, found[-1]["hit"], kinds)
+        worth = standing(setup.goal, found[-1], kinds)
         if change.edit and outright is not None and (best is None or worth > best[0]):
             best = worth, change.name, {"before": brush.before, "after": after, "oracle": outright}
     progress(brush.painter.total, brush.painter.total, "judged")
@@ -101,18 +101,24 @@ def _labelled(setup: Setup, brush: Brush, names: list[str], found: Sequence[Any]
     return xr.Dataset(data, coords, attrs)
 
 
-def score(goal: Goal, hit: Any, kinds: Sequence[str]) -> float:
-    """How good a change is: the share of what was reached times that of other things that stayed.
+def standing(goal: Goal, seen: Mapping[str, Any], kinds: Sequence[str]) -> tuple[float, float, float]:
+    """How good a change is, as ``report.changes.Changes.best`` has it: the larger, the better.
 
     Args:
         goal: what it is for.
-        hit: [prompt, seed].
+        seen: what ``_Looking.at`` says.
         kinds: of the prompts.
+
+    Returns:
+        The share of what was reached times that of other things that stayed; of equals the deeper one stands
+        first, then the one whose pictures fit the text better. What nobody measured counts as nothing.
     """
     own, others = (np.array([k == kind for k in kinds]) for kind in ("efficacy", "specificity"))
-    reached = float(np.mean(hit[own]))
+    reached = float(np.mean(seen["hit"][own]))
     reached = 1 - abs(2 * reached - 1) if goal.kind == "balance" else reached
-    return reached * (float(np.mean(hit[others])) if others.any() else 1.0)
+    kept = float(np.mean(seen["hit"][others])) if others.any() else 1.0
+    depth, fit = (float(np.nan_to_num(np.mean(v))) if v.size else 0.0 for v in (seen["depth"], seen["fit"][own]))
+    return reached * kept, depth, fit
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,8 +135,4 @@ def chosen_edit(made: Made, method: str | None) -> Edit | None:
         return named[0]
     if not edits:
         return None
-    table = made.table
-    if not table.judged:
-        return next(iter(edits.values()))
-    scores = table.scores
-    return edits[max(edits, key=lambda n: scores[n])]
+    return edits[next(name for name in made.table.ranked if name in edits)]

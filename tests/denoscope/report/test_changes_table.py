@@ -17,7 +17,7 @@ KINDS = ["efficacy", "generality", "specificity", "specificity", "robustness"]
 SEEDS = 4
 
 
-def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=()):
+def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=(), deep=None):
     """A table of hits [kind ...] by name: how many of four seeds show it, prompt by prompt."""
     names = list(hits)
     hit = np.array([[[1.0] * n + [0.0] * (SEEDS - n) for n in rows] for rows in hits.values()])
@@ -26,7 +26,7 @@ def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=()):
     data = xr.Dataset(
         {
             "hit": (dims, hit),
-            "fit": (dims, hit),
+            "fit": (dims, hit.copy()),
             "moved": (dims, hit),
             "colour": (dims, hit * 0 + colour),
             "depth": (("change", "asked", "seed"), hit[:, :1] * 0.5),
@@ -34,6 +34,8 @@ def changes(hits, goal="change_to", judged=1, colour=0.0, skipped=()):
         {"change": names, "seed": range(SEEDS), "kind": ("prompt", KINDS)},
         {"goal": goal, "goal_said": "it is so", "judged": judged},
     )
+    for name, depth in (deep or {}).items():
+        data["depth"].loc[name] = depth
     if not judged:
         data["colour"] = data["colour"].fillna(colour)
     told = {"analysis": "mediation", "why": "so", "rows": 7, "size": 3, "where": "unet"}
@@ -70,6 +72,20 @@ def test_the_best_reaches_much_and_keeps_much():
         "Its interval overlaps those of 2 of 2 others, and that of doing nothing." in found.why
         and "flatter it" in found.why
     )
+
+
+def test_of_equals_the_deepest_is_best_and_then_the_one_that_fits():
+    equal = {NOTHING: HITS[NOTHING], "first": [4, 4, 4, 4, 4], "second": [4, 4, 4, 4, 4], "less": [3, 4, 4, 4, 4]}
+    plain = changes(equal)
+    assert plain.best == "first" and "; 1 other came to as much" in plain.why
+    deeper = changes(equal, deep={"first": 0.2, "second": 0.7, "less": 0.9})
+    assert deeper.best == "second" and "; of 2 with as much, it goes deepest (0.70)" in deeper.why
+    unknown = changes(equal, deep=dict.fromkeys(equal, np.nan))
+    assert unknown.best == "first" and "came to as much" in unknown.why
+    assert deeper.ranked == ["second", "first", "less"]
+    fits = changes(equal)
+    fits.data["fit"].loc["first"] = 0.4
+    assert fits.best == "second" and "; of 2 with as much, it fits its text best (1.00)" in fits.why
 
 
 def test_seed_by_seed_few_seeds_say_nothing_and_many_say_who_is_ahead(monkeypatch):
