@@ -117,8 +117,12 @@ def standing(goal: Goal, seen: Mapping[str, Any], kinds: Sequence[str]) -> tuple
     reached = float(np.mean(seen["hit"][own]))
     reached = 1 - abs(2 * reached - 1) if goal.kind == "balance" else reached
     kept = float(np.mean(seen["hit"][others])) if others.any() else 1.0
-    depth, fit = (float(np.nan_to_num(np.mean(v))) if v.size else 0.0 for v in (seen["depth"], seen["fit"][own]))
-    return reached * kept, depth, fit
+    return reached * kept, _mean(seen["depth"]), _mean(seen["fit"][own])
+
+
+def _mean(values: Any) -> float:
+    """The mean; 0 where nobody could say."""
+    return float(np.nan_to_num(np.mean(values))) if values.size else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,7 +75,12 @@ def test_the_best_reaches_much_and_keeps_much():
 
 
 def test_of_equals_the_deepest_is_best_and_then_the_one_that_fits():
-    equal = {NOTHING: HITS[NOTHING], "first": [4, 4, 4, 4, 4], "second": [4, 4, 4, 4, 4], "less": [3, 4, 4, 4, 4]}
+    equal = {
+        NOTHING: HITS[NOTHING],
+        "first": [4, 4, 4, 4, 4],
+        "second": [4, 4, 4, 4, 4],
+        "less": [3, 4, 4, 4, 4],
+    }
     plain = changes(equal)
     assert plain.best == "first" and "; 1 other came to as much" in plain.why
     deeper = changes(equal, deep={"first": 0.2, "second": 0.7, "less": 0.9})
