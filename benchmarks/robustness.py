@@ -6,6 +6,11 @@
 A sheet is kept in --output, under a hash of the weights, as soon as it is made: what was stopped goes on, and
 two processes with a --method or --concept of their own share the work.
 
+    python benchmarks/robustness.py --retained R --full F --second R2
+
+measures instead how deep the same edits of "rose" go in F, against R that never saw one. Each is the folder
+of a UNet: F began as R and saw everything, R2 went on as R (models/zoo/training/README.md has the commands).
+
 Edits are solved for general wordings, and held by texts of other things. Nothing is tuned to equal efficacy:
 the column "edited" says how much is left before anybody tries. The tables are written into
 docs/robustness.md, between its markers.
@@ -22,11 +27,12 @@ from typing import Any
 import pages
 import pandas as pd
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from faster import bfloat16
 
 import denoscope
 from denoscope import editing
-from denoscope.analysis import Budget, robustness
+from denoscope.analysis import Budget, depth, robustness
 from denoscope.analysis.erasure.attacks import CHEAP, PROBES
 from denoscope.analysis.erasure.completion import switched
 from denoscope.models.judges import load_judge
@@ -50,6 +56,8 @@ CONCEPTS = {  # what is edited away: what it means then, the prompt, a descripti
     "fox": ("panda", THING, "a noto emoji of an orange animal with a tail", ("bear", "lion", "wolf")),
     "rose": ("tulip", THING, "a noto emoji of a red flower", ("sunflower", "cactus", "herb")),
 }
+ABSENT = "rose"
+STYLES = ("noto", "twemoji", "flat")
 UNRELATED = tuple(THING.replace("{}", word) for word in ("rocket", "guitar", "ghost", "umbrella"))
 Method = Callable[[Any, Mapping[str, str], list[str]], denoscope.Edit]
 METHODS: dict[str, Method] = {
@@ -118,6 +126,44 @@ def show(text: str, *, quick: bool) -> None:
         pages.write("docs/robustness.md", "sheets", text)
 
 
+def with_denoiser(folder: Path) -> denoscope.Model:
+    """The embedded model with a UNet that was trained elsewhere."""
+    parts = denoscope.load("emoji").pipe.components
+    unet = UNet2DConditionModel.from_pretrained(folder)
+    return denoscope.load(StableDiffusionPipeline(**{**parts, "unet": unet}, requires_safety_checker=False))
+
+
+def depths(full: Path, retained: Path, second: Path | None, *, seeds: int, steps: int) -> str:
+    """How deep each edit goes, component by component, beside how often what it takes away is shown."""
+    model, lacking = with_denoiser(full), with_denoiser(retained)
+    beside = None if second is None else with_denoiser(second)
+    instead, template, _, others = CONCEPTS[ABSENT]
+    kept = [template.replace("{}", word) for word in others]
+    prompts = [f"a {style} emoji of a {ABSENT}" for style in STYLES]
+
+    def shown(of: denoscope.Model) -> str:
+        each = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
+        run = denoscope.trace(of, [p for p, _ in each], seeds=[seed for _, seed in each], steps=steps)
+        return f"{float(load_judge('emoji').probability(run.images, 'concept', ABSENT).mean()):.2f}"
+
+    rows = [(name, shown(of), *[""] * 6) for name, of in (("nothing done, F", model), ("R", lacking))]
+    for method, make in METHODS.items():
+        edit = make(model, {ABSENT: instead}, kept)
+        with edit.applied(model):
+            left = shown(model)
+        found = depth(
+            model, edit.applied, lacking, prompts, kept=[*kept, *UNRELATED], second=beside,
+            seeds=range(seeds), steps=steps, progress=lambda *_: None,
+        )  # fmt: skip
+        for row in found.to_frame().to_dict("records"):
+            numbers = ("" if pd.isna(row[k]) else f"{row[k]:.2f}" for k in ("unclipped", "twin"))
+            told = (*numbers, str(row["cuts"]), row["state"])
+            deep = "" if pd.isna(row["depth"]) else pages.bounds({**row, "mean": row["depth"]})
+            rows.append((method, left, row["component"], deep, *told))
+    header = ("edit", f"{ABSENT} shown", "component", "depth", "unclipped", "twin", "cuts", "state")
+    return pages.table(header, rows)
+
+
 @bfloat16()
 def main() -> None:
     """Make all sheets and write the table."""
@@ -130,8 +176,15 @@ def main() -> None:
         "--concept", action="append", choices=list(CONCEPTS), help="some alone; writes no page"
     )
     parser.add_argument("--output", type=Path, default=pages.ROOT / "benchmarks" / "found")
+    parser.add_argument("--full", type=Path, help="F, a UNet that saw everything")
+    parser.add_argument("--retained", type=Path, help=f"R, a UNet that never saw a {ABSENT}")
+    parser.add_argument("--second", type=Path, help="R2, trained on as R")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.full and options.retained:
+        unets = (options.full, options.retained, options.second)
+        pages.write("docs/robustness.md", "depth", depths(*unets, seeds=options.seeds, steps=options.steps))
+        return
     model, judge, frames = denoscope.load("emoji"), load_judge("emoji"), []
     folder = options.output / f"robustness-{fingerprint(model)[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
