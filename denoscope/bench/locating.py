@@ -12,12 +12,9 @@ from ..analysis.metrics import text_fit
 from ..models.progress import quiet
 from ..models.site import Site
 from ..models.store.store import Store
-from .concept import drawn
 from .methods import Method, Requests
 from .planning import Plan
 
-CONCEPTS = 4
-"""Concepts that vote on the layers."""
 WIDEST = 2
 """So many neighbouring layers are changed, as LocoEdit does."""
 
@@ -52,21 +49,19 @@ def located(plan: Plan, store: Store) -> list[Site]:
         LookupError: for a model that reads no text by attention.
         ValueError: if no layer changes anything.
     """
-    some = drawn(plan.concepts, CONCEPTS, salt="locating")
-    pairs = [(p.prompt, p.wanted) for c in some for p in c.of("efficacy")[:1]]
     base = {"what": "layers", **plan.about, "judge": plan.judged_by, "seeds": list(plan.few)}
 
     def make() -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-        return {}, {"sites": [str(site) for site in _found(plan, pairs)]}
+        return {}, {"sites": [str(site) for site in _found(plan)]}
 
-    unit = store.make({**base, "pairs": pairs}, make)
+    unit = store.make({**base, "pairs": plan.voters}, make)
     return [Site(site) for site in unit.about["sites"]]
 
 
-def _found(plan: Plan, pairs: Sequence[tuple[str, str]]) -> list[Site]:
+def _found(plan: Plan) -> list[Site]:
     layers = reading_layers(plan.model)
     width = min(WIDEST, len(layers))
-    prompts, others = (list(texts) for texts in zip(*dict(pairs).items(), strict=True))
+    prompts, others = (list(texts) for texts in zip(*dict(plan.voters).items(), strict=True))
     scores = locogen(
         plan.model,
         prompts,

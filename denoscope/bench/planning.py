@@ -21,6 +21,8 @@ from .reading import embedded_concepts, read_concepts
 
 STEPS = 5
 MANY = (10, 50)
+VOTERS = 4
+"""Concepts that vote on the layers."""
 FEW = 2
 """Seeds that edits beside each other are tried with."""
 
@@ -101,6 +103,16 @@ class Plan:
     def judged_by(self) -> dict[str, str]:
         """What is known of the judge."""
         return about_judge(self.judge)
+
+    @cached_property
+    def voters(self) -> list[tuple[str, str]]:
+        """Prompt and wanted text of the few concepts, drawn by name, that the found layers are found on."""
+        some = drawn(self.concepts, VOTERS, salt="locating")
+        return [(p.prompt, p.wanted) for c in some for p in c.of("efficacy")[:1]]
+
+    def asked(self, method: Method) -> dict[str, Any]:
+        """What is asked of a method: what tells it from others, and what its layers are found on."""
+        return {**method.told, **({"found on": self.voters} if method.where == "found" else {})}
 
     @property
     def sizes(self) -> list[int]:

@@ -51,7 +51,7 @@ def _holds(words: Sequence[str], some: Sequence[str]) -> bool:
 def parts_of_many(plan: Plan, method: Method, order: str, concepts: Sequence[Concept]) -> dict[str, Any]:
     """What a trial of many edits depends on."""
     base = {"what": "many", "order": order, **plan.about, "judge": plan.judged_by, "seeds": list(plan.few)}
-    return {**base, "method": method.told, "concepts": [c.told for c in concepts]}
+    return {**base, "method": plan.asked(method), "concepts": [c.told for c in concepts]}
 
 
 def repeated(  # noqa: PLR0917  # all that a trial needs

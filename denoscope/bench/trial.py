@@ -119,7 +119,7 @@ class Tried:
 def parts_of(plan: Plan, method: Method, concept: Concept) -> dict[str, Any]:
     """What a trial depends on."""
     base = {"what": "trial", **plan.about, "judge": plan.judged_by, "seeds": list(plan.seeds)}
-    return {**base, "method": method.told, "concept": concept.told}
+    return {**base, "method": plan.asked(method), "concept": concept.told}
 
 
 def tried(  # noqa: PLR0917  # all that a trial needs
