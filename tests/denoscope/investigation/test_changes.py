@@ -6,7 +6,9 @@ import json
 import shutil
 from dataclasses import replace
 from html import unescape
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from denoscope.investigation.changes import by_directions, by_mediation
 from denoscope.investigation.changes.acting import Push, Steer
 from denoscope.investigation.changes.change import Change, file_name
 from denoscope.investigation.changes.ground import Ground
-from denoscope.investigation.changes.judging import NOTHING, OUTRIGHT, judged
+from denoscope.investigation.changes.judging import NOTHING, OUTRIGHT, judged, standing
 from denoscope.investigation.changes.making import chosen_edit, make, read
 from denoscope.investigation.folder import STAGE
 from denoscope.investigation.stages.denoiser_cause import denoiser_cause
@@ -240,6 +242,17 @@ def test_what_cannot_act_is_told_and_the_others_are_judged(case):
     good = Change("good", "directions", "yes", Steer(Direction(SITE, torch.ones(16)), 1.0, "cat"))
     found = judged(setup, [odd, good], silent)
     assert list(found.failed) == ["odd"] and found.data["change"].values.tolist()[-1] == "good"
+
+
+def test_of_equals_the_deeper_edit_is_kept_and_then_the_one_that_fits():
+    kinds, goal = ["efficacy", "specificity"], SimpleNamespace(kind="change_to")
+
+    def stands(hit, depth, fit):
+        seen = {"hit": np.full((2, 3), hit), "depth": np.full((1, 3), depth), "fit": np.full((2, 3), fit)}
+        return standing(goal, seen, kinds)
+
+    assert stands(1.0, 0.9, 0.1) > stands(1.0, 0.2, 0.9) > stands(1.0, 0.2, 0.8) > stands(0.5, 1.0, 1.0)
+    assert stands(1.0, np.nan, np.nan) == (1.0, 0.0, 0.0)
 
 
 def test_pushed_features_are_read_with_their_dictionary_alone(dictionary, folder, tmp_path):
