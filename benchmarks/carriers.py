@@ -305,7 +305,9 @@ def main() -> None:
     parser.add_argument("--beside", type=Path, help="one trained alike with the end token")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.trained and options.beside:
+    if (options.trained is None) != (options.beside is None):
+        parser.error("the disagreement takes two models: give --trained and --beside")
+    if options.trained:
         options.output.mkdir(parents=True, exist_ok=True)
         write(PAGE, "retrained", retrained((options.beside, options.trained), options.output))
         return

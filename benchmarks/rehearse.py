@@ -94,13 +94,13 @@ SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "gpu": lambda _: {"LIMIT": 60.0},
 }
 """What is smaller; the names are those of the benchmark's own module."""
-FEW = ["--seeds", "1", "--steps", "4"]
+FEW = ["--seeds", "1", "--steps", "2"]
 UNET = str(zoo.folder("emoji") / "unet")
 ARGUMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "carriers": ([], ["--trained", str(zoo.folder("emoji")), "--beside", str(zoo.folder("emoji"))]),
     "two_denoisers": (["--seeds", "2"],),
     "truth": (["--places", "1"],),
-    "robustness": (FEW, ["--full", UNET, "--retained", UNET, *FEW]),
+    "robustness": (FEW, ["--full", UNET, "--retained", UNET, "--seeds", "1", "--steps", "4"]),
     "quickfix_settings": (FEW,),
     "quickfix_keep": (FEW,),
     "own_words": (FEW,),

@@ -139,12 +139,12 @@ def depths(full: Path, retained: Path, second: Path | None, *, seeds: int, steps
     beside = None if second is None else with_denoiser(second)
     instead, template, _, others = CONCEPTS[ABSENT]
     kept = [template.replace("{}", word) for word in others]
-    prompts = [f"a {style} emoji of a {ABSENT}" for style in STYLES]
+    prompts, judge = [f"a {style} emoji of a {ABSENT}" for style in STYLES], load_judge("emoji")
 
     def shown(of: denoscope.Model) -> str:
         each = [(prompt, seed) for prompt in prompts for seed in range(seeds)]
         run = denoscope.trace(of, [p for p, _ in each], seeds=[seed for _, seed in each], steps=steps)
-        return f"{float(load_judge('emoji').probability(run.images, 'concept', ABSENT).mean()):.2f}"
+        return f"{float(judge.probability(run.images, 'concept', ABSENT).mean()):.2f}"
 
     rows = [(name, shown(of), *[""] * 6) for name, of in (("nothing done, F", model), ("R", lacking))]
     for method, make in METHODS.items():
@@ -181,7 +181,9 @@ def main() -> None:
     parser.add_argument("--second", type=Path, help="R2, trained on as R")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.full and options.retained:
+    if (options.full is None) != (options.retained is None):
+        parser.error("depth takes two UNets: give --full and --retained")
+    if options.full:
         unets = (options.full, options.retained, options.second)
         pages.write("docs/robustness.md", "depth", depths(*unets, seeds=options.seeds, steps=options.steps))
         return

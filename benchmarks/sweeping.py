@@ -8,7 +8,7 @@ sites, and a run restored from step k on equals the corrupted run before k; ``tr
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 import denoscope
 from denoscope.analysis import Mediation, Swap, trace_denoiser
-from denoscope.analysis.mediation.choice import KINDS
+from denoscope.analysis.mediation.choice import denoiser_sites
 from denoscope.analysis.metrics import Metric, Outcome, clip_score
 from denoscope.models.judges import load_judge
 from denoscope.models.text.prompt import Prompt
@@ -28,6 +28,8 @@ PROMPT, SUBJECT, OTHER = "a noto emoji of a woman firefighter", "firefighter", "
 SEED, STEPS = 0, 10
 TARGETS = {"emoji": (0.34, 0.4)}
 """Of rows and time; asked of the UNet's many sites."""
+Network = Callable[[Tensor, Tensor], Tensor]
+"""Latents and a time -> what the network says."""
 WINDOWS = [range(i, i + 2) for i in range(0, STEPS, 2)]
 
 
@@ -46,14 +48,14 @@ class Reference:
         self.rows, self.scores = 0, []
         clean, spoilt = self.model.encode([PROMPT, PROMPT.replace(SUBJECT, OTHER)])
         null = self.model.encode([""])[0]
-        told = (null, null, null, clean, spoilt, spoilt)
+        predict = _network(self.model.pipe, (null, null, null, clean, spoilt, spoilt))
         for site in sites:
             for window in windows:
-                latents = self._three(told, self.model.module(site), window)
+                latents = self._three(predict, self.model.module(site), window)
                 outcome = Outcome(latents[2:], (clean,), self.model.decode, latents[:1])
                 self.scores.append(float(self.metric(outcome)))
 
-    def _three(self, told: Sequence[Prompt], module: torch.nn.Module, window: Collection[int]) -> Tensor:
+    def _three(self, predict: Network, module: torch.nn.Module, window: Collection[int]) -> Tensor:
         pipe: Any = self.model.pipe
         scheduler = copy.deepcopy(pipe.scheduler)
 
@@ -70,29 +72,26 @@ class Reference:
         try:
             for self.step, t in enumerate(scheduler.timesteps):
                 seen = scheduler.scale_model_input(torch.cat([x, x]), t)
-                free, fed = _predicted(pipe, seen, t, told).chunk(2)
+                free, told = predict(seen, t).chunk(2)
                 self.rows += len(seen)
-                guided = free + self.model.default_guidance * (fed - free)
+                guided = free + self.model.default_guidance * (told - free)
                 x = scheduler.step(guided, t, x, return_dict=False)[0]
         finally:
             hook.remove()
         return x
 
 
-def _predicted(pipe: Any, seen: Tensor, t: Tensor, told: Sequence[Prompt]) -> Tensor:
-    """What the pipeline's own network says, called as diffusers calls it."""
+def _network(pipe: Any, told: Sequence[Prompt]) -> Network:
+    """The pipeline's own network with these texts, called as diffusers calls it."""
     embeds = torch.stack([p.embeds for p in told])
     if hasattr(pipe, "unet"):
-        return cast(Tensor, pipe.unet(seen, t, encoder_hidden_states=embeds).sample)
-    masks = torch.stack([cast(Tensor, p.mask) for p in told])
-    found = pipe.transformer(
-        seen,
-        encoder_hidden_states=embeds,
-        encoder_attention_mask=masks,
-        timestep=t.expand(len(seen)),
-        added_cond_kwargs={"resolution": None, "aspect_ratio": None},
-    )
-    return cast(Tensor, found.sample)
+        return lambda seen, t: pipe.unet(seen, t, encoder_hidden_states=embeds).sample
+    given = {
+        "encoder_hidden_states": embeds,
+        "encoder_attention_mask": torch.stack([cast(Tensor, p.mask) for p in told]),
+        "added_cond_kwargs": {"resolution": None, "aspect_ratio": None},
+    }
+    return lambda seen, t: pipe.transformer(seen, timestep=t.expand(len(seen)), **given).sample
 
 
 def measure(rounds: int) -> list[Row]:
@@ -103,9 +102,8 @@ def measure(rounds: int) -> list[Row]:
 def _measured(name: str, rounds: int) -> list[Row]:
     model = denoscope.load(name)
     metric = clip_score(load_judge(name), f"a {SUBJECT}")
-    network = "unet" if "unet" in model.components else "transformer"
-    layers = [s for kind in KINDS for s in model.sites(f"{network}/**") if s.kind == kind]
-    crosses = list(model.sites(f"{network}/**/cross_attn.out"))
+    layers = denoiser_sites(model, None)
+    crosses = [s for s in layers if s.kind == "cross_attn.out"]
     return [
         *_compare(model, metric, layers, None, rounds),
         *_compare(model, metric, crosses, WINDOWS, rounds),
