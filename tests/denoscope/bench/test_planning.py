@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from denoscope.bench import Plan, embedded_concepts
+from denoscope.bench.trial import parts_of
 from denoscope.models.load import load
 from denoscope.models.synthetic.tiny import tiny_ddpm
 
@@ -56,3 +57,14 @@ def test_a_model_of_a_users_own_needs_concepts_and_a_judge(tiny, concepts, judge
         Plan.of(tiny, concepts=concepts)
     with pytest.raises(ValueError, match="reads no text"):
         Plan.of(load(tiny_ddpm()), concepts=concepts, judge=judge)
+
+
+def test_layers_found_on_other_concepts_are_another_trial(setup, concepts):
+    keys = [
+        {n: parts_of(plan, m, concepts[0]) for n, m in zip(("found", "random"), plan.methods, strict=True)}
+        for plan in (
+            Plan.of(**{**setup, "concepts": some}, methods=["locoedit", "locoedit/random"])
+            for some in (concepts, concepts[:1])
+        )
+    ]
+    assert keys[0]["found"] != keys[1]["found"] and keys[0]["random"] == keys[1]["random"]

@@ -11,7 +11,6 @@ from denoscope.analysis.localisation.layer_prompts import reading_layers
 from denoscope.bench import Plan, cost
 from denoscope.bench.locating import layers_for
 from denoscope.bench.repeating import probes_of
-from denoscope.bench.trial import parts_of
 from denoscope.editing import quickfix, uce
 from denoscope.models.store.store import Store
 from tests.denoscope.bench.conftest import nothing
@@ -138,17 +137,6 @@ def test_layers_are_located_for_a_method_that_is_told(setup, tmp_path):
     assert found.cells["reason"].isna().all()
     assert set(found.cells["weights"]) == {1024}  # keys and values of two layers
     assert found.many.empty
-
-
-def test_layers_found_on_other_concepts_are_another_trial(setup, concepts, tmp_path):
-    keys = [
-        {n: parts_of(plan, m, concepts[0]) for n, m in zip(("found", "random"), plan.methods, strict=True)}
-        for plan in (
-            Plan.of(**{**setup, "concepts": some}, methods=["locoedit", "locoedit/random"])
-            for some in (concepts, concepts[:1])
-        )
-    ]
-    assert keys[0]["found"] != keys[1]["found"] and keys[0]["random"] == keys[1]["random"]
 
 
 def test_layers_at_random_and_all_layers_stand_beside_the_found_ones(setup, tmp_path):
