@@ -11,6 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 import denoscope
 from denoscope import Direction, Edit, load, trace
@@ -253,6 +256,27 @@ def test_of_equals_the_deeper_edit_is_kept_and_then_the_one_that_fits():
 
     assert stands(1.0, 0.9, 0.1) > stands(1.0, 0.2, 0.9) > stands(1.0, 0.2, 0.8) > stands(0.5, 1.0, 1.0)
     assert stands(1.0, np.nan, np.nan) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["change_to", "balance"])
+@given(seed=st.integers(0, 10_000), unknown=st.booleans())
+def test_the_edit_that_is_kept_is_the_one_that_the_page_ranks_first(kind, seed, unknown):
+    rng, kinds, names = np.random.default_rng(seed), ["efficacy", "efficacy", "specificity"], list("abcd")
+    few = np.array([0.0, 0.5, 1.0])  # so that ties are common
+    shapes = {"hit": (3, 1), "fit": (3, 1), "depth": (2, 1)}
+    seen = {n: {k: rng.choice(few, size) for k, size in shapes.items()} for n in names}
+    for one in seen.values():
+        one["hit"] = one["hit"].round()
+        one["depth"][0] = np.nan if unknown else one["depth"][0]  # as where both texts are one
+    dims = {k: ("change", "asked" if k == "depth" else "prompt", "seed") for k in shapes}
+    data = xr.Dataset(
+        {k: (d, np.stack([seen[n][k] for n in names])) for k, d in dims.items()},
+        {"change": names, "kind": ("prompt", kinds)},
+        {"goal": kind, "goal_said": "", "judged": 1},
+    )
+    data["colour"] = xr.zeros_like(data["hit"])
+    best = max(names, key=lambda n: standing(SimpleNamespace(kind=kind), seen[n], kinds))
+    assert Changes(data, {}).ranked[0] == best
 
 
 def test_pushed_features_are_read_with_their_dictionary_alone(dictionary, folder, tmp_path):
