@@ -6,7 +6,8 @@ a run that was stopped goes on, and other weights are measured anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from faster import bfloat16
 from pages import bounds, output, table, write
 
 import denoscope
-from denoscope.analysis import Mediation, Noise, trace_denoiser, trace_text
+from denoscope.analysis import Mediation, Noise, Scores, trace_denoiser, trace_text
 from denoscope.analysis.metrics import Metric, Outcome, by_prompt, judge_probability
 from denoscope.models import zoo
 from denoscope.models.judges import load_judge
@@ -33,8 +34,19 @@ KINDS = {
     "resnet.out": "ResNet",
 }
 STEPS = 12
-SIZES = {"text": (6, 5), "four": (2, 3), "padding": (2, 2), "attributes": (2, 2), "unet": (4, 4)}
+CUTS = (0, 4, 8, 12)
+"""Where the windows of steps begin and end."""
+SIZES = {
+    "text": (6, 5),
+    "four": (2, 3),
+    "padding": (2, 2),
+    "attributes": (2, 2),
+    "unet": (4, 4),
+    "spread": (3, 2),
+}
 """Seeds and draws of noise of each study."""
+TOGETHER = (1, 3, 20)
+"""How many neighbouring cross-attentions are restored together; twenty are all ten, wherever one stands."""
 JUDGE = load_judge("emoji")
 Settings = dict[str, Any]
 
@@ -131,7 +143,50 @@ def studies(model: denoscope.Model) -> dict[str, Callable[[], Mediation]]:
         "attributes": lambda: attributes(model),
         "trajectory": lambda: unet("trajectory"),
         "in_place": lambda: unet("in_place"),
+        **{f"spread-{n}": partial(spread, model, n) for n in TOGETHER},
     }
+
+
+def spread(model: denoscope.Model, neighbours: int) -> Mediation:
+    """Cross-attentions restored some together, at all steps and in each third of them; eight prompts."""
+    each = {p: what for kind in ("object", "profession") for p, what in ATTRIBUTES[kind].items()}
+    thirds = [range(*ends) for ends in zip(CUTS[:-1], CUTS[1:], strict=True) if ends[0] < ends[1]]
+    return trace_denoiser(
+        model,
+        list(each),
+        [subject for subject, *_ in each.values()],
+        metric=by_prompt({p: judge_probability(JUDGE, a, label) for p, (_, a, label) in each.items()}),
+        sites="unet/**/cross_attn.out",
+        windows=[range(STEPS), *thirds],
+        neighbours=neighbours,
+        source="in_place",
+        **sized("spread"),
+    )
+
+
+def spread_table(found: Mapping[int, Mediation]) -> str:
+    """What single cross-attentions bring back beside what they bring together, by window of steps."""
+    alone, three, together = (found[n].normalised for n in TOGETHER)
+    rows = []
+    for window in alone.values["window"].values:
+        one, few, every = (at(scores, window) for scores in (alone, three, together))
+        added = Scores(one.values.sum("site").expand_dims(site=["all"]), one.denominator)
+        best = one.to_frame().iloc[0]
+        rows.append(
+            (
+                str(window),
+                bounds(every.to_frame().iloc[0]),
+                bounds(few.to_frame().iloc[0]),
+                f"{bounds(best)}, `{best['site']}`",
+                bounds(added.to_frame().iloc[0]),
+            )
+        )
+    return table(("steps", "all ten together", "best three", "best alone", "sum of the ten alone"), rows)
+
+
+def at(scores: Scores, window: str) -> Scores:
+    """The scores of one window of steps."""
+    return Scores(scores.values.sel(window=window, drop=True), scores.denominator)
 
 
 def place(row: pd.Series) -> str:
@@ -229,6 +284,7 @@ def main() -> None:
     write(PAGE, "four", text_table(found["four"]))
     write(PAGE, "padding", padding_line(found["padding"]))
     write(PAGE, "attributes", attribute_table(found["attributes"]))
+    write(PAGE, "spread", spread_table({n: found[f"spread-{n}"] for n in TOGETHER}))
     write(PAGE, "blocks", blocks(model))
     write(PAGE, "unet", unet_table(found["trajectory"], found["in_place"]))
 

@@ -33,6 +33,7 @@ def quick(run: Callable[..., Any]) -> Callable[..., Any]:
 SMALL: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "mediation": lambda m: {
         "STEPS": 2,
+        "CUTS": (0, 1, 2),
         "SIZES": dict.fromkeys(m.SIZES, (2, 1)),
         "FOUR": m.FOUR[:2],
         "ATTRIBUTES": {k: dict(list(v.items())[:1]) for k, v in m.ATTRIBUTES.items()},
