@@ -25,6 +25,25 @@ def captions() -> tuple[str, ...]:
     return tuple(dict.fromkeys(zoo.data().captions.texts))[:CAPTIONS]
 
 
+def captions_for(model: Model, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the captions that were given, or those that are read by default.
+
+    Raises:
+        ValueError: where none are given, and the model has no room for the longest of the usual ones.
+    """
+    if given is not None:
+        return tuple(given)
+    usual = captions()
+    try:
+        model.encode(sorted(usual, key=len)[-8:])  # at once, not after minutes of search
+    except UsageError as error:
+        raise UsageError(
+            f"the captions that are read where none are given are too long for this model ({error}); give "
+            "ordinary texts of what it paints: captions=[...]"
+        ) from error
+    return usual
+
+
 def second_moment(
     model: Model,
     site: Site | str,

@@ -26,8 +26,7 @@ from ...models.errors import UsageError
 from ...models.places.hooks import hooked
 from ...models.progress import Progress, showing
 from ...models.site import Site
-from ..covariance import captions as usual_captions
-from ..covariance import kept_keys, second_moment, smoothed
+from ..covariance import captions_for, kept_keys, second_moment, smoothed
 from ..edit import Edit
 from ..layers import linear, reached, text_sites, weight_name
 from ..lookup import lookups
@@ -77,8 +76,8 @@ def memit(
 
     Raises:
         ValueError: for empty or contradictory requests, a template without ``{}``, a site that is no such
-            layer or that the denoiser does not read, a bad weight; and for Gemma, whose MLPs are read
-            through a norm, so that what several give does not add up.
+            layer or that the denoiser does not read, a bad weight, captions that are too long; and for Gemma,
+            whose MLPs are read through a norm, so that what several give does not add up.
         LookupError: for a site that the model does not have, a model without text encoders, or a word that a
             tokenizer loses or does not know.
         RuntimeError: if the loss is not finite.
@@ -94,7 +93,7 @@ def memit(
         raise UsageError(f"weight is {weight}; it is a number above 0, 1 by default")
     usual = PAPER if settings == "paper" else 1.0
     encoders = _encoders(model, site, pairs[0].source)
-    texts = usual_captions() if captions is None else captions
+    texts = captions_for(model, captions)
     spread = _Spread(
         model, pairs, search, texts, tuple(keep), usual if weight is None else weight, tuple(contrast), smooth
     )

@@ -26,8 +26,7 @@ from ...models.base import Model
 from ...models.errors import UsageError
 from ...models.progress import Progress, showing
 from ...models.site import Site
-from ..covariance import captions as usual_captions
-from ..covariance import kept_keys, second_moment, smoothed
+from ..covariance import captions_for, kept_keys, second_moment, smoothed
 from ..edit import Edit
 from ..layers import linear, reached, text_sites, weight_name
 from ..lookup import Lookup, lookups
@@ -77,7 +76,8 @@ def refact(
 
     Raises:
         ValueError: for empty or contradictory requests, a template without ``{}``, a site that is no such
-            layer or that the denoiser does not read, more values than the layer has inputs, a singular C.
+            layer or that the denoiser does not read, captions that are too long, more values than the layer
+            has inputs, a singular C.
         LookupError: for a site that the model does not have, a model without text encoders, or a word that a
             tokenizer loses or does not know.
         RuntimeError: if the loss is not finite.
@@ -93,7 +93,7 @@ def refact(
     for place in sites:
         linear(model, place, ("mlp.out",), "refact")
     read = reached(model, sites, pairs[0].source, every=site is not None)
-    texts = usual_captions() if captions is None else captions
+    texts = captions_for(model, captions)
     deltas: dict[str, Delta] = {}
     with showing(progress) as show:
         for place in read:

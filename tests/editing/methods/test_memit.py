@@ -134,6 +134,7 @@ def test_weights_are_not_touched_and_come_back(model: Any) -> None:
         ({"site": [SITE, "text_encoder/layer.0/self_attn.out"]}, ValueError, "memit changes a linear layer"),
         ({"weight": 0.0}, ValueError, "weight is 0.0; it is a number above 0"),
         ({"settings": "ours"}, ValueError, "settings is 'ours'"),
+        ({"captions": None}, ValueError, r"read where none are given are too long .* captions=\[...\]"),
     ],
 )
 def test_bad_input_is_named(

@@ -237,6 +237,7 @@ def test_loras_and_quantised_layers_are_refused() -> None:
         ({"templates": ["a cat"]}, ValueError, "'a cat' needs exactly one {}"),
         ({"templates": ["a red " * 16 + "{}"]}, ValueError, "35 tokens, .* reads 32"),
         ({"captions": []}, ValueError, "captions is empty"),
+        ({"captions": None}, ValueError, r"read where none are given are too long .* captions=\[...\]"),
         ({"captions": ["cat " * 50]}, ValueError, "reads 32"),
         ({"site": "text_encoder/layer.9/mlp.out"}, LookupError, "no site"),
         ({"site": "text_encoder/layer.0/self_attn.out"}, ValueError, r"refact .*mlp.out'\)$"),
