@@ -6,10 +6,11 @@
 A sheet is kept in --output, under a hash of the weights, as soon as it is made: what was stopped goes on, and
 two processes with a --method or --concept of their own share the work.
 
-    python benchmarks/robustness.py --retained R --full F --second R2
+    python benchmarks/robustness.py --retained R --full F
 
 measures instead how deep the same edits of "rose" go in F, against R that never saw one. Each is the folder
-of a UNet: F began as R and saw everything, R2 went on as R (models/zoo/training/README.md has the commands).
+of a UNet, and both went on from one without roses (models/zoo/training/README.md has the commands). With
+--second a full model that was trained as R was, what its states do is no loss.
 
 Edits are solved for general wordings, and held by texts of other things. Nothing is tuned to equal efficacy:
 the column "edited" says how much is left before anybody tries. The tables are written into
@@ -57,6 +58,9 @@ CONCEPTS = {  # what is edited away: what it means then, the prompt, a descripti
     "rose": ("tulip", THING, "a noto emoji of a red flower", ("sunflower", "cactus", "herb")),
 }
 ABSENT = "rose"
+TOLERANCE = 0.3
+"""What R's states may do to other things, of what they do to roses. Two networks that were trained, however
+alike, are never as near as the usual 0.05 wants."""
 STYLES = ("noto", "twemoji", "flat")
 UNRELATED = tuple(THING.replace("{}", word) for word in ("rocket", "guitar", "ghost", "umbrella"))
 Method = Callable[[Any, Mapping[str, str], list[str]], denoscope.Edit]
@@ -155,12 +159,16 @@ def depths(full: Path, retained: Path, second: Path | None, *, seeds: int, steps
             model, edit.applied, lacking, prompts, kept=[*kept, *UNRELATED], second=beside,
             seeds=range(seeds), steps=steps, progress=lambda *_: None,
         )  # fmt: skip
-        for row in found.to_frame().to_dict("records"):
+        cuts = found.cuts(tolerance=TOLERANCE)
+        for row in found.to_frame(tolerance=TOLERANCE).to_dict("records"):
+            counted = cuts[(cuts["component"] == row["component"]) & cuts["carries"]]
+            blocks = ", ".join(f"{c.cut.split('/')[-1]} {c.moves_others:.2f}" for c in counted.itertuples())
             numbers = ("" if pd.isna(row[k]) else f"{row[k]:.2f}" for k in ("unclipped", "twin"))
-            told = (*numbers, str(row["cuts"]), row["state"])
+            told = (*numbers, blocks, row["state"])
             deep = "" if pd.isna(row["depth"]) else pages.bounds({**row, "mean": row["depth"]})
             rows.append((method, left, row["component"], deep, *told))
-    header = ("edit", f"{ABSENT} shown", "component", "depth", "unclipped", "twin", "cuts", "state")
+    which = "cuts that count, and what R's states do there to other things"
+    header = ("edit", f"{ABSENT} shown", "component", "depth", "unclipped", "twin", which, "state")
     return pages.table(header, rows)
 
 
@@ -178,7 +186,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=pages.ROOT / "benchmarks" / "found")
     parser.add_argument("--full", type=Path, help="F, a UNet that saw everything")
     parser.add_argument("--retained", type=Path, help=f"R, a UNet that never saw a {ABSENT}")
-    parser.add_argument("--second", type=Path, help="R2, trained on as R")
+    parser.add_argument("--second", type=Path, help="F2, trained as R with nothing left out")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if (options.full is None) != (options.retained is None):
