@@ -1,9 +1,9 @@
 """Which method finds what was planted? Every method of localisation on places whose truth is known.
 
-    python benchmarks/truth.py              all places: hours of one core; what was stopped goes on
+    python benchmarks/truth.py              all places: an hour of one core that has bfloat16, three without
 
-What each place and method gave is kept in --output, a table for each hash of the weights, with which another
-machine goes on. The summary is written into docs/planted.md, between ``<!-- planted-truth -->`` and
+What was stopped goes on: what each place and method gave is kept in --output, a table for each hash of the
+weights, with which another machine goes on. The summary is written into docs/planted.md, between ``<!-- planted-truth -->`` and
 ``<!-- /planted-truth -->``.
 """
 
