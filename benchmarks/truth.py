@@ -3,8 +3,8 @@
     python benchmarks/truth.py              all places: an hour of one core that has bfloat16, three without
 
 What was stopped goes on: what each place and method gave is kept in --output, a table for each hash of the
-weights, with which another machine goes on. The summary is written into docs/planted.md, between ``<!-- planted-truth -->`` and
-``<!-- /planted-truth -->``.
+weights, with which another machine goes on. The summary is written into docs/planted.md, between
+``<!-- planted-truth -->`` and ``<!-- /planted-truth -->``.
 """
 
 from __future__ import annotations
