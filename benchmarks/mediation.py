@@ -42,10 +42,10 @@ SIZES = {
     "padding": (2, 2),
     "attributes": (2, 2),
     "unet": (4, 4),
-    "spread": (3, 2),
+    "spread": (3, 1),
 }
 """Seeds and draws of noise of each study."""
-TOGETHER = (1, 3, 20)
+TOGETHER = (1, 20)
 """How many neighbouring cross-attentions are restored together; twenty are all ten, wherever one stands."""
 JUDGE = load_judge("emoji")
 Settings = dict[str, Any]
@@ -166,22 +166,21 @@ def spread(model: denoscope.Model, neighbours: int) -> Mediation:
 
 def spread_table(found: Mapping[int, Mediation]) -> str:
     """What single cross-attentions bring back beside what they bring together, by window of steps."""
-    alone, three, together = (found[n].normalised for n in TOGETHER)
+    alone, together = (found[n].normalised for n in TOGETHER)
     rows = []
     for window in alone.values["window"].values:
-        one, few, every = (at(scores, window) for scores in (alone, three, together))
+        one, every = (at(scores, window) for scores in (alone, together))
         added = Scores(one.values.sum("site").expand_dims(site=["all"]), one.denominator)
         best = one.to_frame().iloc[0]
         rows.append(
             (
                 str(window),
                 bounds(every.to_frame().iloc[0]),
-                bounds(few.to_frame().iloc[0]),
                 f"{bounds(best)}, `{best['site']}`",
                 bounds(added.to_frame().iloc[0]),
             )
         )
-    return table(("steps", "all ten together", "best three", "best alone", "sum of the ten alone"), rows)
+    return table(("steps", "all ten together", "best alone", "sum of the ten alone"), rows)
 
 
 def at(scores: Scores, window: str) -> Scores:
