@@ -144,6 +144,7 @@ def test_a_benchmark_without_numbers_has_a_page_too(tmp_path):
     empty = EditBenchmark(ABOUT, made.cells[1:], made.pictures[:0], made.many[:0], made.distances[:0])
     words = Words(write_page(empty, tmp_path).read_text()).words
     assert "No method took any request" in words and "too few concepts" in words
+    assert "A benchmark that was loaded has no pictures" in words and "What is edited" not in words
 
 
 def test_how_far_specificity_falls():
