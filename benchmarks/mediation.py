@@ -86,14 +86,21 @@ def sized(name: str, first: int = 0) -> Settings:
     return {"seeds": range(first, first + seeds), "corruption": Noise(draws=draws), "steps": STEPS}
 
 
+def asked(*kinds: str) -> tuple[list[str], list[str], Metric]:
+    """Prompts of some attributes, their subjects, and how each of them is scored."""
+    each = {p: what for kind in kinds for p, what in ATTRIBUTES[kind].items()}
+    metric = by_prompt({p: judge_probability(JUDGE, a, label) for p, (_, a, label) in each.items()})
+    return list(each), [subject for subject, *_ in each.values()], metric
+
+
 def attributes(model: denoscope.Model) -> Mediation:
     """One study of five attributes, prompts of different length aligned by role."""
-    each = {p: what for some in ATTRIBUTES.values() for p, what in some.items()}
+    prompts, subjects, metric = asked(*ATTRIBUTES)
     return trace_text(
         model,
-        list(each),
-        [subject for subject, *_ in each.values()],
-        metric=by_prompt({p: judge_probability(JUDGE, a, label) for p, (_, a, label) in each.items()}),
+        prompts,
+        subjects,
+        metric=metric,
         tokens="roles",
         **sized("attributes"),
     )
@@ -149,13 +156,13 @@ def studies(model: denoscope.Model) -> dict[str, Callable[[], Mediation]]:
 
 def spread(model: denoscope.Model, neighbours: int) -> Mediation:
     """Cross-attentions restored some together, at all steps and in each third of them; eight prompts."""
-    each = {p: what for kind in ("object", "profession") for p, what in ATTRIBUTES[kind].items()}
+    prompts, subjects, metric = asked("object", "profession")
     thirds = [range(*ends) for ends in zip(CUTS[:-1], CUTS[1:], strict=True) if ends[0] < ends[1]]
     return trace_denoiser(
         model,
-        list(each),
-        [subject for subject, *_ in each.values()],
-        metric=by_prompt({p: judge_probability(JUDGE, a, label) for p, (_, a, label) in each.items()}),
+        prompts,
+        subjects,
+        metric=metric,
         sites="unet/**/cross_attn.out",
         windows=[range(STEPS), *thirds],
         neighbours=neighbours,
